@@ -1,0 +1,364 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	chartergate "github.com/chartergate/chartergate/clients/go"
+	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
+	"github.com/chartergate/chartergate/replay"
+)
+
+type benchFlags struct {
+	duration    time.Duration
+	charters    []int
+	output      string
+	emptyServer string
+}
+
+func newBenchCommand() *cobra.Command {
+	var f benchFlags
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure a server of its own against an empty gRPC call",
+		Long: `Start a server in a temporary directory and measure Reserve, Reserve+Settle and the pipelined Session, at 1 and 64
+calls in flight, next to an empty unary call of another gRPC server. The measurements take turns in three rounds, so
+that what else the machine does hits all of them; each figure is the median of the rounds. Client and servers share
+this machine.
+
+With --charters it measures growth instead: for each number, Reserve, memory and start-up with that many charters,
+each with a budget of its own.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			switch {
+			case f.emptyServer != "":
+				return serveEmpty(ctx, f.emptyServer)
+			case f.output != "table" && f.output != "json":
+				return fmt.Errorf("unknown output %q: use table or json", f.output)
+			case f.duration < 100*time.Millisecond:
+				return fmt.Errorf("duration %v is too short to measure: use 100ms or more", f.duration)
+			case len(f.charters) > 0:
+				return benchGrowth(ctx, cmd, &f)
+			}
+			return bench(ctx, cmd, &f)
+		},
+	}
+	fl := cmd.Flags()
+	fl.DurationVar(&f.duration, "duration", 3*time.Second, "how long to measure each, over all rounds")
+	fl.IntSliceVar(&f.charters, "charters", nil, "measure growth with these numbers of charters, such as 100,10000,100000")
+	fl.StringVarP(&f.output, "output", "o", "table", "table or json")
+	fl.StringVar(&f.emptyServer, "empty-server", "", "")
+	if err := fl.MarkHidden("empty-server"); err != nil {
+		panic(err)
+	}
+	return cmd
+}
+
+// benchRounds is how often the measurements take turns.
+const benchRounds = 3
+
+// benchRow is what was measured of one kind of call.
+type benchRow struct {
+	Call                string  `json:"call"`
+	InFlight            int     `json:"in_flight"`
+	PerSecond           float64 `json:"per_second"`
+	P50ms               float64 `json:"p50_ms"`
+	P99ms               float64 `json:"p99_ms"`
+	RatioToEmpty        float64 `json:"ratio_to_empty"` // of throughput, with as many in flight
+	SettleP99ms         float64 `json:"settle_p99_ms,omitempty"`
+	EtcdCommitsPer1000  float64 `json:"etcd_commits_per_1000"`
+	EtcdCommitMeanMilli float64 `json:"etcd_commit_mean_ms,omitempty"`
+}
+
+// subject is a kind of call to measure. It may record the Settle part of a call apart.
+type subject struct {
+	name string
+	call func(ctx context.Context, n int64, settle *replay.Latencies) error
+}
+
+func bench(ctx context.Context, cmd *cobra.Command, f *benchFlags) (err error) {
+	dir, err := os.MkdirTemp("", "chartergate-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	fmt.Fprintln(cmd.ErrOrStderr(), "Starting a server and an empty gRPC server in", dir)
+	server, err := startServer(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.stop()) }()
+	emptyAddr, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	empty, err := startChild(ctx, dir, emptyAddr, "", "bench", "--empty-server", emptyAddr)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, empty.stop()) }()
+
+	client, err := chartergate.Dial(server.grpcAddr)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := applyBench(ctx, client, 1); err != nil {
+		return err
+	}
+	emptyClient, err := chartergate.Dial(emptyAddr)
+	if err != nil {
+		return err
+	}
+	defer emptyClient.Close()
+	session, err := client.Session(ctx)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+
+	subjects := []subject{
+		{"empty unary call", func(ctx context.Context, _ int64, _ *replay.Latencies) error {
+			return emptyClient.Conn().Invoke(ctx, emptyMethod, &emptypb.Empty{}, new(emptypb.Empty))
+		}},
+		{"Reserve", reserveOnly(client.Preflight.Reserve)},
+		{"Reserve + Settle", reserveAndSettle(client.Preflight.Reserve, client.Preflight.Settle)},
+		{"Session Reserve", reserveOnly(plain(session.Reserve))},
+		{"Session Reserve + Settle", reserveAndSettle(plain(session.Reserve), plain(session.Settle))},
+	}
+	var rows []benchRow
+	for _, inFlight := range []int{1, 64} {
+		measured, err := measureRounds(ctx, cmd.ErrOrStderr(), server, subjects, inFlight, f.duration/benchRounds)
+		if err != nil {
+			return err
+		}
+		rows = append(rows, measured...)
+	}
+	return writeBench(cmd.OutOrStdout(), f.output, server.startTime, rows)
+}
+
+// measureRounds lets the subjects take turns and gives the medians.
+func measureRounds(ctx context.Context, log io.Writer, server *childServer, subjects []subject, inFlight int, each time.Duration) ([]benchRow, error) {
+	rounds := make([][]benchRow, len(subjects))
+	for _, s := range subjects { // connections, caches and the budgets' grants
+		if _, err := measure(ctx, server, s, inFlight, each/5); err != nil {
+			return nil, err
+		}
+	}
+	for round := range benchRounds {
+		fmt.Fprintf(log, "  %2d in flight, round %d of %d\n", inFlight, round+1, benchRounds)
+		for i, s := range subjects {
+			row, err := measure(ctx, server, s, inFlight, each)
+			if err != nil {
+				return nil, err
+			}
+			rounds[i] = append(rounds[i], row)
+			rounds[i][round].RatioToEmpty = row.PerSecond / rounds[0][round].PerSecond
+		}
+	}
+	rows := make([]benchRow, len(subjects))
+	for i, s := range subjects {
+		mid := func(of func(benchRow) float64) float64 {
+			var v []float64
+			for _, r := range rounds[i] {
+				v = append(v, of(r))
+			}
+			slices.Sort(v)
+			return v[len(v)/2]
+		}
+		rows[i] = benchRow{
+			Call: s.name, InFlight: inFlight,
+			PerSecond:           mid(func(r benchRow) float64 { return r.PerSecond }),
+			P50ms:               mid(func(r benchRow) float64 { return r.P50ms }),
+			P99ms:               mid(func(r benchRow) float64 { return r.P99ms }),
+			RatioToEmpty:        mid(func(r benchRow) float64 { return r.RatioToEmpty }),
+			SettleP99ms:         mid(func(r benchRow) float64 { return r.SettleP99ms }),
+			EtcdCommitsPer1000:  mid(func(r benchRow) float64 { return r.EtcdCommitsPer1000 }),
+			EtcdCommitMeanMilli: mid(func(r benchRow) float64 { return r.EtcdCommitMeanMilli }),
+		}
+	}
+	return rows, nil
+}
+
+// measure makes calls for a time. The first error ends it.
+func measure(ctx context.Context, server *childServer, s subject, inFlight int, d time.Duration) (benchRow, error) {
+	before, err := server.metrics(ctx)
+	if err != nil {
+		return benchRow{}, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var (
+		mu          sync.Mutex
+		all, settle replay.Latencies
+		workers     sync.WaitGroup
+		number      atomic.Int64
+	)
+	start := time.Now()
+	for range inFlight {
+		workers.Go(func() {
+			var calls, settles replay.Latencies
+			for ctx.Err() == nil && time.Since(start) < d {
+				began := time.Now()
+				if err := s.call(ctx, number.Add(1), &settles); err != nil {
+					cancel(fmt.Errorf("%s: %w", s.name, err))
+					return
+				}
+				calls.Add(time.Since(began))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all.Merge(&calls)
+			settle.Merge(&settles)
+		})
+	}
+	workers.Wait()
+	took := time.Since(start)
+	if ctx.Err() != nil {
+		return benchRow{}, context.Cause(ctx)
+	}
+	after, err := server.metrics(ctx)
+	if err != nil {
+		return benchRow{}, err
+	}
+	row := benchRow{
+		PerSecond: float64(all.Count()) / took.Seconds(),
+		P50ms:     inMillis(all.Percentile(500)), P99ms: inMillis(all.Percentile(990)), SettleP99ms: inMillis(settle.Percentile(990)),
+	}
+	commits := after[commitCount] - before[commitCount]
+	row.EtcdCommitsPer1000 = commits / float64(max(1, all.Count())) * 1000
+	if commits > 0 {
+		row.EtcdCommitMeanMilli = (after[commitSum] - before[commitSum]) / commits * 1000
+	}
+	return row, nil
+}
+
+const (
+	commitCount = "chartergate_etcd_commit_seconds_count"
+	commitSum   = "chartergate_etcd_commit_seconds_sum"
+)
+
+func inMillis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+type (
+	reserveFunc = func(context.Context, *pb.ReserveRequest, ...grpc.CallOption) (*pb.ReserveResponse, error)
+	settleFunc  = func(context.Context, *pb.SettleRequest, ...grpc.CallOption) (*pb.SettleResponse, error)
+)
+
+// plain gives a session's method the form of a unary one.
+func plain[Req, Resp any](call func(context.Context, Req) (Resp, error)) func(context.Context, Req, ...grpc.CallOption) (Resp, error) {
+	return func(ctx context.Context, r Req, _ ...grpc.CallOption) (Resp, error) { return call(ctx, r) }
+}
+
+// reserveOnly leaves its holds to expire, after a second.
+func reserveOnly(reserve reserveFunc) func(context.Context, int64, *replay.Latencies) error {
+	return func(ctx context.Context, n int64, _ *replay.Latencies) error {
+		_, err := benchReserve(ctx, reserve, "charter-0", time.Second)
+		return err
+	}
+}
+
+func reserveAndSettle(reserve reserveFunc, settle settleFunc) func(context.Context, int64, *replay.Latencies) error {
+	return func(ctx context.Context, n int64, times *replay.Latencies) error {
+		hold, err := benchReserve(ctx, reserve, "charter-0", time.Minute)
+		if err != nil {
+			return err
+		}
+		start := time.Now()
+		_, err = settle(ctx, &pb.SettleRequest{
+			Hold: hold, Usage: &pb.Usage{InputTokens: 900, CacheReadTokens: 120, OutputTokens: 129}, RequestId: requestID(),
+		})
+		times.Add(time.Since(start))
+		return err
+	}
+}
+
+func benchReserve(ctx context.Context, reserve reserveFunc, feature string, ttl time.Duration) (hold string, err error) {
+	r, err := reserve(ctx, &pb.ReserveRequest{
+		Call: &pb.Call{
+			Feature: feature, TaskClass: "chat", Complexity: 20, User: "u-1", Cohort: "pro", PromptPattern: "answer-v1",
+			Estimate: &pb.Estimate{InputTokens: 1020, CachedInputTokens: 120, MaxOutputTokens: 400},
+		},
+		Ttl: durationpb.New(ttl), RequestId: requestID(),
+	})
+	if err != nil {
+		return "", err
+	}
+	if r.GetHold() == nil {
+		return "", fmt.Errorf("the call was refused: %v", r.GetDecision().GetReasons())
+	}
+	return r.GetHold().GetToken(), nil
+}
+
+var (
+	benchRun    = strconv.FormatInt(time.Now().UnixNano(), 36)
+	lastRequest atomic.Int64
+)
+
+func requestID() string { return benchRun + "-" + strconv.FormatInt(lastRequest.Add(1), 36) }
+
+func writeBench(w io.Writer, output string, start time.Duration, rows []benchRow) error {
+	if output == "json" {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(map[string]any{"server_start_seconds": start.Seconds(), "calls": rows})
+	}
+	g := newGrid("CALL", ">IN FLIGHT", ">A SECOND", ">TO EMPTY", ">P50", ">P99", ">SETTLE P99", ">ETCD COMMITS/1,000", ">COMMIT MEAN")
+	for _, r := range rows {
+		settle, commit := "-", "-"
+		if r.SettleP99ms > 0 {
+			settle = millis(r.SettleP99ms)
+		}
+		if r.EtcdCommitMeanMilli > 0 {
+			commit = millis(r.EtcdCommitMeanMilli)
+		}
+		g.add(r.Call, strconv.Itoa(r.InFlight), thousands(int64(r.PerSecond)), fmt.Sprintf("%.2f", r.RatioToEmpty), millis(r.P50ms),
+			millis(r.P99ms), settle, strconv.FormatFloat(r.EtcdCommitsPer1000, 'f', 1, 64), commit)
+	}
+	fmt.Fprintf(w, "\nThe server started in %.2f s. Medians of %d rounds; a pair counts as one call.\n\n", start.Seconds(), benchRounds)
+	g.write(w, "  ")
+	fmt.Fprint(w, "\nTime and allocations of the decision in the process:\n  go test -run '^$' -bench . -benchmem ./server/preflight\n")
+	return nil
+}
+
+// emptyMethod does nothing: what gRPC itself costs.
+const emptyMethod = "/chartergate.bench.Empty/Call"
+
+func serveEmpty(ctx context.Context, addr string) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	s := grpc.NewServer()
+	s.RegisterService(&grpc.ServiceDesc{
+		ServiceName: "chartergate.bench.Empty", HandlerType: (*any)(nil),
+		Methods: []grpc.MethodDesc{{MethodName: "Call", Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			in := new(emptypb.Empty)
+			return in, decode(in)
+		}}},
+	}, struct{}{})
+	healthpb.RegisterHealthServer(s, health.NewServer())
+	context.AfterFunc(ctx, s.GracefulStop)
+	return s.Serve(l)
+}

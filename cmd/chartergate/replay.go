@@ -1,0 +1,266 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	chartergate "github.com/chartergate/chartergate/clients/go"
+	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
+	"github.com/chartergate/chartergate/replay"
+)
+
+type replayFlags struct {
+	format, file, speed string
+	limit               int
+	server, output      string
+	options             replay.Options
+}
+
+func newReplayCommand() *cobra.Command {
+	var f replayFlags
+	cmd := &cobra.Command{
+		Use:   "replay --format FORMAT --file FILE --feature NAME",
+		Short: "Send a recorded trace of AI calls through the gate",
+		Long: `Send a recorded trace through the gate: reserve each call, settle it with what it really used, and tell what happened.
+Rows that are refused count as refused and are not sent again. While the server is out of reach calls are tried again,
+under the same request ids. The exit status is 0 only if every row had an answer.
+
+Formats:
+  azure-llm  CSV of the Azure LLM inference traces: TIMESTAMP,ContextTokens,GeneratedTokens
+  mooncake   JSON lines of the Mooncake traces; hash_ids seen within ` + wait(replay.CacheTTL) + ` of trace time count as cached
+  csv        CSV with a header that names columns of the list below
+  jsonl      JSON objects, one on each line, with keys of the list below
+
+Columns and keys (input_tokens and output_tokens are required):
+` + describeColumns(),
+		Example: `  chartergate replay --format azure-llm --file AzureLLMInferenceTrace_conv.csv --feature support-copilot --concurrency 64
+  chartergate replay --format mooncake --file conversation_trace.jsonl --feature code-assistant --speed 60 -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runReplay(cmd, &f) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.format, "format", "", "format of the trace: azure-llm, mooncake, csv or jsonl")
+	fl.StringVar(&f.file, "file", "", "file of the trace; - is standard input")
+	fl.StringVar(&f.options.Feature, "feature", "", "the feature that makes the calls")
+	fl.StringVar(&f.options.Model, "model", "", "model that calls ask for, where the trace names none")
+	fl.StringVar(&f.options.Tier, "tier", "", "tier that calls ask for, where the trace names none")
+	fl.StringVar(&f.options.TaskClass, "task-class", "", "task class of calls, where the trace names none")
+	fl.StringVar(&f.options.Cohort, "cohort", "", "cohort of calls, where the trace names none")
+	fl.StringVar(&f.speed, "speed", "max", "real for the trace's own times, a number for that many times faster, or max")
+	fl.IntVar(&f.options.Concurrency, "concurrency", 16, "calls in flight at most")
+	fl.Int64Var(&f.options.MaxOutput, "max-output", 0, "hold money for at least this many output tokens; 0: for what each call really used")
+	fl.IntVar(&f.limit, "limit", 0, "send only this many rows; 0: all")
+	fl.StringVar(&f.options.RunID, "run-id", "", "what request ids are made from; a random one unless set")
+	fl.DurationVar(&f.options.RetryFor, "retry-for", replay.DefaultRetryFor, "how long to try a call again while the server is out of reach")
+	fl.StringVar(&f.server, "server", "127.0.0.1:7070", "gRPC address of the server")
+	fl.StringVarP(&f.output, "output", "o", "table", "table or json")
+	cmd.MarkFlagsMutuallyExclusive("model", "tier")
+	for _, name := range []string{"format", "file", "feature"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err)
+		}
+	}
+	return cmd
+}
+
+func describeColumns() string {
+	var b strings.Builder
+	for _, c := range replay.Columns {
+		fmt.Fprintf(&b, "  %-15s %s\n", c.Name, c.Meaning)
+	}
+	return b.String()
+}
+
+func runReplay(cmd *cobra.Command, f *replayFlags) error {
+	if f.output != "table" && f.output != "json" {
+		return fmt.Errorf("unknown output %q: use table or json", f.output)
+	}
+	var err error
+	if f.options.Speed, err = parseSpeed(f.speed); err != nil {
+		return err
+	}
+	if f.options.RunID == "" {
+		f.options.RunID = "replay-" + rand.Text()[:16]
+	}
+	source, err := openTrace(cmd, f.file)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	rows, err := replay.Read(replay.Format(f.format), f.file, source)
+	if err != nil {
+		return err
+	}
+	client, err := chartergate.Dial(f.server)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
+
+	// One error for a feature that does not exist, instead of one for each row.
+	if _, err := client.Charters.GetCharter(ctx, &pb.GetCharterRequest{Name: "charters/" + f.options.Feature}); err != nil {
+		return fmt.Errorf("feature %s on %s: %w", f.options.Feature, f.server, err)
+	}
+	progress := newReplayProgress(cmd.ErrOrStderr(), source, f.limit)
+	result, runErr := replay.Run(ctx, f.options, client.Preflight, replay.Limit(rows, f.limit), progress.answer)
+	progress.finish()
+	if result == nil {
+		return runErr
+	}
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.options.RetryFor)
+	defer cancel()
+	budgets, err := replay.Path(after, client.Charters, client.Budgets, f.options.Feature)
+	if err == nil {
+		result.Budgets = budgets
+	}
+	if err := errors.Join(err, writeReplay(cmd.OutOrStdout(), f.output, result)); err != nil {
+		return err
+	}
+	switch {
+	case runErr != nil:
+		return runErr
+	case result.Errors > 0:
+		return fmt.Errorf("%d of %d calls had no answer; the first: %s", result.Errors, result.Requests, result.FirstError)
+	case result.Interrupted:
+		return errors.New("interrupted: the rest of the trace was not sent")
+	}
+	return nil
+}
+
+func writeReplay(w io.Writer, output string, r *replay.Result) error {
+	if output == "json" {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(r)
+	}
+	printReplay(w, r)
+	return nil
+}
+
+func parseSpeed(s string) (float64, error) {
+	switch s {
+	case "max":
+		return 0, nil
+	case "real":
+		return 1, nil
+	}
+	n, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(n > 0 && n <= 1e9) {
+		return 0, fmt.Errorf("speed %q is neither real, max nor a number above 0", s)
+	}
+	return n, nil
+}
+
+// traceSource is the trace's bytes and how many of them were read.
+type traceSource struct {
+	io.ReadCloser
+	size int64 // 0 when not known
+	read atomic.Int64
+}
+
+func (s *traceSource) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p)
+	s.read.Add(int64(n))
+	return n, err
+}
+
+func openTrace(cmd *cobra.Command, file string) (*traceSource, error) {
+	if file == "-" {
+		return &traceSource{ReadCloser: io.NopCloser(cmd.InOrStdin())}, nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	s := &traceSource{ReadCloser: f}
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		s.size = info.Size()
+	}
+	return s, nil
+}
+
+// replayProgress is a bar on a terminal and nothing otherwise: of the rows when their number is limited, else of the
+// trace's bytes.
+type replayProgress struct {
+	bar                      *progressbar.ProgressBar
+	source                   *traceSource
+	limit                    int
+	shown                    time.Time
+	admitted, refused, wrong int64
+}
+
+func newReplayProgress(w io.Writer, source *traceSource, limit int) *replayProgress {
+	p := &replayProgress{source: source, limit: limit}
+	if !isTerminal(w) {
+		return p
+	}
+	most := int64(-1) // a spinner
+	if limit > 0 {
+		most = int64(limit)
+	} else if source.size > 0 {
+		most = source.size
+	}
+	p.bar = progressbar.NewOptions64(most, progressbar.OptionSetWriter(w), progressbar.OptionSetWidth(30),
+		progressbar.OptionClearOnFinish(), progressbar.OptionSetPredictTime(true))
+	return p
+}
+
+func (p *replayProgress) answer(a *replay.Answer) {
+	switch {
+	case a.Err != nil:
+		p.wrong++
+	case a.Settlement != nil:
+		p.admitted++
+	default:
+		p.refused++
+	}
+	if p.bar == nil || time.Since(p.shown) < 100*time.Millisecond {
+		return
+	}
+	p.shown = time.Now()
+	p.bar.Describe(fmt.Sprintf("%s admitted, %s refused, %s errors", thousands(p.admitted), thousands(p.refused), thousands(p.wrong)))
+	at := p.source.read.Load() // ahead of the calls by a buffer
+	if p.source.size > 0 {
+		at = min(at, p.source.size-1)
+	}
+	if p.limit > 0 {
+		at = p.admitted + p.refused + p.wrong
+	}
+	p.draw(p.bar.Set64(at))
+}
+
+func (p *replayProgress) finish() {
+	if p.bar != nil {
+		p.draw(p.bar.Finish())
+	}
+}
+
+// draw gives the bar up when it cannot be drawn: the replay matters more.
+func (p *replayProgress) draw(err error) {
+	if err != nil {
+		p.bar = nil
+	}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

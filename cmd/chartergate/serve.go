@@ -1,0 +1,323 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	semconv "go.opentelemetry.io/otel/semconv/v1.26.0"
+
+	"github.com/chartergate/chartergate/core/charter"
+	"github.com/chartergate/chartergate/core/ledger"
+	"github.com/chartergate/chartergate/policy"
+	"github.com/chartergate/chartergate/server"
+	"github.com/chartergate/chartergate/server/preflight"
+	"github.com/chartergate/chartergate/store/embedded"
+	"github.com/chartergate/chartergate/store/etcd"
+)
+
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	dataDir, grpcAddr, httpAddr string
+	etcd                        etcdOptions
+	maxHold                     time.Duration
+	logLevel, logFormat         string
+}
+
+type etcdOptions struct {
+	endpoints                     []string
+	username, caFile, cert, keyFn string
+}
+
+// etcdPasswordEnv keeps the password off the command line, which every process on the machine can read.
+const etcdPasswordEnv = "CHARTERGATE_ETCD_PASSWORD"
+
+func newServeCommand() *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the gate",
+		Long: `Run the gate. Alone, it keeps everything in a data directory, with etcd inside the process. With --etcd-endpoints it
+keeps it in an etcd cluster; one server at a time on one etcd in this version.
+
+The server listens on loopback only: there is no authentication yet. Traces are sent when OTEL_EXPORTER_OTLP_ENDPOINT is
+set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idle money back.`,
+		Example: `  chartergate serve
+  chartergate serve --data-dir /var/lib/chartergate
+  ` + etcdPasswordEnv + `=… chartergate serve --etcd-endpoints https://etcd-1:2379,https://etcd-2:2379 --etcd-cacert ca.pem --etcd-username gate`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return serve(ctx, &o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.dataDir, "data-dir", "chartergate-data", "directory of the embedded etcd; made when it is missing")
+	f.StringVar(&o.grpcAddr, "grpc-addr", server.DefaultGRPCAddr, "loopback address for gRPC; port 0 takes a free one")
+	f.StringVar(&o.httpAddr, "http-addr", server.DefaultHTTPAddr, "loopback address for REST, /metrics and /openapi.json")
+	f.StringSliceVar(&o.etcd.endpoints, "etcd-endpoints", nil, "members of an etcd cluster, instead of the embedded etcd")
+	f.StringVar(&o.etcd.username, "etcd-username", "", "etcd user; the password is in "+etcdPasswordEnv)
+	f.StringVar(&o.etcd.caFile, "etcd-cacert", "", "file of the CA that signed etcd's certificates")
+	f.StringVar(&o.etcd.cert, "etcd-cert", "", "file of the client certificate for etcd")
+	f.StringVar(&o.etcd.keyFn, "etcd-key", "", "file of the client certificate's key")
+	f.DurationVar(&o.maxHold, "max-hold", ledger.DefaultMaxTTL, "longest time that a hold may last; after a crash, money in use is out of reach for about as long")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	return cmd
+}
+
+type systemClock struct{}
+
+func (systemClock) Now() time.Time { return time.Now() }
+
+func serve(ctx context.Context, o *serveOptions) (err error) {
+	log, err := newLogger(o.logLevel, o.logFormat)
+	if err != nil {
+		return err
+	}
+	if o.maxHold < time.Second || o.maxHold > 24*time.Hour {
+		return fmt.Errorf("--max-hold is %s, it must be 1s to 24h", o.maxHold)
+	}
+	slog.SetDefault(log)
+	listeners, err := server.Listen(o.grpcAddr, o.httpAddr)
+	if err != nil {
+		return err
+	}
+	served := false
+	defer func() {
+		if !served {
+			err = errors.Join(err, listeners.Close())
+		}
+	}()
+	tracing, stopTracing, err := startTracing(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopTracing()
+
+	client, embedded, closeEtcd, err := o.openEtcd(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeEtcd()) }()
+	control, err := etcd.OpenControl(ctx, client, log, time.Now)
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	decider, err := policy.NewDecider()
+	if err != nil {
+		return err
+	}
+	builtin := decider.Revision()
+	follow := followPolicy(decider, builtin, log)
+	follow(control.Snapshot())
+	control.OnChange(follow)
+
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics := server.NewMetrics(registry)
+	gate, err := preflight.Start(ctx, preflight.Config{
+		Control: control, Ledger: etcd.NewLedger(client, embedded, time.Now, metrics.Commit), Decider: decider,
+		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold,
+	})
+	if err != nil {
+		return err
+	}
+	metrics.Budgets(func() []server.BudgetGauge { return gauges(gate) })
+
+	validator, err := server.NewValidator()
+	if err != nil {
+		return err
+	}
+	requests := server.NewIdempotency(time.Now)
+	s, err := server.New(server.Config{
+		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: builtin,
+		Preflight: server.NewPreflightService(gate, validator, requests), Usage: server.NewUsageService(gate),
+		Statuses: server.NewBudgetStatusService(gate), Requests: requests, Validator: validator,
+		Logger: log, Registry: registry, Tracing: tracing,
+	})
+	if err != nil {
+		return err
+	}
+	served = true
+	return run(ctx, s, gate)
+}
+
+// run serves until ctx ends or the ledger is lost. The ledger is drained after the last call was answered.
+func run(ctx context.Context, s *server.Server, gate *preflight.Service) error {
+	serving, stopServing := context.WithCancel(ctx)
+	defer stopServing()
+	writing, stopWriting := context.WithCancel(context.Background())
+	lost := make(chan error, 1)
+	go func() {
+		lost <- gate.Run(writing)
+		stopServing()
+	}()
+	err := s.Serve(serving)
+	stopWriting()
+	return errors.Join(err, <-lost)
+}
+
+// openEtcd starts the embedded etcd, or connects to a cluster.
+func (o *serveOptions) openEtcd(ctx context.Context, log *slog.Logger) (client *clientv3.Client, own bool, stop func() error, err error) {
+	if len(o.etcd.endpoints) == 0 {
+		e, err := embedded.Start(ctx, o.dataDir, log)
+		if err != nil {
+			return nil, false, nil, err
+		}
+		return e.Client(), true, e.Close, nil
+	}
+	secure, err := o.etcd.tls()
+	if err != nil {
+		return nil, false, nil, err
+	}
+	client, err = etcd.Dial(ctx, etcd.Config{
+		Endpoints: o.etcd.endpoints, TLS: secure, Username: o.etcd.username, Password: os.Getenv(etcdPasswordEnv),
+	})
+	if err != nil {
+		return nil, false, nil, err
+	}
+	return client, false, client.Close, nil
+}
+
+func (o *etcdOptions) tls() (*tls.Config, error) {
+	if o.caFile == "" && o.cert == "" && o.keyFn == "" {
+		return nil, nil
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if o.caFile != "" {
+		pem, err := os.ReadFile(o.caFile)
+		if err != nil {
+			return nil, fmt.Errorf("--etcd-cacert: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("--etcd-cacert: %s holds no PEM certificate", o.caFile)
+		}
+	}
+	if o.cert != "" || o.keyFn != "" {
+		pair, err := tls.LoadX509KeyPair(o.cert, o.keyFn)
+		if err != nil {
+			return nil, fmt.Errorf("--etcd-cert and --etcd-key: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+func newLogger(level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: use debug, info, warn or error", level)
+	}
+	options := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, options)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: use text or json", format)
+}
+
+// startTracing sends traces by OTLP when the standard OTEL_EXPORTER_OTLP_ENDPOINT, or its traces variant, is set.
+func startTracing(ctx context.Context) (on bool, stop func(), err error) {
+	if os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") == "" && os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "" {
+		return false, func() {}, nil
+	}
+	exporter, err := otlptracegrpc.New(ctx)
+	if err != nil {
+		return false, nil, fmt.Errorf("OTEL_EXPORTER_OTLP_ENDPOINT: %w", err)
+	}
+	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter),
+		sdktrace.WithResource(resource.NewWithAttributes(semconv.SchemaURL, semconv.ServiceName("chartergate"))))
+	otel.SetTracerProvider(provider)
+	return true, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := provider.Shutdown(ctx); err != nil {
+			slog.Warn("the last traces could not be sent", "error", err)
+		}
+	}, nil
+}
+
+// followPolicy switches the decider whenever another revision is active. A stored revision has compiled before; should
+// it not now, the one before goes on deciding.
+func followPolicy(d *policy.Decider, builtin string, log *slog.Logger) func(*charter.Snapshot) {
+	return func(snap *charter.Snapshot) {
+		active := snap.Policy()
+		if active == nil {
+			if d.Revision() != builtin {
+				shipped, err := policy.Compile(policy.Builtin())
+				if err != nil {
+					log.Error("the shipped policy does not compile", "error", err)
+					return
+				}
+				d.Use(shipped, builtin)
+			}
+			return
+		}
+		revision := snap.PolicyRevision(active.Active)
+		if revision == nil || d.Revision() == revision.Name() {
+			return
+		}
+		compiled, err := policy.Compile(revision.Modules)
+		if err != nil {
+			log.Error("the active policy does not compile; the one before goes on deciding", "revision", revision.Name(), "error", err)
+			return
+		}
+		d.Use(compiled, revision.Name())
+		log.Info("another policy revision decides", "revision", revision.Name())
+	}
+}
+
+// compiler is the policy package as the server asks for it.
+type compiler struct{}
+
+func (compiler) Hash(modules map[string]string) string { return policy.Hash(modules) }
+
+func (compiler) Compile(modules map[string]string) error {
+	_, err := policy.Compile(modules)
+	bad, ok := errors.AsType[*policy.InvalidError](err)
+	if !ok {
+		return err
+	}
+	e := &server.PolicyError{}
+	for _, p := range bad.Problems {
+		e.Problems = append(e.Problems, server.PolicyProblem{File: p.File, Line: p.Line, Column: p.Column, Message: p.Message})
+	}
+	return e
+}
+
+// shownBudgets bounds the budgets in /metrics.
+const shownBudgets = 1000
+
+func gauges(gate *preflight.Service) []server.BudgetGauge {
+	states := gate.Open(shownBudgets)
+	list := make([]server.BudgetGauge, len(states))
+	for i, st := range states {
+		name := st.ID.Budget
+		if st.ID.Overflow != "" {
+			name += "/overflow/" + st.ID.Overflow
+		}
+		list[i] = server.BudgetGauge{Budget: name, Held: st.Held, Settled: st.Settled, Limit: st.Ceil}
+	}
+	return list
+}

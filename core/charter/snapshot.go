@@ -1,0 +1,496 @@
+package charter
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/chartergate/chartergate/core/pricing"
+)
+
+// Change sets a record, or deletes it when Record is nil.
+type Change struct {
+	Name   string
+	Record Record
+}
+
+// Set is the change that sets a record.
+func Set(r Record) Change { return Change{r.Name(), r} }
+
+// Snapshot is the immutable whole of the control records at one epoch. The zero value is empty.
+type Snapshot struct {
+	// Epoch is the store's revision of the last control transaction in it.
+	Epoch int64
+
+	charters  cowMap[*Charter]
+	budgets   cowMap[*Budget]
+	children  cowMap[int] // how many budgets and charters name a budget
+	books     map[string]*PriceBook
+	revisions map[string]*PolicyRevision
+	catalog   *Catalog
+	prices    *pricing.Book
+	policy    *Policy
+}
+
+// Charter finds a charter by id; nil if there is none.
+func (s *Snapshot) Charter(id string) *Charter { c, _ := s.charters.get(id); return c }
+
+// Budget finds a budget by id; nil if there is none.
+func (s *Snapshot) Budget(id string) *Budget { b, _ := s.budgets.get(id); return b }
+
+// Catalog is the catalog; nil before there is one.
+func (s *Snapshot) Catalog() *Catalog { return s.catalog }
+
+// Prices finds prices by model and time.
+func (s *Snapshot) Prices() *pricing.Book { return s.prices }
+
+// PriceBook finds a price book by id; nil if there is none.
+func (s *Snapshot) PriceBook(id string) *PriceBook { return s.books[id] }
+
+// Policy is the active routing policy; nil while the shipped one decides.
+func (s *Snapshot) Policy() *Policy { return s.policy }
+
+// PolicyRevision finds a revision by hash; nil if there is none.
+func (s *Snapshot) PolicyRevision(hash string) *PolicyRevision { return s.revisions[hash] }
+
+// Record finds a record by resource name; nil if there is none.
+func (s *Snapshot) Record(name string) Record {
+	kind, id, _ := strings.Cut(name, "/")
+	switch {
+	case kind == "charters":
+		if c := s.Charter(id); c != nil {
+			return c
+		}
+	case kind == "budgets":
+		if b := s.Budget(id); b != nil {
+			return b
+		}
+	case kind == "priceBooks":
+		if b := s.books[id]; b != nil {
+			return b
+		}
+	case name == "catalog":
+		if s.catalog != nil {
+			return s.catalog
+		}
+	case name == RoutingPolicy:
+		if s.policy != nil {
+			return s.policy
+		}
+	case strings.HasPrefix(name, RoutingPolicy+"/revisions/"):
+		if r := s.revisions[name[len(RoutingPolicy+"/revisions/"):]]; r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// Charters lists the charters in the order of their ids.
+func (s *Snapshot) Charters() []*Charter { return sorted(s.charters.all(), s.charters.size) }
+
+// Budgets lists the budgets in the order of their ids.
+func (s *Snapshot) Budgets() []*Budget { return sorted(s.budgets.all(), s.budgets.size) }
+
+// PriceBooks lists the price books in the order of their ids.
+func (s *Snapshot) PriceBooks() []*PriceBook {
+	return sorted(func(yield func(string, *PriceBook) bool) {
+		for k, v := range s.books {
+			if !yield(k, v) {
+				return
+			}
+		}
+	}, len(s.books))
+}
+
+// PolicyRevisions lists the revisions of the routing policy in the order of their hashes.
+func (s *Snapshot) PolicyRevisions() []*PolicyRevision {
+	return sorted(func(yield func(string, *PolicyRevision) bool) {
+		for k, v := range s.revisions {
+			if !yield(k, v) {
+				return
+			}
+		}
+	}, len(s.revisions))
+}
+
+// Counts says how many charters and budgets there are.
+func (s *Snapshot) Counts() (charters, budgets int) { return s.charters.size, s.budgets.size }
+
+func sorted[V Record](all func(yield func(string, V) bool), size int) []V {
+	list := make([]V, 0, size)
+	for _, v := range all {
+		list = append(list, v)
+	}
+	slices.SortFunc(list, func(a, b V) int { return cmp.Compare(a.Name(), b.Name()) })
+	return list
+}
+
+// Path appends the budget and its ancestors to dst, from the leaf to the root. False where one does not exist.
+func (s *Snapshot) Path(dst []*Budget, leaf string) ([]*Budget, bool) {
+	for id := leaf; id != ""; {
+		b, ok := s.budgets.get(id)
+		if !ok || len(dst) == MaxDepth {
+			return dst, false
+		}
+		dst = append(dst, b)
+		id = b.Parent
+	}
+	return dst, true
+}
+
+// Under says whether a budget is root or below it.
+func (s *Snapshot) Under(id, root string) bool {
+	for depth := 0; id != "" && depth < MaxDepth; depth++ {
+		if id == root {
+			return true
+		}
+		b, ok := s.budgets.get(id)
+		if !ok {
+			return false
+		}
+		id = b.Parent
+	}
+	return false
+}
+
+// Replace gives the snapshot with changes that are known to fit together, because With has checked them when they were
+// written. Records carry their Meta.
+func (s *Snapshot) Replace(epoch int64, changes []Change) (*Snapshot, error) {
+	next := *s
+	next.Epoch = max(s.Epoch, epoch)
+	charters, budgets := edit[*Charter]{m: s.charters}, edit[*Budget]{m: s.budgets}
+	children := edit[int]{m: s.children}
+	count := func(budget string, by int) {
+		if budget != "" {
+			n, _ := children.m.get(budget)
+			children.set(budget, n+by)
+		}
+	}
+	booksChanged := false
+	for _, c := range changes {
+		kind, id, _ := strings.Cut(c.Name, "/")
+		switch {
+		case kind == "charters":
+			if old, ok := charters.m.get(id); ok {
+				count(old.Budget, -1)
+			}
+			charters.delete(id)
+			if c.Record != nil {
+				r := c.Record.(*Charter)
+				charters.set(id, r)
+				count(r.Budget, 1)
+			}
+		case kind == "budgets":
+			if old, ok := budgets.m.get(id); ok {
+				count(old.Parent, -1)
+			}
+			budgets.delete(id)
+			if c.Record != nil {
+				r := c.Record.(*Budget)
+				budgets.set(id, r)
+				count(r.Parent, 1)
+			}
+		case kind == "priceBooks":
+			if !booksChanged {
+				next.books, booksChanged = clone(s.books), true
+			}
+			delete(next.books, id)
+			if c.Record != nil {
+				next.books[id] = c.Record.(*PriceBook)
+			}
+		case c.Name == "catalog":
+			next.catalog = nil
+			if c.Record != nil {
+				r := c.Record.(*Catalog)
+				if r.rank == nil {
+					r = r.withMeta(r.Meta).(*Catalog)
+				}
+				next.catalog = r
+			}
+		case c.Name == RoutingPolicy:
+			next.policy = nil
+			if c.Record != nil {
+				next.policy = c.Record.(*Policy)
+			}
+		case strings.HasPrefix(c.Name, RoutingPolicy+"/revisions/"):
+			hash := c.Name[len(RoutingPolicy+"/revisions/"):]
+			next.revisions = clone(next.revisions)
+			delete(next.revisions, hash)
+			if c.Record != nil {
+				next.revisions[hash] = c.Record.(*PolicyRevision)
+			}
+		default:
+			return nil, fmt.Errorf("unknown control record %q", c.Name)
+		}
+	}
+	next.charters, next.budgets, next.children = charters.m, budgets.m, children.m
+	if booksChanged {
+		var prices []*pricing.Price
+		for _, b := range next.books {
+			prices = append(prices, b.Prices...)
+		}
+		book, err := pricing.NewBook(prices)
+		if err != nil {
+			return nil, err
+		}
+		next.prices = book
+	}
+	return &next, nil
+}
+
+func clone[V any](m map[string]V) map[string]V {
+	n := make(map[string]V, len(m)+1)
+	for k, v := range m {
+		n[k] = v
+	}
+	return n
+}
+
+// With checks changes against the snapshot and gives the snapshot with them. All or nothing. Errors:
+// *ReferenceError, *CycleError, *InUseError, *ImmutableError, *InvalidError, *pricing.ConflictError.
+func (s *Snapshot) With(changes []Change) (*Snapshot, error) {
+	fixed := make([]Change, len(changes))
+	for i, c := range changes {
+		if b, ok := c.Record.(*PriceBook); ok && b != nil {
+			c.Record = b.withMeta(b.Meta) // prices learn their book
+		}
+		fixed[i] = c
+	}
+	next, err := s.Replace(s.Epoch, fixed)
+	if err != nil {
+		return nil, err
+	}
+	catalogChanged := false
+	for _, c := range fixed {
+		switch r := c.Record.(type) {
+		case *Charter:
+			err = next.checkCharter(r)
+		case *Budget:
+			err = next.checkBudget(r, s.Budget(r.ID))
+		case *Catalog:
+			catalogChanged = true
+			err = checkCatalog(r)
+		case *Policy:
+			if next.revisions[r.Active] == nil {
+				err = &ReferenceError{r.Name(), RoutingPolicy + "/revisions/" + r.Active}
+			}
+		case nil:
+			if id, ok := strings.CutPrefix(c.Name, "budgets/"); ok {
+				if n, _ := next.children.get(id); n > 0 {
+					err = &InUseError{c.Name, next.userOf(id)}
+				}
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if catalogChanged {
+		for _, c := range next.charters.all() {
+			if missing := next.missingInCatalog(c); missing != "" {
+				return nil, &InUseError{missing, c.Name()}
+			}
+		}
+	}
+	return next, nil
+}
+
+func (s *Snapshot) userOf(budget string) string {
+	for _, b := range s.budgets.all() {
+		if b.Parent == budget {
+			return b.Name()
+		}
+	}
+	for _, c := range s.charters.all() {
+		if c.Budget == budget {
+			return c.Name()
+		}
+	}
+	return ""
+}
+
+func (s *Snapshot) missingInCatalog(c *Charter) string {
+	for _, t := range c.PermittedTiers {
+		if s.catalog.Rank(t) < 0 {
+			return "catalog/tiers/" + t
+		}
+	}
+	for _, m := range c.PermittedModels {
+		if s.catalog.Model(m) == nil {
+			return "catalog/models/" + m
+		}
+	}
+	return ""
+}
+
+func (s *Snapshot) checkCharter(c *Charter) error {
+	if s.Budget(c.Budget) == nil {
+		return &ReferenceError{c.Name(), "budgets/" + c.Budget}
+	}
+	if missing := s.missingInCatalog(c); missing != "" {
+		return &ReferenceError{c.Name(), missing}
+	}
+	e := c.Exhausted
+	if e.Mode >= ExhaustedDowngrade && e.OverflowAllowance <= 0 {
+		return &InvalidError{c.Name(), "exhausted.overflow_allowance_nanos", "must be above 0 with DOWNGRADE and TRICKLE: calls after 100% are paid from it"}
+	}
+	if e.Mode == ExhaustedTrickle && e.RequestsPerMinute <= 0 {
+		return &InvalidError{c.Name(), "exhausted.requests_per_minute", "must be 1 or more with TRICKLE"}
+	}
+	return checkThresholds(c.Name(), c.AlertThresholdsPermille)
+}
+
+func checkThresholds(name string, t []int32) error {
+	if !slices.IsSorted(t) {
+		return &InvalidError{name, "alert_thresholds_permille", "must be in ascending order"}
+	}
+	return nil
+}
+
+func (s *Snapshot) checkBudget(b, old *Budget) error {
+	if old != nil {
+		switch {
+		case old.Currency != b.Currency:
+			return &ImmutableError{b.Name(), "currency"}
+		case old.Per != b.Per:
+			return &ImmutableError{b.Name(), "per"}
+		case old.Period.Calendar != b.Period.Calendar || old.Period.Zone != b.Period.Zone ||
+			!old.Period.Start.Equal(b.Period.Start) || !old.Period.End.Equal(b.Period.End):
+			return &ImmutableError{b.Name(), "period"}
+		}
+	}
+	if b.RolloverCap > 0 && b.Period.Calendar == Window {
+		return &InvalidError{b.Name(), "rollover_cap_nanos", "a fixed window has no next period to roll over to"}
+	}
+	if err := checkThresholds(b.Name(), b.AlertThresholdsPermille); err != nil {
+		return err
+	}
+	seen := []string{b.ID}
+	for at := b; at.Parent != ""; {
+		if at.Parent == b.ID {
+			return &CycleError{append(seen, b.ID)}
+		}
+		parent := s.Budget(at.Parent)
+		if parent == nil {
+			return &ReferenceError{at.Name(), "budgets/" + at.Parent}
+		}
+		if parent.Currency != b.Currency {
+			return &InvalidError{b.Name(), "currency", fmt.Sprintf("is %s but its ancestor %s is in %s: a path has one currency", b.Currency, parent.Name(), parent.Currency)}
+		}
+		seen = append(seen, parent.ID)
+		if len(seen) > MaxDepth {
+			return &InvalidError{b.Name(), "parent", fmt.Sprintf("the path has more than %d budgets", MaxDepth)}
+		}
+		at = parent
+	}
+	return s.checkDepthBelow(b, len(seen))
+}
+
+// checkDepthBelow keeps paths through b short enough when b moves with its subtree.
+func (s *Snapshot) checkDepthBelow(b *Budget, depth int) error {
+	if n, _ := s.children.get(b.ID); n == 0 {
+		return nil
+	}
+	if depth >= MaxDepth {
+		for _, c := range s.budgets.all() {
+			if c.Parent == b.ID {
+				return &InvalidError{b.Name(), "parent", fmt.Sprintf("paths below it would have more than %d budgets", MaxDepth)}
+			}
+		}
+		return nil
+	}
+	for _, c := range s.budgets.all() {
+		if c.Parent == b.ID {
+			if err := s.checkDepthBelow(c, depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func checkCatalog(c *Catalog) error {
+	tiers := map[string]bool{}
+	for i, t := range c.Tiers {
+		if tiers[t.ID] {
+			return &InvalidError{c.Name(), fmt.Sprintf("tiers[%d].id", i), fmt.Sprintf("%q is there twice", t.ID)}
+		}
+		tiers[t.ID] = true
+	}
+	models := map[string]bool{}
+	for i, m := range c.Models {
+		switch {
+		case models[m.ID]:
+			return &InvalidError{c.Name(), fmt.Sprintf("models[%d].id", i), fmt.Sprintf("%q is there twice", m.ID)}
+		case !tiers[m.Tier]:
+			return &InvalidError{c.Name(), fmt.Sprintf("models[%d].tier", i), fmt.Sprintf("%q is not one of the tiers", m.Tier)}
+		}
+		models[m.ID] = true
+	}
+	return nil
+}
+
+// ReferenceError says that a record names one that does not exist.
+type ReferenceError struct{ Name, Missing string }
+
+func (e *ReferenceError) Error() string {
+	return fmt.Sprintf("%s names %s, which does not exist: create it first, or apply both in one file", e.Name, e.Missing)
+}
+
+// CycleError says that a budget would be its own ancestor.
+type CycleError struct{ Path []string }
+
+// Cycle is the cycle in one line.
+func (e *CycleError) Cycle() string { return strings.Join(e.Path, " -> ") }
+func (e *CycleError) Error() string {
+	return fmt.Sprintf("budgets/%s would be its own ancestor (%s): give one of them another parent", e.Path[0], e.Cycle())
+}
+
+// InUseError says that another record names a record that would go.
+type InUseError struct{ Name, UsedBy string }
+
+func (e *InUseError) Error() string {
+	return fmt.Sprintf("%s is used by %s: change that first", e.Name, e.UsedBy)
+}
+
+// ImmutableError says that a field cannot change.
+type ImmutableError struct{ Name, Field string }
+
+func (e *ImmutableError) Error() string {
+	return fmt.Sprintf("%s: %s cannot change after creation: money already counted would lose its place; create another budget", e.Name, e.Field)
+}
+
+// InvalidError says that a field of a record cannot be as it is.
+type InvalidError struct{ Name, Field, Problem string }
+
+func (e *InvalidError) Error() string { return e.Name + ": " + e.Field + " " + e.Problem }
+
+// NewMeta is the meta of a record that a transaction writes at a time, given what it replaces.
+func NewMeta(old Record, now time.Time) Meta {
+	m := Meta{Created: now, Updated: now}
+	if old != nil {
+		m.Created = MetaOf(old).Created
+	}
+	return m
+}
+
+// MetaOf gives a record's meta.
+func MetaOf(r Record) Meta {
+	switch r := r.(type) {
+	case *Charter:
+		return r.Meta
+	case *Budget:
+		return r.Meta
+	case *Catalog:
+		return r.Meta
+	case *PriceBook:
+		return r.Meta
+	case *Policy:
+		return r.Meta
+	case *PolicyRevision:
+		return r.Meta
+	}
+	return Meta{}
+}

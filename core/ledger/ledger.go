@@ -1,0 +1,464 @@
+// Package ledger is the pure state machine of the money: state, event and time in; answers and transactions to commit
+// out. It does no I/O and has no clock. It is not safe for concurrent use: its owner holds a lock around it.
+//
+// One owner (a server process) holds against grants, slices of each ceiling that it took from the store beforehand, so
+// that a reserve is decided in memory. Settlements leave in batches (Tx) that the owner commits to the store one at a
+// time; what a transaction changes is counted only once it is committed. Money that is held stays held until then.
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/chartergate/chartergate/core/money"
+	"github.com/chartergate/chartergate/core/routing"
+	"github.com/chartergate/chartergate/core/usage"
+)
+
+// Timings of the protocol.
+const (
+	// HeartbeatEvery is how often an owner proves that it still is one.
+	HeartbeatEvery = 2 * time.Second
+	// HeartbeatValid is how long after a heartbeat was sent its owner may reserve: 8 s less 2% for clock rates.
+	HeartbeatValid = 8*time.Second - 160*time.Millisecond
+	// SessionLease is the time to live of an owner's session in the store.
+	SessionLease = 10 * time.Second
+	// Grace is how long after its expiry a hold still counts, for settlements under way.
+	Grace = 5 * time.Second
+	// DefaultTTL is how long a hold lasts unless the call says otherwise.
+	DefaultTTL = 2 * time.Minute
+	// DefaultMaxTTL is the longest hold unless the server is told otherwise.
+	DefaultMaxTTL = 10 * time.Minute
+	// PeriodSkew is how long before the end of a period reserves in it stop.
+	PeriodSkew = 0
+	// RetryFor is how long a settlement is remembered, so that repeating it gives the first answer.
+	RetryFor = 7 * 24 * time.Hour
+)
+
+// Quarantine is how long the grants of a dead owner stay out of reach: until the last hold that it can have made is
+// over, with 2% for clock rates.
+func Quarantine(maxTTL time.Duration) time.Duration {
+	q := HeartbeatValid + maxTTL + Grace
+	return q + q/50
+}
+
+// Ledger is the state of one owner.
+type Ledger struct {
+	Owner string
+
+	accounts map[AccountID]*Account
+	holds    map[uint64]*Hold
+	expiring map[int64][]uint64 // holds by the Unix second at which they are freed
+	swept    int64              // the last second whose holds were freed
+	seq      uint64
+	results  results
+	journal  Journal
+	dead     map[string]*Predecessor
+
+	attention map[*Account]struct{} // accounts whose grant may have to change
+}
+
+// New makes the ledger of an owner that has just started.
+func New(owner string) *Ledger {
+	return &Ledger{
+		Owner: owner, accounts: map[AccountID]*Account{}, holds: map[uint64]*Hold{}, expiring: map[int64][]uint64{},
+		results: results{}, journal: Journal{Owner: owner}, dead: map[string]*Predecessor{}, attention: map[*Account]struct{}{},
+	}
+}
+
+// Call is what a hold and its settlement say of the call.
+type Call struct {
+	Feature, Tier, Model                    string
+	User, Cohort, Agent, Run, PromptPattern string
+	Effect                                  routing.Effect
+	Time                                    time.Time // which the price is for
+}
+
+// Hold is money set aside for one call on every account of its path.
+type Hold struct {
+	Seq     uint64
+	Amount  money.Nanos
+	Expires time.Time
+	Call    Call
+	Path    []*Account
+	Charge  bool // on expiry
+
+	entry *Entry // once it is queued for settlement or release
+}
+
+// Kind says how an entry of the journal came to be.
+type Kind int32
+
+// Kinds, numbered as in the records.
+const (
+	KindUnspecified Kind = iota
+	KindSettle
+	KindRelease
+	KindExpiryCharge
+	KindUsage
+)
+
+// Entry is one entry of the journal.
+type Entry struct {
+	Seq         uint64 // 0: usage that had no hold
+	Kind        Kind
+	Amount      money.Nanos
+	Forced      money.Nanos // the part of Amount above the hold; all of it when late or without a hold
+	Held        money.Nanos
+	Late        bool
+	Path        []AccountID
+	Call        Call
+	Usage       usage.Usage
+	Outcome     usage.Outcome
+	Time        time.Time
+	RequestID   string
+	RequestHash []byte
+
+	// Batch is the transaction that carries the entry; its Done is closed when it is committed or given up.
+	Batch *Batch
+
+	hold *Hold
+}
+
+// Errors of Settle, Release and Extend.
+var (
+	ErrUnknownHold = errors.New("the hold is not one of this ledger's, or is older than the 7 days in which a settlement can be repeated")
+	ErrReleased    = errors.New("the hold was released before: record the spend with UsageService.RecordUsage")
+	ErrSettled     = errors.New("the hold is settled already")
+	ErrExpired     = errors.New("the hold has expired: it can still be settled, as forced spend, but not released or extended")
+)
+
+// Account finds an open account; nil if it is not open.
+func (l *Ledger) Account(id AccountID) *Account { return l.accounts[id] }
+
+// Accounts gives every open account.
+func (l *Ledger) Accounts() map[AccountID]*Account { return l.accounts }
+
+// Holds is the number of live holds.
+func (l *Ledger) Holds() int { return len(l.holds) }
+
+// Open takes an account that the store has read. Opening an open account changes nothing.
+func (l *Ledger) Open(o Opened, terms Terms, now time.Time) *Account {
+	if a := l.accounts[o.ID]; a != nil {
+		return a
+	}
+	a := &Account{ID: o.ID, terms: terms, bud: o.Budget, own: o.Own, others: o.Others, alerted: o.Alerted, used: now}
+	if a.bud.Rev == 0 {
+		a.bud.Ceil = a.ceiling()
+	}
+	l.accounts[o.ID] = a
+	return a
+}
+
+// SetTerms takes a change of the control records. A lower ceiling binds at once; Sweep has it stored.
+func (a *Account) SetTerms(t Terms) { a.terms = t }
+
+// Refusal says why no amount could be held.
+type Refusal struct {
+	Account   *Account    // the one that bound the smallest amount most tightly
+	Amount    money.Nanos // the smallest amount that was tried
+	Remaining money.Nanos // what could be held on Account
+	// InFlight: the amount would fit if the money held by calls in flight came back.
+	InFlight bool
+}
+
+// Result is what Reserve found.
+type Result struct {
+	Hold    *Hold
+	Choice  int      // index of the amount that fits; -1: none
+	Bound   *Account // what the first amount did not fit, when Choice is another
+	Wait    bool     // a grant is needed first: commit NextAdjustment, then reserve again
+	Refused Refusal  // with Choice -1
+}
+
+// Reserve holds the first of the amounts that fits on every account of the path, all or nothing. When an amount would
+// fit once more of a ceiling is granted, it asks for that and answers Wait instead of holding a later amount.
+func (l *Ledger) Reserve(now time.Time, path []*Account, amounts []money.Nanos, ttl time.Duration, call Call) Result {
+	res := choose(path, amounts)
+	if res.Choice < 0 {
+		return res
+	}
+	x := amounts[res.Choice]
+	for _, a := range path {
+		a.used = now
+		if room, _ := a.room(); x > room {
+			a.wanted += x
+			l.attention[a] = struct{}{}
+			res.Wait = true
+		}
+	}
+	if res.Wait {
+		return res
+	}
+	l.seq++
+	h := &Hold{Seq: l.seq, Amount: x, Expires: now.Add(ttl), Call: call, Path: path}
+	for _, a := range path {
+		a.held += x
+		if a.low(now) {
+			l.attention[a] = struct{}{}
+		}
+		h.Charge = h.Charge || a.terms.Charge
+	}
+	l.holds[h.Seq] = h
+	l.expireAt(h)
+	res.Hold = h
+	return res
+}
+
+// Check finds what Reserve would hold, without holding it.
+func (l *Ledger) Check(path []*Account, amounts []money.Nanos) Result { return choose(path, amounts) }
+
+// choose finds the first amount that fits on every account, once all that is left of each is granted.
+func choose(path []*Account, amounts []money.Nanos) Result {
+	res := Result{Choice: -1}
+	for i, x := range amounts {
+		var bound *Account
+		left := money.Nanos(1<<63 - 1)
+		for _, a := range path {
+			if _, most := a.room(); x > most && most < left {
+				bound, left = a, most
+			}
+		}
+		if bound == nil {
+			res.Choice = i
+			return res
+		}
+		if res.Bound == nil {
+			res.Bound = bound
+		}
+		if res.Refused.Account == nil || x < res.Refused.Amount {
+			res.Refused = Refusal{bound, x, max(0, left), bound.ceiling()-bound.settled() >= x}
+		}
+	}
+	return res
+}
+
+func (l *Ledger) expireAt(h *Hold) {
+	at := h.Expires.Add(Grace).Unix() + 1
+	l.expiring[at] = append(l.expiring[at], h.Seq)
+}
+
+// Expire frees the holds that are over, or queues their charge. Call it about once a second; the caller commits what it
+// queued.
+func (l *Ledger) Expire(now time.Time) (freed, charged int) {
+	end := now.Unix()
+	if l.swept == 0 || end-l.swept > 86400 {
+		for at := range l.expiring { // after a long pause, or at the start
+			if at <= end {
+				f, c := l.expireSecond(at, now)
+				freed, charged = freed+f, charged+c
+			}
+		}
+	} else {
+		for at := l.swept + 1; at <= end; at++ {
+			f, c := l.expireSecond(at, now)
+			freed, charged = freed+f, charged+c
+		}
+	}
+	l.swept = max(l.swept, end)
+	return freed, charged
+}
+
+func (l *Ledger) expireSecond(at int64, now time.Time) (freed, charged int) {
+	for _, seq := range l.expiring[at] {
+		h := l.holds[seq]
+		if h == nil || h.entry != nil || h.Expires.Add(Grace).Unix()+1 > at {
+			continue // gone, being settled, or extended
+		}
+		if h.Charge {
+			l.queueHold(h, &Entry{Kind: KindExpiryCharge, Amount: h.Amount, Time: now})
+			charged++
+			continue
+		}
+		l.free(h)
+		freed++
+	}
+	delete(l.expiring, at)
+	return freed, charged
+}
+
+func (l *Ledger) free(h *Hold) {
+	for _, a := range h.Path {
+		a.held -= h.Amount
+	}
+	delete(l.holds, h.Seq)
+}
+
+// Extend makes a live hold last until now+ttl, and never shorter than before. Errors: ErrExpired, ErrSettled,
+// ErrReleased, ErrUnknownHold.
+func (l *Ledger) Extend(now time.Time, seq uint64, ttl time.Duration) (*Hold, error) {
+	h := l.holds[seq]
+	switch {
+	case h == nil:
+		return nil, l.goneError(seq)
+	case h.entry != nil:
+		return nil, entryError(h.entry)
+	case now.After(h.Expires):
+		return nil, ErrExpired
+	}
+	if until := now.Add(ttl); until.After(h.Expires) {
+		h.Expires = until
+		l.expireAt(h)
+	}
+	return h, nil
+}
+
+func entryError(e *Entry) error {
+	if e.Kind == KindRelease {
+		return ErrReleased
+	}
+	return ErrSettled
+}
+
+// goneError tells what became of a hold that is not live any more.
+func (l *Ledger) goneError(seq uint64) error {
+	r, ok := l.results.get(seq)
+	switch {
+	case !ok || seq > l.seq:
+		return ErrUnknownHold
+	case r.released:
+		return ErrReleased
+	case r.batch > 0:
+		return ErrSettled
+	}
+	return ErrExpired
+}
+
+// Claim identifies a hold to Settle and Release: what its token says.
+type Claim struct {
+	Owner   string
+	Seq     uint64
+	Amount  money.Nanos
+	Expires time.Time
+	Call    Call
+	Path    []AccountID
+}
+
+// Journaled says where the entry of a hold stands that was settled or released before.
+type Journaled struct {
+	Owner string
+	Batch uint64
+}
+
+// Settle queues the settlement of a hold at a cost. It returns the entry, whose Batch must be committed, or, when the
+// hold was settled before, where its entry stands, for the caller to compare. Errors: ErrReleased, ErrUnknownHold,
+// money.ErrOverflow, ErrNotOpen when an account of the claim is not open, ErrNotTaken when the claim's owner is gone and
+// not taken over yet.
+func (l *Ledger) Settle(now time.Time, c *Claim, e Entry) (*Entry, *Journaled, error) {
+	e.Kind, e.Time = KindSettle, now
+	return l.finish(now, c, &e)
+}
+
+// Release queues the release of a hold. As Settle; a hold that has expired gives ErrExpired.
+func (l *Ledger) Release(now time.Time, c *Claim) (*Entry, *Journaled, error) {
+	return l.finish(now, c, &Entry{Kind: KindRelease, Time: now})
+}
+
+func (l *Ledger) finish(now time.Time, c *Claim, e *Entry) (*Entry, *Journaled, error) {
+	if c.Owner != l.Owner {
+		return l.finishDead(now, c, e)
+	}
+	if h := l.holds[c.Seq]; h != nil {
+		switch {
+		case h.entry == nil:
+			if e.Kind == KindRelease && now.After(h.Expires) {
+				return nil, nil, ErrExpired
+			}
+			if err := checkSum(h.Path, e.Amount); err != nil {
+				return nil, nil, err
+			}
+			return l.queueHold(h, e), nil, nil
+		case h.entry.Kind == KindRelease && e.Kind != KindRelease:
+			return nil, nil, ErrReleased
+		case h.entry.Kind != KindRelease && e.Kind == KindRelease:
+			return nil, nil, ErrSettled
+		}
+		return h.entry, nil, nil // under way: the caller compares amounts once it is committed
+	}
+	r, ok := l.results.get(c.Seq)
+	switch {
+	case c.Seq == 0 || c.Seq > l.seq || !ok:
+		return nil, nil, ErrUnknownHold
+	case r.released && e.Kind != KindRelease:
+		return nil, nil, ErrReleased
+	case r.batch > 0 && !r.released && e.Kind == KindRelease:
+		return nil, nil, ErrSettled
+	case r.batch > 0:
+		return nil, &Journaled{l.Owner, r.batch - 1}, nil
+	case e.Kind == KindRelease:
+		return nil, nil, ErrExpired
+	case l.results.late(c.Seq) != nil:
+		return l.results.late(c.Seq), nil, nil
+	}
+	// The hold was freed at its expiry: late, so all of it is forced.
+	path, err := l.path(c.Path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := checkSum(path, e.Amount); err != nil {
+		return nil, nil, err
+	}
+	e.Seq, e.Held, e.Forced, e.Late, e.Call, e.Path = c.Seq, c.Amount, e.Amount, true, merged(c.Call, e.Call), c.Path
+	l.results.setLate(c.Seq, e)
+	l.journal.queue(e)
+	return e, nil, nil
+}
+
+// merged keeps what the settlement says of the call where it differs from the hold: the model that was really used.
+func merged(hold, settle Call) Call {
+	if settle.Model != "" {
+		hold.Model, hold.Tier = settle.Model, settle.Tier
+	}
+	return hold
+}
+
+func (l *Ledger) queueHold(h *Hold, e *Entry) *Entry {
+	e.Seq, e.Held, e.hold, e.Call = h.Seq, h.Amount, h, merged(h.Call, e.Call)
+	e.Forced = max(0, e.Amount-h.Amount)
+	e.Path = make([]AccountID, len(h.Path))
+	for i, a := range h.Path {
+		e.Path[i] = a.ID
+	}
+	h.entry = e
+	l.journal.queue(e)
+	return e
+}
+
+// Use queues usage that had no hold: forced spend. Errors: ErrNotOpen, money.ErrOverflow.
+func (l *Ledger) Use(now time.Time, path []AccountID, e Entry) (*Entry, error) {
+	accounts, err := l.path(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSum(accounts, e.Amount); err != nil {
+		return nil, err
+	}
+	e.Kind, e.Time, e.Path, e.Forced = KindUsage, now, path, e.Amount
+	l.journal.queue(&e)
+	return &e, nil
+}
+
+// ErrNotOpen says that an account must be opened first.
+var ErrNotOpen = errors.New("an account is not open")
+
+func (l *Ledger) path(ids []AccountID) ([]*Account, error) {
+	path := make([]*Account, len(ids))
+	for i, id := range ids {
+		if path[i] = l.accounts[id]; path[i] == nil {
+			return nil, fmt.Errorf("%w: %s", ErrNotOpen, id)
+		}
+	}
+	return path, nil
+}
+
+// checkSum refuses an amount that an account's sums could not hold, with room for what is queued before it.
+func checkSum(path []*Account, x money.Nanos) error {
+	const most = money.Nanos(1<<63-1) / 4 // 2.3 billion currency units
+	for _, a := range path {
+		if x < 0 || x > most/MaxBatchEntries || a.bud.Alloc > most || a.bud.Forced > most {
+			return money.ErrOverflow
+		}
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+// Package routing holds what a routing policy is asked and what it answers.
+package routing
+
+import (
+	"time"
+
+	"github.com/chartergate/chartergate/core/charter"
+	"github.com/chartergate/chartergate/core/pricing"
+	"github.com/chartergate/chartergate/core/usage"
+)
+
+// Effect is what the gate says of a call.
+type Effect int32
+
+// Effects, numbered as in the API.
+const (
+	EffectUnspecified Effect = iota
+	Allow
+	Downgrade
+	Throttle
+	Deny
+)
+
+func (e Effect) String() string {
+	return [...]string{"unspecified", "allow", "downgrade", "throttle", "deny"}[e]
+}
+
+// Estimate is what a call is expected to use at most.
+type Estimate struct {
+	InputTokens       int64 // cached ones included
+	CachedInputTokens int64
+	MaxOutputTokens   int64 // 0: the model's own maximum
+	RetrievalHops     int64
+	EmbeddingTokens   int64
+	VectorQueries     int64
+	ToolCalls         map[string]int64
+	GPUMilliseconds   int64
+	StorageBytes      int64
+	EgressBytes       int64
+}
+
+// Call is one AI call that is about to be made.
+type Call struct {
+	Feature       string
+	TaskClass     string
+	Complexity    int32 // 1 to 100; 0: unknown
+	Capabilities  []string
+	Estimate      Estimate
+	User          string
+	Cohort        string
+	Agent         string
+	Run           string
+	PromptPattern string
+	Model         string // asked for; may be empty
+	Tier          string // asked for; may be empty
+	Labels        map[string]string
+}
+
+// Usage is the usage that the estimate stands for with a given output.
+func (e *Estimate) Usage(outputTokens int64) usage.Usage {
+	queries := e.VectorQueries
+	if queries == 0 {
+		queries = e.RetrievalHops
+	}
+	return usage.Usage{
+		InputTokens: e.InputTokens - e.CachedInputTokens, CacheReadTokens: e.CachedInputTokens, OutputTokens: outputTokens,
+		RetrievalHops: e.RetrievalHops, EmbeddingTokens: e.EmbeddingTokens, VectorQueries: queries, ToolCalls: e.ToolCalls,
+		GPUMilliseconds: e.GPUMilliseconds, StorageBytes: e.StorageBytes, EgressBytes: e.EgressBytes,
+	}
+}
+
+// BudgetState is how one budget of the path stands.
+type BudgetState struct {
+	ID                  string
+	UtilizationPermille int32 // (settled + held) / ceiling, rounded down
+	AlertPermille       int32 // the lowest alert threshold
+}
+
+// Input is all that a routing policy may see of a call.
+type Input struct {
+	Now     time.Time
+	Call    *Call
+	Charter *charter.Charter
+	Budgets []BudgetState // from the leaf to the root
+	Catalog *charter.Catalog
+	Prices  *pricing.Book
+	// Epoch is the control state's revision. Charter, Catalog and Prices are the same whenever Epoch and the charter's
+	// id are.
+	Epoch int64
+}
+
+// PromptCache is advice on the provider's prompt cache.
+type PromptCache int32
+
+// Advice, numbered as in the API.
+const (
+	CacheUnspecified PromptCache = iota
+	CacheOff
+	Cache5m
+	Cache1h
+)
+
+// Plan is a policy's answer, before money: which tiers or models to try, in what order. It is shared between calls and
+// must not be changed.
+type Plan struct {
+	Effect Effect
+	// Models to try in order, if the policy names models; otherwise Tiers.
+	Models []string
+	// Tiers to try in order; the first that is permitted, capable and fits the money left serves the call.
+	Tiers               []string
+	MaxInputTokens      int64 // 0: no limit
+	MaxOutputTokens     int64 // 0: no limit
+	TrimContextToTokens int64 // 0: leave it
+	PromptCache         PromptCache
+	Reasons             []string
+	// Revision of the policy that answered.
+	Revision string
+}

@@ -1,0 +1,93 @@
+// Package usage says what a call used, in units that do not overlap.
+package usage
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Usage is what one call used. Every token is counted in one field only; ContextOverheadTokens and RetrievalHops are
+// for reports and are not priced.
+type Usage struct {
+	InputTokens           int64 // neither read from nor written to a cache
+	CacheReadTokens       int64
+	CacheWrite5mTokens    int64
+	CacheWrite1hTokens    int64
+	OutputTokens          int64 // without reasoning and audio
+	ReasoningTokens       int64
+	AudioInputTokens      int64
+	AudioOutputTokens     int64
+	ContextOverheadTokens int64
+	RetrievalHops         int64
+	EmbeddingTokens       int64
+	VectorQueries         int64
+	ToolCalls             map[string]int64
+	GPUMilliseconds       int64 // 0: derived from the tokens where the price says how
+	StorageBytes          int64
+	EgressBytes           int64
+}
+
+// The largest counts that are believed.
+const (
+	MaxTokens = 1_000_000_000_000
+	MaxCalls  = 1_000_000_000
+	MaxBytes  = 1_000_000_000_000_000
+)
+
+// ErrInvalid is wrapped by every error of Validate.
+var ErrInvalid = errors.New("invalid usage")
+
+// Validate refuses negative and absurd counts.
+func (u *Usage) Validate() error {
+	for _, f := range []struct {
+		name       string
+		count, max int64
+	}{
+		{"input_tokens", u.InputTokens, MaxTokens},
+		{"cache_read_tokens", u.CacheReadTokens, MaxTokens},
+		{"cache_write_5m_tokens", u.CacheWrite5mTokens, MaxTokens},
+		{"cache_write_1h_tokens", u.CacheWrite1hTokens, MaxTokens},
+		{"output_tokens", u.OutputTokens, MaxTokens},
+		{"reasoning_tokens", u.ReasoningTokens, MaxTokens},
+		{"audio_input_tokens", u.AudioInputTokens, MaxTokens},
+		{"audio_output_tokens", u.AudioOutputTokens, MaxTokens},
+		{"context_overhead_tokens", u.ContextOverheadTokens, MaxTokens},
+		{"retrieval_hops", u.RetrievalHops, MaxCalls},
+		{"embedding_tokens", u.EmbeddingTokens, MaxTokens},
+		{"vector_queries", u.VectorQueries, MaxCalls},
+		{"gpu_milliseconds", u.GPUMilliseconds, MaxTokens},
+		{"storage_bytes", u.StorageBytes, MaxBytes},
+		{"egress_bytes", u.EgressBytes, MaxBytes},
+	} {
+		if f.count < 0 || f.count > f.max {
+			return fmt.Errorf("%w: %s is %d, it must be 0 to %d", ErrInvalid, f.name, f.count, f.max)
+		}
+	}
+	for tool, n := range u.ToolCalls {
+		if n < 0 || n > MaxCalls {
+			return fmt.Errorf("%w: tool_calls[%s] is %d, it must be 0 to %d", ErrInvalid, tool, n, MaxCalls)
+		}
+	}
+	if in := u.AllInput(); u.ContextOverheadTokens > in {
+		return fmt.Errorf("%w: context_overhead_tokens is %d, more than the %d input tokens that it is a share of", ErrInvalid, u.ContextOverheadTokens, in)
+	}
+	return nil
+}
+
+// AllInput is the sum of the input classes.
+func (u *Usage) AllInput() int64 {
+	return u.InputTokens + u.CacheReadTokens + u.CacheWrite5mTokens + u.CacheWrite1hTokens + u.AudioInputTokens
+}
+
+// AllOutput is the sum of the output classes.
+func (u *Usage) AllOutput() int64 { return u.OutputTokens + u.ReasoningTokens + u.AudioOutputTokens }
+
+// Outcome says how the user's task ended.
+type Outcome int32
+
+// Outcomes, numbered as in the API.
+const (
+	OutcomeUnknown Outcome = iota
+	OutcomeSuccess
+	OutcomeFailure
+)

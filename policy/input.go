@@ -1,0 +1,255 @@
+package policy
+
+import (
+	"encoding/json"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/chartergate/chartergate/core/charter"
+	"github.com/chartergate/chartergate/core/pricing"
+	"github.com/chartergate/chartergate/core/routing"
+)
+
+// inputs builds what Rego sees. The charter and the catalog are built once for each epoch.
+type inputs struct {
+	prices bool // whether models carry their prices
+
+	mu       sync.Mutex
+	epoch    int64
+	minute   int64 // of the prices
+	catalog  *ast.Term
+	charters map[string]*ast.Term
+}
+
+// maxCharters bounds the charters that are kept built.
+const maxCharters = 4096
+
+func (b *inputs) build(in *routing.Input) ast.Value {
+	charter, catalog := b.fixed(in)
+	states := make([]*ast.Term, len(in.Budgets))
+	for i := range in.Budgets {
+		states[i] = budgetTerm(&in.Budgets[i])
+	}
+	top := mostUtilized(in.Budgets)
+	now := in.Now.UTC()
+	return ast.NewObject(
+		item("request", requestTerm(in.Call)),
+		item("charter", charter),
+		item("budgets", ast.ArrayTerm(states...)),
+		item("budget", budgetTerm(&top)),
+		item("catalog", catalog),
+		item("time", object(
+			item("unix", number(minute(in)*60)),
+			item("weekday", ast.StringTerm(now.Weekday().String())),
+			item("hour", number(int64(now.Hour()))),
+		)),
+	)
+}
+
+// fixed gives the charter's and the catalog's terms. Those of an epoch before the newest seen are not kept.
+func (b *inputs) fixed(in *routing.Input) (charter, catalog *ast.Term) {
+	var at int64
+	if b.prices {
+		at = minute(in)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.catalog == nil || in.Epoch > b.epoch || in.Epoch == b.epoch && at > b.minute {
+		b.epoch, b.minute = in.Epoch, at
+		b.catalog, b.charters = b.catalogTerm(in), map[string]*ast.Term{}
+	}
+	if in.Epoch != b.epoch || at != b.minute {
+		return charterTerm(in.Charter, in.Catalog), b.catalogTerm(in)
+	}
+	charter = b.charters[in.Charter.ID]
+	if charter == nil {
+		if len(b.charters) >= maxCharters {
+			clear(b.charters)
+		}
+		charter = charterTerm(in.Charter, in.Catalog)
+		b.charters[in.Charter.ID] = charter
+	}
+	return charter, b.catalog
+}
+
+// minute is the time that policies see, in minutes.
+func minute(in *routing.Input) int64 { return in.Now.Unix() / 60 }
+
+// mostUtilized is the budget with the highest utilisation, of several the one nearest to the leaf.
+func mostUtilized(budgets []routing.BudgetState) (top routing.BudgetState) {
+	for i, b := range budgets {
+		if i == 0 || b.UtilizationPermille > top.UtilizationPermille {
+			top = b
+		}
+	}
+	return top
+}
+
+func overAlert(b *routing.BudgetState) bool {
+	return b.AlertPermille > 0 && b.UtilizationPermille >= b.AlertPermille
+}
+
+func exhausted(b *routing.BudgetState) bool { return b.UtilizationPermille >= 1000 }
+
+func budgetTerm(b *routing.BudgetState) *ast.Term {
+	return object(
+		item("id", ast.StringTerm(b.ID)),
+		item("utilization", permille(b.UtilizationPermille)),
+		item("alert", permille(b.AlertPermille)),
+		item("over_alert", ast.BooleanTerm(overAlert(b))),
+		item("exhausted", ast.BooleanTerm(exhausted(b))),
+	)
+}
+
+func requestTerm(c *routing.Call) *ast.Term {
+	e := &c.Estimate
+	tools := ast.NewObject()
+	for name, n := range e.ToolCalls {
+		tools.Insert(ast.StringTerm(name), number(n))
+	}
+	return object(
+		item("feature", ast.StringTerm(c.Feature)),
+		item("task_class", ast.StringTerm(c.TaskClass)),
+		item("complexity", number(int64(c.Complexity))),
+		item("required_capabilities", stringsTerm(c.Capabilities)),
+		item("input_tokens", number(e.InputTokens)),
+		item("cached_input_tokens", number(e.CachedInputTokens)),
+		item("max_output_tokens", number(e.MaxOutputTokens)),
+		item("retrieval_hops", number(e.RetrievalHops)),
+		item("tool_calls", ast.NewTerm(tools)),
+		item("user", ast.StringTerm(c.User)),
+		item("cohort", ast.StringTerm(c.Cohort)),
+		item("agent", ast.StringTerm(c.Agent)),
+		item("run", ast.StringTerm(c.Run)),
+		item("prompt_pattern", ast.StringTerm(c.PromptPattern)),
+		item("model", ast.StringTerm(c.Model)),
+		item("tier", ast.StringTerm(c.Tier)),
+		item("labels", labelsTerm(c.Labels)),
+	)
+}
+
+var (
+	stages = map[charter.Stage]string{charter.StageExperiment: "experiment", charter.StagePilot: "pilot",
+		charter.StageProduction: "production", charter.StageRetired: "retired"}
+	modes = map[charter.ExhaustedMode]string{charter.ExhaustedDowngrade: "downgrade", charter.ExhaustedTrickle: "trickle"}
+)
+
+func charterTerm(c *charter.Charter, catalog *charter.Catalog) *ast.Term {
+	tiers, models := permitted(c, catalog)
+	stage, mode := stages[c.Stage], modes[c.Exhausted.Mode]
+	if stage == "" {
+		stage = "experiment"
+	}
+	if mode == "" {
+		mode = "deny"
+	}
+	evaluations := make([]*ast.Term, len(c.Evaluations))
+	for i, e := range c.Evaluations {
+		fields := [][2]*ast.Term{
+			item("capability", ast.StringTerm(e.Capability)),
+			item("model", ast.StringTerm(e.Model)),
+			item("passed", ast.BooleanTerm(e.Passed)),
+			item("score_permille", number(int64(e.ScorePermille))),
+		}
+		if !e.Expires.IsZero() {
+			fields = append(fields, item("expire_unix", number(e.Expires.Unix())))
+		}
+		evaluations[i] = object(fields...)
+	}
+	return object(
+		item("feature", ast.StringTerm(c.ID)),
+		item("team", ast.StringTerm(c.Team)),
+		item("stage", ast.StringTerm(stage)),
+		item("permitted_tiers", stringsTerm(tiers)),
+		item("permitted_models", stringsTerm(models)),
+		item("exhausted", object(item("mode", ast.StringTerm(mode)))),
+		item("target_cost_per_1000_successes_nanos", number(int64(c.TargetCostPer1000))),
+		item("labels", labelsTerm(c.Labels)),
+		item("capability_evaluations", ast.ArrayTerm(evaluations...)),
+	)
+}
+
+// permitted spells out what a charter permits: its tiers, cheapest first, and its models that are of them, in the
+// catalog's order.
+func permitted(c *charter.Charter, catalog *charter.Catalog) (tiers, models []string) {
+	if catalog == nil {
+		return nil, nil
+	}
+	for _, t := range catalog.Tiers {
+		if len(c.PermittedTiers) == 0 || slices.Contains(c.PermittedTiers, t.ID) {
+			tiers = append(tiers, t.ID)
+		}
+	}
+	for _, m := range catalog.Models {
+		if slices.Contains(tiers, m.Tier) && (len(c.PermittedModels) == 0 || slices.Contains(c.PermittedModels, m.ID)) {
+			models = append(models, m.ID)
+		}
+	}
+	return tiers, models
+}
+
+func (b *inputs) catalogTerm(in *routing.Input) *ast.Term {
+	var tiers []string
+	var models []*ast.Term
+	if in.Catalog != nil {
+		for _, t := range in.Catalog.Tiers {
+			tiers = append(tiers, t.ID)
+		}
+		for i := range in.Catalog.Models {
+			models = append(models, b.modelTerm(in, &in.Catalog.Models[i]))
+		}
+	}
+	return object(item("tiers", stringsTerm(tiers)), item("models", ast.ArrayTerm(models...)))
+}
+
+func (b *inputs) modelTerm(in *routing.Input, m *charter.Model) *ast.Term {
+	fields := [][2]*ast.Term{
+		item("id", ast.StringTerm(m.ID)),
+		item("provider", ast.StringTerm(m.Provider)),
+		item("tier", ast.StringTerm(m.Tier)),
+		item("capabilities", stringsTerm(m.Capabilities)),
+		item("context_tokens", number(m.ContextTokens)),
+		item("max_output_tokens", number(m.MaxOutputTokens)),
+		item("regions", stringsTerm(m.Regions)),
+	}
+	if b.prices {
+		if p, err := in.Prices.Lookup(m.ID, time.Unix(minute(in)*60, 0)); err == nil {
+			if rate, ok := p.Rate(pricing.Input); ok {
+				fields = append(fields, item("input_nanos_per_mtok", number(int64(rate))))
+			}
+			if rate, ok := p.Rate(pricing.Output); ok {
+				fields = append(fields, item("output_nanos_per_mtok", number(int64(rate))))
+			}
+		}
+	}
+	return object(fields...)
+}
+
+func item(name string, value *ast.Term) [2]*ast.Term { return ast.Item(ast.InternedTerm(name), value) }
+func object(items ...[2]*ast.Term) *ast.Term         { return ast.NewTerm(ast.NewObject(items...)) }
+func number(n int64) *ast.Term                       { return ast.NumberTerm(json.Number(strconv.FormatInt(n, 10))) }
+
+// permille is n/1000 in Rego, exactly.
+func permille(n int32) *ast.Term {
+	return ast.NumberTerm(json.Number(strconv.FormatFloat(float64(n)/1000, 'f', -1, 64)))
+}
+
+func stringsTerm(list []string) *ast.Term {
+	terms := make([]*ast.Term, len(list))
+	for i, s := range list {
+		terms[i] = ast.StringTerm(s)
+	}
+	return ast.ArrayTerm(terms...)
+}
+
+func labelsTerm(labels map[string]string) *ast.Term {
+	o := ast.NewObject()
+	for k, v := range labels {
+		o.Insert(ast.StringTerm(k), ast.StringTerm(v))
+	}
+	return ast.NewTerm(o)
+}

@@ -1,0 +1,88 @@
+package policy
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// Problem is one thing that is wrong with a policy. Line and Column count from 1; 0 where the problem has no place.
+type Problem struct {
+	File         string
+	Line, Column int
+	Message      string
+}
+
+func (p Problem) String() string {
+	switch {
+	case p.File == "":
+		return p.Message
+	case p.Line == 0:
+		return p.File + ": " + p.Message
+	}
+	return fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message)
+}
+
+// InvalidError says what is wrong with a policy; at least one problem, in the order of files and lines.
+type InvalidError struct{ Problems []Problem }
+
+func (e *InvalidError) Error() string {
+	switch n := len(e.Problems) - 1; n {
+	case 0:
+		return e.Problems[0].String()
+	case 1:
+		return e.Problems[0].String() + " (and 1 more problem)"
+	default:
+		return fmt.Sprintf("%s (and %d more problems)", e.Problems[0], n)
+	}
+}
+
+func refuse(file string, at *ast.Location, format string, args ...any) *InvalidError {
+	p := Problem{File: file, Message: fmt.Sprintf(format, args...)}
+	if at != nil {
+		p.Line, p.Column = at.Row, at.Col
+	}
+	return &InvalidError{[]Problem{p}}
+}
+
+// invalid tells OPA's errors as problems.
+func invalid(err error) *InvalidError {
+	var list ast.Errors
+	if !errors.As(err, &list) || len(list) == 0 {
+		return refuse("", nil, "%s", err)
+	}
+	var e InvalidError
+	for _, err := range list {
+		p := Problem{Message: message(err)}
+		if at := err.Location; at != nil {
+			p.File, p.Line, p.Column = at.File, at.Row, at.Col
+		}
+		e.Problems = append(e.Problems, p)
+	}
+	slices.SortStableFunc(e.Problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return &e
+}
+
+// message is one line: what OPA says, and what could stand there instead.
+func message(err *ast.Error) string {
+	text := oneLine(err.Message)
+	detail, ok := err.Details.(*ast.RefErrInvalidDetail)
+	if !ok || len(detail.OneOf) == 0 {
+		return text
+	}
+	var names []string
+	for _, v := range detail.OneOf {
+		names = append(names, strings.Trim(v.String(), `"`))
+	}
+	slices.Sort(names)
+	return fmt.Sprintf("%s: there is no %s, there is %s", text,
+		strings.Trim(detail.Ref[detail.Pos].Value.String(), `"`), strings.Join(names, ", "))
+}
+
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

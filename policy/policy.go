@@ -1,0 +1,176 @@
+// Package policy decides by Rego: it compiles routing policies, asks them, and remembers what they answered.
+package policy
+
+import (
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/util"
+)
+
+// BuiltinPrefix starts the revision name of the policy that ships with the server.
+const BuiltinPrefix = "builtin/"
+
+// Limits of a policy.
+const (
+	MaxModules     = 32
+	MaxModuleBytes = 256 << 10
+)
+
+const (
+	routingPackage = "data.chartergate.routing"
+	entryPoint     = routingPackage + ".decision"
+	testSuffix     = "_test.rego"
+)
+
+//go:embed rego/*.rego
+var shipped embed.FS
+
+//go:embed schema/input.json
+var inputSchema []byte
+
+// Builtin gives the modules of the policy that ships with the server, by file name, without their tests.
+func Builtin() map[string]string {
+	files, err := shipped.ReadDir("rego")
+	if err != nil {
+		panic(err) // embedded: it is there
+	}
+	modules := map[string]string{}
+	for _, f := range files {
+		if strings.HasSuffix(f.Name(), testSuffix) {
+			continue
+		}
+		text, err := shipped.ReadFile("rego/" + f.Name())
+		if err != nil {
+			panic(err)
+		}
+		modules[f.Name()] = string(text)
+	}
+	return modules
+}
+
+// Hash names a set of modules by its content: the first 16 hex digits of a SHA-256 over names and texts.
+func Hash(modules map[string]string) string {
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(modules)) {
+		fmt.Fprintf(h, "%d:%s%d:%s", len(name), name, len(modules[name]), modules[name])
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16]
+}
+
+// InputSchema is the JSON schema of what a routing policy sees as `input`.
+func InputSchema() []byte { return slices.Clone(inputSchema) }
+
+// Policy is a compiled routing policy. It is immutable.
+type Policy struct {
+	query  rego.PreparedEvalQuery
+	fields []field // what it can read of a call
+	prices bool    // whether it can read prices
+}
+
+// Compile checks modules, Rego texts by file name, and makes a policy of them. The package is `chartergate.routing`, or
+// one below it, and the rule `decision` is the entry point. Files that end in `_test.rego` belong to `opa test` and are
+// left out. Error: *InvalidError.
+func Compile(modules map[string]string) (*Policy, error) {
+	parsed, err := parse(modules)
+	if err != nil {
+		return nil, err
+	}
+	var seen analysis
+	compiler := ast.NewCompiler().
+		WithCapabilities(capabilities).
+		WithDefaultRegoVersion(ast.RegoV1).
+		WithStrict(true).
+		WithEnablePrintStatements(false).
+		WithSchemas(schemas()).
+		WithStageAfterID(ast.StageResolveRefs, ast.CompilerStageDefinition{
+			Name: "FindReads", MetricName: "find_reads",
+			Stage: func(c *ast.Compiler) *ast.Error { seen.modules(c.Modules); return nil },
+		})
+	if compiler.Compile(parsed); compiler.Failed() {
+		return nil, invalid(compiler.Errors)
+	}
+	if err := checkEntryPoint(compiler, parsed); err != nil {
+		return nil, err
+	}
+	query, err := rego.New(rego.Compiler(compiler), rego.Query(entryPoint)).PrepareForEval(context.Background())
+	if err != nil {
+		return nil, invalid(err)
+	}
+	fields := seen.fields()
+	reads := func(f field) bool { return f.leaf == inputPrice || f.leaf == outputPrice }
+	return &Policy{query, fields, slices.ContainsFunc(fields, reads)}, nil
+}
+
+func parse(modules map[string]string) (map[string]*ast.Module, error) {
+	if len(modules) > MaxModules {
+		return nil, refuse("", nil, "a policy has at most %d files, this one has %d", MaxModules, len(modules))
+	}
+	parsed := make(map[string]*ast.Module, len(modules))
+	var problems []Problem
+	for _, name := range slices.Sorted(maps.Keys(modules)) {
+		if len(modules[name]) > MaxModuleBytes {
+			return nil, refuse(name, nil, "the file has %d bytes, at most %d are allowed", len(modules[name]), MaxModuleBytes)
+		}
+		if strings.HasSuffix(name, testSuffix) {
+			continue
+		}
+		module, err := ast.ParseModuleWithOpts(name, modules[name],
+			ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: capabilities})
+		switch {
+		case err != nil:
+			problems = append(problems, invalid(err).Problems...)
+		case module == nil:
+			problems = append(problems, Problem{File: name, Message: "the file is empty"})
+		case !below(module.Package.Path, ast.MustParseRef(routingPackage)):
+			problems = append(problems, refuse(name, module.Package.Location,
+				"the package is %s, it must be chartergate.routing or one below it", packageName(module)).Problems...)
+		default:
+			parsed[name] = module
+		}
+	}
+	if len(problems) > 0 {
+		return nil, &InvalidError{problems}
+	}
+	if len(parsed) == 0 {
+		return nil, refuse("", nil, "the policy has no file: add one with the package chartergate.routing and the rule decision")
+	}
+	return parsed, nil
+}
+
+func below(path, root ast.Ref) bool { return path.HasPrefix(root) }
+
+func packageName(m *ast.Module) string { return strings.TrimPrefix(m.Package.Path.String(), "data.") }
+
+// checkEntryPoint wants a rule `decision` that is a value, not a function.
+func checkEntryPoint(c *ast.Compiler, parsed map[string]*ast.Module) error {
+	rules := c.GetRules(ast.MustParseRef(entryPoint))
+	for _, r := range rules {
+		if len(r.Head.Args) > 0 {
+			return refuse(r.Loc().File, r.Loc(), "decision is a function, it must be a rule without arguments")
+		}
+	}
+	if len(rules) > 0 {
+		return nil
+	}
+	name := slices.Min(slices.Collect(maps.Keys(parsed)))
+	return refuse(name, parsed[name].Package.Location, "there is no rule decision in the package chartergate.routing: it is what the policy answers")
+}
+
+func schemas() *ast.SchemaSet {
+	var schema any
+	if err := util.UnmarshalJSON(inputSchema, &schema); err != nil {
+		panic(err) // embedded: a test reads it
+	}
+	set := ast.NewSchemaSet()
+	set.Put(ast.SchemaRootRef, schema)
+	return set
+}

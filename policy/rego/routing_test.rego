@@ -1,0 +1,299 @@
+# Tests of the shipped policy: `opa test policy/rego`.
+package chartergate.routing_test
+
+import data.chartergate.routing
+
+catalog := {
+	"tiers": ["economy", "standard", "premium"],
+	"models": [
+		{"id": "nano", "tier": "economy", "capabilities": ["chat", "json"]},
+		{"id": "mini", "tier": "economy", "capabilities": ["chat", "json", "tools"]},
+		{"id": "base", "tier": "standard", "capabilities": ["chat", "json", "tools"]},
+		{"id": "eyes", "tier": "standard", "capabilities": ["chat", "vision"]},
+		{"id": "large", "tier": "premium", "capabilities": ["chat", "json", "tools", "vision", "code"]},
+	],
+}
+
+calm := {
+	"request": {
+		"task_class": "",
+		"complexity": 0,
+		"required_capabilities": [],
+		"input_tokens": 200,
+		"cached_input_tokens": 0,
+		"model": "",
+		"tier": "",
+	},
+	"charter": {
+		"stage": "production",
+		"permitted_tiers": ["economy", "standard", "premium"],
+		"permitted_models": ["nano", "mini", "base", "eyes", "large"],
+		"exhausted": {"mode": "deny"},
+	},
+	"budgets": [
+		{"id": "support-emea", "over_alert": false, "exhausted": false},
+		{"id": "acme", "over_alert": false, "exhausted": false},
+	],
+	"catalog": catalog,
+}
+
+# The decision on the calm input with some of it replaced.
+decide(change) := decision if {
+	decision := routing.decision with input as object.union(calm, change)
+}
+
+ask(request) := decide({"request": request})
+
+alert := [
+	{"id": "support-emea", "over_alert": false, "exhausted": false},
+	{"id": "acme", "over_alert": true, "exhausted": false},
+]
+
+used_up := [
+	{"id": "support-emea", "over_alert": true, "exhausted": true},
+	{"id": "acme", "over_alert": true, "exhausted": false},
+]
+
+# --- What the task needs ---
+
+test_simple_classes_start_at_the_cheapest_tier if {
+	every class in ["classify", "extract", "moderate", "route", "summarize", "translate"] {
+		ask({"task_class": class}).tiers == ["economy"]
+	}
+}
+
+test_conversation_starts_in_the_middle if {
+	every class in ["chat", "rag", "rewrite", "search"] {
+		ask({"task_class": class}).tiers == ["standard", "economy"]
+	}
+}
+
+test_hard_classes_start_at_the_dearest_tier if {
+	every class in ["agent", "code", "plan", "reason", "research"] {
+		ask({"task_class": class}).tiers == ["premium", "standard", "economy"]
+	}
+}
+
+test_unknown_class_starts_in_the_middle if {
+	decision := ask({"task_class": "haiku"})
+	decision.effect == "allow"
+	decision.tiers == ["standard", "economy"]
+	decision.reasons == {"A call that says nothing of its task starts at the standard tier."}
+}
+
+test_complexity_has_three_levels if {
+	every case in [[1, "economy"], [30, "economy"], [31, "standard"], [70, "standard"], [71, "premium"], [100, "premium"]] {
+		ask({"complexity": case[0]}).tiers[0] == case[1]
+	}
+}
+
+test_complexity_overrides_the_class if {
+	ask({"task_class": "code", "complexity": 10}).tiers == ["economy"]
+	ask({"task_class": "classify", "complexity": 90}).tiers[0] == "premium"
+}
+
+test_the_reason_names_the_class if {
+	ask({"task_class": "chat"}).reasons == {"A task of class chat starts at the standard tier."}
+}
+
+test_the_reason_names_the_complexity if {
+	ask({"task_class": "chat", "complexity": 80}).reasons == {"A task of high complexity starts at the premium tier."}
+}
+
+test_two_tiers if {
+	two := {"catalog": {"tiers": ["economy", "premium"]}, "charter": {"permitted_tiers": ["economy", "premium"]}}
+	decide(object.union(two, {"request": {"task_class": "classify"}})).tiers == ["economy"]
+	decide(object.union(two, {"request": {"task_class": "chat"}})).tiers == ["premium", "economy"]
+	decide(object.union(two, {"request": {"task_class": "code"}})).tiers == ["premium", "economy"]
+}
+
+test_one_tier if {
+	one := {"catalog": {"tiers": ["economy"]}, "charter": {"permitted_tiers": ["economy"]}}
+	every class in ["classify", "chat", "code"] {
+		decide(object.union(one, {"request": {"task_class": class}})).tiers == ["economy"]
+	}
+}
+
+# --- What is permitted and able ---
+
+test_capability_lifts_to_the_lowest_able_tier if {
+	ask({"task_class": "classify", "required_capabilities": ["vision"]}).tiers == ["standard"]
+}
+
+test_capabilities_have_to_be_in_one_model if {
+	ask({"task_class": "classify", "required_capabilities": ["vision", "tools"]}).tiers == ["premium"]
+}
+
+test_a_tier_that_is_not_able_is_no_fallback if {
+	ask({"task_class": "code", "required_capabilities": ["vision"]}).tiers == ["premium", "standard"]
+}
+
+test_a_model_that_is_not_permitted_does_not_count if {
+	decision := decide({
+		"charter": {"permitted_models": ["nano", "mini", "base", "large"]},
+		"request": {"task_class": "classify", "required_capabilities": ["vision"]},
+	})
+	decision.tiers == ["premium"]
+}
+
+test_highest_permitted_tier_where_the_need_is_above if {
+	decision := decide({
+		"charter": {"permitted_tiers": ["economy", "standard"], "permitted_models": ["nano", "mini", "base", "eyes"]},
+		"request": {"task_class": "code"},
+	})
+	decision.effect == "allow"
+	decision.tiers == ["standard", "economy"]
+}
+
+test_lowest_permitted_tier_where_the_need_is_below if {
+	decision := decide({
+		"charter": {"permitted_tiers": ["premium"], "permitted_models": ["large"]},
+		"request": {"task_class": "classify"},
+	})
+	decision.effect == "allow"
+	decision.tiers == ["premium"]
+}
+
+test_no_able_model_is_left_to_the_gate if {
+	decision := ask({"task_class": "chat", "required_capabilities": ["audio"]})
+	decision.effect == "allow"
+	decision.tiers == ["standard", "economy"]
+}
+
+test_nothing_permitted_is_denied if {
+	decision := decide({"charter": {"permitted_tiers": [], "permitted_models": []}})
+	decision.effect == "deny"
+	decision.reasons == {"The charter permits no tier of the catalog."}
+}
+
+test_retired_is_denied if {
+	decision := decide({"charter": {"stage": "retired"}})
+	decision.effect == "deny"
+	not decision.tiers
+	decision.reasons == {"The feature is retired."}
+}
+
+# --- What the caller wishes ---
+
+test_a_cheaper_wish_is_granted if {
+	decision := ask({"task_class": "code", "tier": "economy"})
+	decision.effect == "allow"
+	decision.tiers == ["economy"]
+}
+
+test_a_dearer_wish_is_cut_to_the_need if {
+	decision := ask({"task_class": "classify", "tier": "premium"})
+	decision.effect == "downgrade"
+	decision.tiers == ["economy"]
+	"The premium tier was asked for, which is more than the task needs." in decision.reasons
+}
+
+test_a_wish_is_the_need_where_nothing_else_is_known if {
+	decision := ask({"tier": "premium"})
+	decision.effect == "allow"
+	decision.tiers == ["premium", "standard", "economy"]
+}
+
+test_a_wish_that_is_not_permitted_gets_the_best_that_is if {
+	decision := decide({
+		"charter": {"permitted_tiers": ["economy", "standard"], "permitted_models": ["nano", "mini", "base", "eyes"]},
+		"request": {"tier": "premium"},
+	})
+	decision.effect == "downgrade"
+	decision.tiers == ["standard", "economy"]
+}
+
+test_an_unknown_wish_is_none if {
+	decision := ask({"task_class": "chat", "tier": "platinum", "model": "gpt-0"})
+	decision.effect == "allow"
+	decision.tiers == ["standard", "economy"]
+}
+
+test_an_asked_model_goes_first if {
+	decision := ask({"task_class": "chat", "model": "eyes"})
+	decision.effect == "allow"
+	decision.models == ["eyes", "base", "nano", "mini"]
+	not decision.tiers
+}
+
+test_an_asked_model_is_enough_of_a_wish if {
+	ask({"model": "mini"}).models == ["mini", "nano"]
+}
+
+test_an_asked_model_that_is_too_dear_is_not_taken if {
+	decision := ask({"task_class": "classify", "model": "large"})
+	decision.effect == "downgrade"
+	decision.tiers == ["economy"]
+	not decision.models
+}
+
+test_an_asked_model_that_is_not_permitted_is_not_taken if {
+	decision := decide({
+		"charter": {"permitted_models": ["nano", "mini", "base", "large"]},
+		"request": {"task_class": "chat", "model": "eyes"},
+	})
+	decision.tiers == ["standard", "economy"]
+}
+
+test_an_asked_model_that_is_not_able_is_not_taken if {
+	ask({"task_class": "chat", "model": "eyes", "required_capabilities": ["tools"]}).tiers == ["standard", "economy"]
+}
+
+# --- How the budgets stand ---
+
+test_alert_starts_one_tier_lower if {
+	decision := decide({"budgets": alert, "request": {"task_class": "code"}})
+	decision.effect == "downgrade"
+	decision.tiers == ["standard", "economy"]
+	"Budget acme is over its alert threshold: the standard tier serves instead." in decision.reasons
+}
+
+test_alert_skips_tiers_that_are_not_able if {
+	decision := decide({"budgets": alert, "request": {"task_class": "code", "required_capabilities": ["vision"]}})
+	decision.effect == "downgrade"
+	decision.tiers == ["standard"]
+}
+
+test_alert_at_the_lowest_tier_changes_nothing if {
+	decision := decide({"budgets": alert, "request": {"task_class": "classify"}})
+	decision.effect == "allow"
+	decision.tiers == ["economy"]
+	"Budget acme is over its alert threshold, but no cheaper tier can serve the call." in decision.reasons
+}
+
+test_alert_passes_over_an_asked_model if {
+	decision := decide({"budgets": alert, "request": {"task_class": "chat", "model": "base"}})
+	decision.effect == "downgrade"
+	decision.tiers == ["economy"]
+	not decision.models
+}
+
+test_used_up_is_denied if {
+	decision := decide({"budgets": used_up, "request": {"task_class": "chat"}})
+	decision.effect == "deny"
+	decision.reasons == {"Budget support-emea is used up."}
+}
+
+test_used_up_is_throttled_where_the_charter_pays_some if {
+	every mode in ["downgrade", "trickle"] {
+		decision := decide({
+			"budgets": used_up,
+			"charter": {"exhausted": {"mode": mode}},
+			"request": {"task_class": "code", "required_capabilities": ["vision"]},
+		})
+		decision.effect == "throttle"
+		decision.tiers == ["standard"]
+	}
+}
+
+test_retired_goes_before_used_up if {
+	decide({"budgets": used_up, "charter": {"stage": "retired", "exhausted": {"mode": "trickle"}}}).effect == "deny"
+}
+
+# --- Advice ---
+
+test_prompts_worth_caching if {
+	ask({"input_tokens": 1024}).prompt_cache == "5m"
+	ask({"input_tokens": 10, "cached_input_tokens": 1}).prompt_cache == "5m"
+	not ask({"input_tokens": 1023}).prompt_cache
+}

@@ -1,0 +1,66 @@
+package convert
+
+import (
+	"fmt"
+
+	"github.com/chartergate/chartergate/core/charter"
+	"github.com/chartergate/chartergate/core/routing"
+	"github.com/chartergate/chartergate/core/usage"
+	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
+)
+
+// CallFromProto converts a call with its estimate.
+func CallFromProto(p *chartergatev1.Call) (*routing.Call, error) {
+	estimate, err := EstimateFromProto(p.GetEstimate())
+	if err != nil {
+		return nil, err
+	}
+	return &routing.Call{
+		Feature: p.GetFeature(), TaskClass: p.GetTaskClass(), Complexity: p.GetComplexity(),
+		Capabilities: p.GetRequiredCapabilities(), Estimate: estimate, User: p.GetUser(), Cohort: p.GetCohort(),
+		Agent: p.GetAgent(), Run: p.GetRun(), PromptPattern: p.GetPromptPattern(), Model: p.GetModel(), Tier: p.GetTier(),
+		Labels: p.GetLabels(),
+	}, nil
+}
+
+// EstimateFromProto converts an estimate; nil is the estimate of nothing.
+func EstimateFromProto(p *chartergatev1.Estimate) (routing.Estimate, error) {
+	if p.GetCachedInputTokens() > p.GetInputTokens() {
+		return routing.Estimate{}, &charter.InvalidError{
+			Name: "call", Field: "estimate.cached_input_tokens",
+			Problem: fmt.Sprintf("is %d, more than the %d input_tokens that it is a part of", p.CachedInputTokens, p.InputTokens),
+		}
+	}
+	return routing.Estimate{
+		InputTokens: p.GetInputTokens(), CachedInputTokens: p.GetCachedInputTokens(),
+		MaxOutputTokens: p.GetMaxOutputTokens(), RetrievalHops: p.GetRetrievalHops(),
+		EmbeddingTokens: p.GetEmbeddingTokens(), VectorQueries: p.GetVectorQueries(), ToolCalls: p.GetToolCalls(),
+		GPUMilliseconds: p.GetGpuMilliseconds(), StorageBytes: p.GetStorageBytes(), EgressBytes: p.GetEgressBytes(),
+	}, nil
+}
+
+// UsageToProto converts a usage. It shares the usage's tool calls.
+func UsageToProto(u *usage.Usage) *chartergatev1.Usage {
+	return &chartergatev1.Usage{
+		InputTokens: u.InputTokens, CacheReadTokens: u.CacheReadTokens, CacheWrite_5MTokens: u.CacheWrite5mTokens,
+		CacheWrite_1HTokens: u.CacheWrite1hTokens, OutputTokens: u.OutputTokens, ReasoningTokens: u.ReasoningTokens,
+		AudioInputTokens: u.AudioInputTokens, AudioOutputTokens: u.AudioOutputTokens,
+		ContextOverheadTokens: u.ContextOverheadTokens, RetrievalHops: u.RetrievalHops,
+		EmbeddingTokens: u.EmbeddingTokens, VectorQueries: u.VectorQueries, ToolCalls: u.ToolCalls,
+		GpuMilliseconds: u.GPUMilliseconds, StorageBytes: u.StorageBytes, EgressBytes: u.EgressBytes,
+	}
+}
+
+// UsageFromProto converts a usage; nil is none. Its errors wrap usage.ErrInvalid.
+func UsageFromProto(p *chartergatev1.Usage) (usage.Usage, error) {
+	u := usage.Usage{
+		InputTokens: p.GetInputTokens(), CacheReadTokens: p.GetCacheReadTokens(),
+		CacheWrite5mTokens: p.GetCacheWrite_5MTokens(), CacheWrite1hTokens: p.GetCacheWrite_1HTokens(),
+		OutputTokens: p.GetOutputTokens(), ReasoningTokens: p.GetReasoningTokens(),
+		AudioInputTokens: p.GetAudioInputTokens(), AudioOutputTokens: p.GetAudioOutputTokens(),
+		ContextOverheadTokens: p.GetContextOverheadTokens(), RetrievalHops: p.GetRetrievalHops(),
+		EmbeddingTokens: p.GetEmbeddingTokens(), VectorQueries: p.GetVectorQueries(), ToolCalls: p.GetToolCalls(),
+		GPUMilliseconds: p.GetGpuMilliseconds(), StorageBytes: p.GetStorageBytes(), EgressBytes: p.GetEgressBytes(),
+	}
+	return u, u.Validate()
+}

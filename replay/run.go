@@ -1,0 +1,196 @@
+package replay
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
+)
+
+// Gate is the part of PreflightService that a replay needs.
+type Gate interface {
+	Reserve(context.Context, *pb.ReserveRequest, ...grpc.CallOption) (*pb.ReserveResponse, error)
+	Settle(context.Context, *pb.SettleRequest, ...grpc.CallOption) (*pb.SettleResponse, error)
+}
+
+// Options say how to replay. The zero value, with a Feature and a RunID, sends one call after the other at full speed.
+type Options struct {
+	// Feature is the charter's id. Required.
+	Feature string
+	// RunID is what request ids are derived from, 1 to MaxRunID bytes. Required. A run that is repeated with the same
+	// id and rows within a minute gets the first run's answers.
+	RunID string
+	// Model, Tier, TaskClass and Cohort are for rows that have none of their own.
+	Model, Tier, TaskClass, Cohort string
+	// MaxOutput holds money for at least this many output tokens, as gateways do that do not know the answer's length.
+	// 0: for what the row really used.
+	MaxOutput int64
+	// Speed is how much faster than its own times the trace is sent. 0: without waiting.
+	Speed float64
+	// Concurrency is how many rows are in flight at most. 0: 1.
+	Concurrency int
+	// RetryFor is how long a call is tried again while the server is out of reach. 0: 60 seconds.
+	RetryFor time.Duration
+}
+
+// MaxRunID is the longest run id: request ids have at most 64 bytes.
+const MaxRunID = 40
+
+// DefaultRetryFor is how long a call is tried again unless Options say otherwise.
+const DefaultRetryFor = time.Minute
+
+// Answer is what became of one row.
+type Answer struct {
+	Number     int64 // of the row, from 1
+	Row        Row
+	Decision   *pb.Decision   // nil when Reserve gave no answer
+	Settlement *pb.Settlement // nil when the call was refused or could not be settled
+	Err        error
+	Retries    int64
+	// ReserveTime and SettleTime are of the try that succeeded; 0 without one.
+	ReserveTime, SettleTime time.Duration
+}
+
+// Run reserves and settles every row and counts what happened. It calls seen, if not nil, after each row, one call at a
+// time. When ctx ends it takes no more rows, finishes those in flight and returns a result that says Interrupted. The
+// result is also returned with an error of rows, and then covers the rows before it.
+func Run(ctx context.Context, o Options, gate Gate, rows Rows, seen func(*Answer)) (*Result, error) {
+	switch {
+	case o.Feature == "":
+		return nil, errors.New("replay: the feature is missing")
+	case o.RunID == "" || len(o.RunID) > MaxRunID:
+		return nil, fmt.Errorf("replay: the run id has %d bytes, it needs 1 to %d", len(o.RunID), MaxRunID)
+	case o.Speed < 0 || o.MaxOutput < 0 || o.MaxOutput > maxTokens || o.Concurrency < 0 || o.RetryFor < 0:
+		return nil, errors.New("replay: speed, max output, concurrency and retry time must not be negative or absurd")
+	}
+	if o.RetryFor == 0 {
+		o.RetryFor = DefaultRetryFor
+	}
+	d := driver{Options: o, gate: gate}
+	start := time.Now()
+	t := newTally(&o)
+	var mu sync.Mutex // guards t and orders seen
+	var workers sync.WaitGroup
+	work := make(chan *Answer)
+	for range max(1, o.Concurrency) {
+		workers.Go(func() {
+			for a := range work {
+				d.serve(context.WithoutCancel(ctx), a)
+				mu.Lock()
+				t.add(a)
+				if seen != nil {
+					seen(a)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	err := feed(ctx, o.Speed, rows, work)
+	close(work)
+	workers.Wait()
+	result := t.finish(time.Since(start))
+	if ctx.Err() != nil {
+		result.Interrupted = true
+	}
+	return result, err
+}
+
+// feed hands rows to the workers at the trace's own times, scaled.
+func feed(ctx context.Context, speed float64, rows Rows, work chan<- *Answer) error {
+	start, number := time.Now(), int64(0)
+	for row, err := range rows {
+		if err != nil {
+			return err
+		}
+		if speed > 0 {
+			due := start.Add(time.Duration(float64(row.At) / speed))
+			select {
+			case <-time.After(time.Until(due)):
+			case <-ctx.Done():
+			}
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		number++
+		select {
+		case work <- &Answer{Number: number, Row: row}:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return nil
+}
+
+type driver struct {
+	Options
+	gate Gate
+}
+
+// serve takes one row through the gate.
+func (d *driver) serve(ctx context.Context, a *Answer) {
+	id := fmt.Sprintf("%s-%d", d.RunID, a.Number)
+	reserve := &pb.ReserveRequest{Call: d.call(&a.Row), RequestId: id}
+	var reserved *pb.ReserveResponse
+	a.ReserveTime, a.Err = d.retry(ctx, a, func(ctx context.Context) (err error) {
+		reserved, err = d.gate.Reserve(ctx, reserve)
+		return err
+	})
+	if a.Err != nil {
+		a.Err = fmt.Errorf("row %d: reserve: %w", a.Number, a.Err)
+		return
+	}
+	a.Decision = reserved.GetDecision()
+	if !admitted(a.Decision) {
+		return
+	}
+	if reserved.GetHold() == nil {
+		a.Err = fmt.Errorf("row %d: the server answered %s without a hold", a.Number, effectName(a.Decision.GetEffect()))
+		return
+	}
+	settle := &pb.SettleRequest{
+		Hold: reserved.GetHold().GetToken(), Usage: realUsage(&a.Row), Outcome: pb.Outcome(a.Row.Outcome), RequestId: id + "-s",
+	}
+	var settled *pb.SettleResponse
+	a.SettleTime, a.Err = d.retry(ctx, a, func(ctx context.Context) (err error) {
+		settled, err = d.gate.Settle(ctx, settle)
+		return err
+	})
+	if a.Err != nil {
+		a.Err = fmt.Errorf("row %d: settle: %w", a.Number, a.Err)
+		return
+	}
+	a.Settlement = settled.GetSettlement()
+}
+
+func admitted(d *pb.Decision) bool {
+	return d.GetEffect() == pb.Effect_EFFECT_ALLOW || d.GetEffect() == pb.Effect_EFFECT_DOWNGRADE
+}
+
+func (d *driver) call(r *Row) *pb.Call {
+	return &pb.Call{
+		Feature: d.Feature, TaskClass: cmp.Or(r.TaskClass, d.TaskClass), Complexity: r.Complexity,
+		User: r.User, Cohort: cmp.Or(r.Cohort, d.Cohort), Agent: r.Agent, Run: r.Run, PromptPattern: r.PromptPattern,
+		Model: cmp.Or(r.Model, d.Model), Tier: cmp.Or(r.Tier, d.Tier),
+		Estimate: &pb.Estimate{
+			InputTokens: r.InputTokens, CachedInputTokens: r.CachedTokens,
+			// 0 would mean the model's own maximum.
+			MaxOutputTokens: max(1, r.OutputTokens, d.MaxOutput),
+			RetrievalHops:   r.RetrievalHops, ToolCalls: r.ToolCalls,
+		},
+	}
+}
+
+// realUsage is what the row really used. The vector queries of its hops are the estimate's: one each.
+func realUsage(r *Row) *pb.Usage {
+	return &pb.Usage{
+		InputTokens: r.InputTokens - r.CachedTokens, CacheReadTokens: r.CachedTokens, OutputTokens: r.OutputTokens,
+		RetrievalHops: r.RetrievalHops, VectorQueries: r.RetrievalHops, ToolCalls: r.ToolCalls,
+	}
+}

@@ -1,0 +1,186 @@
+package server
+
+import (
+	"context"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// Limits of Idempotency.
+const (
+	answersKeptFor       = time.Minute
+	answersPerGeneration = 131_072
+	idempotencyShards    = 64
+)
+
+// Requester is a request that carries an id which makes a retry safe.
+type Requester interface {
+	proto.Message
+	GetRequestId() string
+}
+
+// Idempotency remembers the answers to requests by method and request id. An answer is kept in memory for one to two
+// minutes, in two generations of at most 131,072 each; more ids than that in a minute push the oldest out early.
+type Idempotency struct {
+	now    func() time.Time
+	seed   maphash.Seed
+	shards [idempotencyShards]answers
+}
+
+type answerKey struct{ method, id string }
+
+// answer is what is known of a key: the body's hash, and the reply or, while it is being made, nil. The reply is kept
+// encoded: hundreds of thousands of messages would be work for each garbage collection.
+type answer struct {
+	body  uint64
+	kind  protoreflect.MessageType // of the reply; nil while it is being made
+	reply []byte
+	over  chan struct{} // made by the first who waits, closed when the call is over
+}
+
+type answers struct {
+	mu        sync.Mutex
+	rotated   time.Time
+	cur, prev map[answerKey]answer
+	_         [64]byte // shards do not share a cache line
+}
+
+// NewIdempotency makes an empty memory. now gives the time.
+func NewIdempotency(now func() time.Time) *Idempotency {
+	c := &Idempotency{now: now, seed: maphash.MakeSeed()}
+	for i := range c.shards {
+		c.shards[i].rotated = now()
+		c.shards[i].cur = make(map[answerKey]answer)
+	}
+	return c
+}
+
+// Do calls call once for all requests of a method with one id and body, and gives each the first answer, also those
+// that come while it is being made. Only answers are kept: after an error the next request calls again. method is the
+// full gRPC name, so that a retry through a session finds the answer of a unary call. An empty id just calls; so does
+// validate_only. Errors: call's; REQUEST_ID_CONFLICT for another body; ctx's while waiting.
+func (c *Idempotency) Do(ctx context.Context, method string, req Requester, call func() (proto.Message, error)) (proto.Message, error) {
+	id := req.GetRequestId()
+	if id == "" || validateOnly(req) {
+		return call()
+	}
+	body, err := c.hash(req)
+	if err != nil {
+		return nil, err
+	}
+	key := answerKey{method, id}
+	shard := &c.shards[maphash.String(c.seed, id)%idempotencyShards]
+	for {
+		found, first := shard.claim(key, body, c.now())
+		switch {
+		case first:
+			return shard.run(key, body, call)
+		case found.body != body:
+			return nil, requestIDConflict(id)
+		case found.kind != nil:
+			reply := found.kind.New().Interface()
+			return reply, proto.Unmarshal(found.reply, reply)
+		}
+		select {
+		case <-found.over: // then it has an answer, or it is this caller's turn
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func validateOnly(m proto.Message) bool {
+	v, ok := m.(interface{ GetValidateOnly() bool })
+	return ok && v.GetValidateOnly()
+}
+
+var bodies = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
+
+// hash is keyed by a secret of the process, so that nobody can make two bodies that collide.
+func (c *Idempotency) hash(m proto.Message) (uint64, error) {
+	buf := bodies.Get().(*[]byte)
+	defer bodies.Put(buf)
+	b, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend((*buf)[:0], m)
+	if err != nil {
+		return 0, err
+	}
+	*buf = b
+	return maphash.Bytes(c.seed, b), nil
+}
+
+// claim gives what is known of a key. If nothing is, the caller is the first and is to run the call.
+func (s *answers) claim(key answerKey, body uint64, now time.Time) (found answer, first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if age := now.Sub(s.rotated); age >= answersKeptFor || len(s.cur) >= answersPerGeneration/idempotencyShards {
+		s.rotate(now, age >= 2*answersKeptFor)
+	}
+	in := s.cur
+	found, ok := in[key]
+	if !ok {
+		in = s.prev
+		found, ok = in[key]
+	}
+	if !ok {
+		s.cur[key] = answer{body: body}
+		return answer{}, true
+	}
+	if found.kind == nil && found.over == nil {
+		found.over = make(chan struct{})
+		in[key] = found
+	}
+	return found, false
+}
+
+// rotate begins a generation. Calls that still run stay.
+func (s *answers) rotate(now time.Time, stale bool) {
+	next := make(map[answerKey]answer, len(s.cur))
+	keepRunning := func(m map[answerKey]answer) {
+		for key, a := range m {
+			if a.kind == nil {
+				next[key] = a
+			}
+		}
+	}
+	keepRunning(s.prev)
+	if s.prev = s.cur; stale {
+		keepRunning(s.prev)
+		s.prev = nil
+	}
+	s.cur, s.rotated = next, now
+}
+
+// run makes the answer and keeps it. After an error or a panic the key is free again.
+func (s *answers) run(key answerKey, body uint64, call func() (proto.Message, error)) (proto.Message, error) {
+	kept := answer{body: body}
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		in := s.cur
+		running, ok := in[key]
+		if !ok {
+			in = s.prev
+			running = in[key]
+		}
+		if kept.kind != nil {
+			in[key] = kept
+		} else {
+			delete(in, key)
+		}
+		if running.over != nil {
+			close(running.over)
+		}
+	}()
+	reply, err := call()
+	if err != nil {
+		return nil, err
+	}
+	if kept.reply, err = proto.Marshal(reply); err == nil {
+		kept.kind = reply.ProtoReflect().Type()
+	}
+	return reply, err
+}

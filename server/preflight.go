@@ -1,0 +1,161 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/chartergate/chartergate/core/routing"
+	"github.com/chartergate/chartergate/core/usage"
+	"github.com/chartergate/chartergate/proto/convert"
+	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
+	"github.com/chartergate/chartergate/server/preflight"
+)
+
+// PreflightService answers the calls that gateways and agents make. Requests are validated before they reach it.
+type PreflightService struct {
+	chartergatev1.UnimplementedPreflightServiceServer
+	gate      *preflight.Service
+	validator *Validator
+	requests  *Idempotency
+}
+
+// NewPreflightService serves gate. validator and requests are those of the server: sessions share them.
+func NewPreflightService(gate *preflight.Service, validator *Validator, requests *Idempotency) *PreflightService {
+	return &PreflightService{gate: gate, validator: validator, requests: requests}
+}
+
+// Check implements PreflightService.
+func (s *PreflightService) Check(ctx context.Context, req *chartergatev1.CheckRequest) (*chartergatev1.CheckResponse, error) {
+	call, err := convert.CallFromProto(req.GetCall())
+	if err != nil {
+		return nil, err
+	}
+	d, err := s.gate.Check(ctx, call)
+	if err != nil {
+		return nil, err
+	}
+	return &chartergatev1.CheckResponse{Decision: decision(d)}, nil
+}
+
+// Reserve implements PreflightService.
+func (s *PreflightService) Reserve(ctx context.Context, req *chartergatev1.ReserveRequest) (*chartergatev1.ReserveResponse, error) {
+	call, err := convert.CallFromProto(req.GetCall())
+	if err != nil {
+		return nil, err
+	}
+	d, h, err := s.gate.Reserve(ctx, call, duration(req.GetTtl()))
+	if err != nil {
+		return nil, err
+	}
+	return &chartergatev1.ReserveResponse{Decision: decision(d), Hold: hold(h)}, nil
+}
+
+// Settle implements PreflightService.
+func (s *PreflightService) Settle(ctx context.Context, req *chartergatev1.SettleRequest) (*chartergatev1.SettleResponse, error) {
+	used, err := convert.UsageFromProto(req.GetUsage())
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.gate.Settle(ctx, req.GetHold(), &used, req.GetModel(), usage.Outcome(req.GetOutcome()))
+	if err != nil {
+		return nil, err
+	}
+	return &chartergatev1.SettleResponse{Settlement: settlement(done)}, nil
+}
+
+// Release implements PreflightService.
+func (s *PreflightService) Release(ctx context.Context, req *chartergatev1.ReleaseRequest) (*chartergatev1.ReleaseResponse, error) {
+	freed, err := s.gate.Release(ctx, req.GetHold())
+	if err != nil {
+		return nil, err
+	}
+	return &chartergatev1.ReleaseResponse{ReleasedNanos: int64(freed)}, nil
+}
+
+// Extend implements PreflightService.
+func (s *PreflightService) Extend(ctx context.Context, req *chartergatev1.ExtendRequest) (*chartergatev1.ExtendResponse, error) {
+	h, err := s.gate.Extend(ctx, req.GetHold(), duration(req.GetTtl()))
+	if err != nil {
+		return nil, err
+	}
+	return &chartergatev1.ExtendResponse{Hold: hold(h)}, nil
+}
+
+// UsageService takes usage that had no hold.
+type UsageService struct {
+	chartergatev1.UnimplementedUsageServiceServer
+	gate *preflight.Service
+}
+
+// NewUsageService serves gate.
+func NewUsageService(gate *preflight.Service) *UsageService { return &UsageService{gate: gate} }
+
+// RecordUsage implements UsageService.
+func (s *UsageService) RecordUsage(ctx context.Context, req *chartergatev1.RecordUsageRequest) (*chartergatev1.RecordUsageResponse, error) {
+	used, err := convert.UsageFromProto(req.GetUsage())
+	if err != nil {
+		return nil, err
+	}
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
+	if err != nil {
+		return nil, err
+	}
+	hash := sha256.Sum256(body)
+	done, err := s.gate.RecordUsage(ctx, &preflight.Use{
+		Call: routing.Call{
+			Feature: req.GetFeature(), User: req.GetUser(), Cohort: req.GetCohort(), Agent: req.GetAgent(), Run: req.GetRun(),
+			PromptPattern: req.GetPromptPattern(),
+		},
+		Model: req.GetModel(), Usage: used, Outcome: usage.Outcome(req.GetOutcome()), RequestID: req.GetRequestId(), BodyHash: hash[:16],
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &chartergatev1.RecordUsageResponse{Settlement: settlement(done)}, nil
+}
+
+func duration(d *durationpb.Duration) time.Duration {
+	if d == nil {
+		return 0
+	}
+	return d.AsDuration()
+}
+
+func decision(d *preflight.Decision) *chartergatev1.Decision {
+	p := &chartergatev1.Decision{
+		Effect: chartergatev1.Effect(d.Effect), Tier: d.Tier, Model: d.Model, Provider: d.Provider,
+		MaxInputTokens: d.MaxInputTokens, MaxOutputTokens: d.MaxOutputTokens, TrimContextToTokens: d.TrimContextToTokens,
+		PromptCache: chartergatev1.PromptCache(d.PromptCache), EstimatedCostNanos: int64(d.Cost), Currency: d.Currency,
+		PolicyRevision: d.PolicyRevision, PriceRevision: d.PriceRevision, CharterRevision: d.CharterRevision,
+	}
+	for _, a := range d.Alternates {
+		p.Alternates = append(p.Alternates, &chartergatev1.Alternate{Tier: a.Tier, Model: a.Model, EstimatedCostNanos: int64(a.Cost)})
+	}
+	for _, r := range d.Reasons {
+		p.Reasons = append(p.Reasons, &chartergatev1.Reason{Code: chartergatev1.ReasonCode(r.Code), Message: r.Message, Budget: r.Budget})
+	}
+	if d.RetryDelay > 0 {
+		p.RetryDelay = durationpb.New(d.RetryDelay)
+	}
+	return p
+}
+
+func hold(h *preflight.Hold) *chartergatev1.Hold {
+	if h == nil {
+		return nil
+	}
+	return &chartergatev1.Hold{Token: h.Token, AmountNanos: int64(h.Amount), ExpireTime: timestamppb.New(h.Expires)}
+}
+
+func settlement(s *preflight.Settlement) *chartergatev1.Settlement {
+	return &chartergatev1.Settlement{
+		Feature: s.Feature, Tier: s.Tier, Model: s.Model, CostNanos: int64(s.Cost), ForcedNanos: int64(s.Forced),
+		ReleasedNanos: int64(s.Released), Late: s.Late, Lines: convert.LinesToProto(s.Lines), Currency: s.Currency,
+		SettleTime: timestamppb.New(s.Time), Journal: s.Journal,
+	}
+}

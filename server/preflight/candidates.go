@@ -1,0 +1,158 @@
+package preflight
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/chartergate/chartergate/core/charter"
+	"github.com/chartergate/chartergate/core/money"
+	"github.com/chartergate/chartergate/core/pricing"
+	"github.com/chartergate/chartergate/core/routing"
+)
+
+// candidate is a model that may serve a call, with its price and what the estimate costs on it.
+type candidate struct {
+	model     *charter.Model
+	price     *pricing.Price
+	maxOutput int64
+	cost      money.Nanos
+	effect    routing.Effect // of the decision, if it is chosen
+}
+
+// expansions remembers which models the tiers of a plan stand for. It is made anew with every control change.
+type expansions struct {
+	catalog *charter.Catalog
+	models  sync.Map // expansionKey -> []*charter.Model
+}
+
+type expansionKey struct {
+	plan    *routing.Plan // nil: all permitted
+	charter *charter.Charter
+}
+
+// models gives the permitted models that a plan names, in its order; for a nil plan all, from the cheapest tier to the
+// dearest.
+func (s *Service) models(plan *routing.Plan, c *charter.Charter, catalog *charter.Catalog) []*charter.Model {
+	known := s.expanded.Load()
+	if known == nil || known.catalog != catalog {
+		known = &expansions{catalog: catalog}
+		s.expanded.Store(known)
+	}
+	key := expansionKey{plan, c}
+	if m, ok := known.models.Load(key); ok {
+		return m.([]*charter.Model)
+	}
+	m := expand(plan, c, catalog)
+	known.models.Store(key, m)
+	return m
+}
+
+func expand(plan *routing.Plan, c *charter.Charter, catalog *charter.Catalog) []*charter.Model {
+	var models []*charter.Model
+	add := func(m *charter.Model) {
+		if m != nil && permitted(c, m) && !slices.Contains(models, m) {
+			models = append(models, m)
+		}
+	}
+	addTier := func(tier string) {
+		if catalog == nil {
+			return
+		}
+		for i := range catalog.Models {
+			if m := &catalog.Models[i]; m.Tier == tier {
+				add(m)
+			}
+		}
+	}
+	if plan == nil {
+		if catalog != nil {
+			for _, t := range catalog.Tiers {
+				addTier(t.ID)
+			}
+		}
+		return models
+	}
+	for _, id := range plan.Models {
+		add(catalog.Model(id))
+	}
+	for _, t := range plan.Tiers {
+		addTier(t)
+	}
+	return models
+}
+
+func permitted(c *charter.Charter, m *charter.Model) bool {
+	return (len(c.PermittedTiers) == 0 || slices.Contains(c.PermittedTiers, m.Tier)) &&
+		(len(c.PermittedModels) == 0 || slices.Contains(c.PermittedModels, m.ID))
+}
+
+// price gives those of the models that can serve the call, in order, with their cost; and why each of the others cannot.
+func (s *Service) price(dst []candidate, reasons []Reason, q *query, plan *routing.Plan, models []*charter.Model) ([]candidate, []Reason, error) {
+	est := &q.call.Estimate
+	for _, m := range models {
+		if missing := lacks(m, q.call.Capabilities); missing != "" {
+			reasons = append(reasons, Reason{Code: CodeCapabilityMissing, Message: fmt.Sprintf("model %s lacks the capability %q", m.ID, missing)})
+			continue
+		}
+		c := candidate{model: m, maxOutput: est.MaxOutputTokens}
+		if c.maxOutput == 0 || c.maxOutput > m.MaxOutputTokens {
+			c.maxOutput = m.MaxOutputTokens
+		}
+		input := est.InputTokens
+		if plan != nil {
+			if plan.MaxOutputTokens > 0 {
+				c.maxOutput = min(c.maxOutput, plan.MaxOutputTokens)
+			}
+			if plan.MaxInputTokens > 0 && input > plan.MaxInputTokens {
+				reasons = append(reasons, Reason{Code: CodeContextTooLong, Message: fmt.Sprintf("the policy allows %d input tokens, the call has %d: trim the context", plan.MaxInputTokens, input)})
+				continue
+			}
+		}
+		if room := m.ContextTokens - input; c.maxOutput > room {
+			c.maxOutput = room
+		}
+		if c.maxOutput < 0 || (c.maxOutput == 0 && est.MaxOutputTokens > 0) {
+			reasons = append(reasons, Reason{Code: CodeContextTooLong, Message: fmt.Sprintf("%d input tokens leave no room for output in the %d tokens of %s", input, m.ContextTokens, m.ID)})
+			continue
+		}
+		var err error
+		if c.price, err = q.snap.Prices().Lookup(m.ID, q.now); err == nil {
+			u := est.Usage(c.maxOutput)
+			if dearer(c.price) {
+				u.OutputTokens, u.ReasoningTokens = 0, u.OutputTokens
+			}
+			c.cost, err = c.price.Cost(&u)
+		}
+		var unpriced *pricing.UnpricedError
+		switch {
+		case errors.As(err, &unpriced):
+			reasons = append(reasons, Reason{Code: CodeNoPrice, Message: unpriced.Error()})
+			continue
+		case err != nil:
+			return dst, reasons, err
+		case c.price.Currency != q.currency:
+			reasons = append(reasons, Reason{Code: CodeNoPrice, Message: fmt.Sprintf("model %s is priced in %s, the budgets are in %s", m.ID, c.price.Currency, q.currency)})
+			continue
+		}
+		dst = append(dst, c)
+	}
+	return dst, reasons, nil
+}
+
+// dearer says that reasoning costs more than output: the output of an estimate may all be reasoning.
+func dearer(p *pricing.Price) bool {
+	reasoning, ok := p.Rate(pricing.Reasoning)
+	output, _ := p.Rate(pricing.Output)
+	return ok && reasoning > output
+}
+
+func lacks(m *charter.Model, capabilities []string) string {
+	for _, c := range capabilities {
+		if !slices.Contains(m.Capabilities, c) {
+			return c
+		}
+	}
+	return ""
+}

@@ -1,0 +1,67 @@
+package preflight
+
+import (
+	"time"
+
+	"github.com/chartergate/chartergate/core/money"
+	"github.com/chartergate/chartergate/core/routing"
+)
+
+// Code says what kind a reason is, numbered as in the API.
+type Code int32
+
+// Codes.
+const (
+	CodeUnspecified Code = iota
+	CodePolicy
+	CodeBudgetExhausted
+	CodeBudgetHeld
+	CodeBudgetAlert
+	CodeFittedToBudget
+	CodeOverflow
+	CodeTrickleLimit
+	CodeNoPrice
+	CodeNotPermitted
+	CodeCapabilityMissing
+	CodePolicyFailed
+	CodeStage
+	CodeContextTooLong
+)
+
+// Reason is one machine-readable reason.
+type Reason struct {
+	Code    Code
+	Message string
+	Budget  string // status name of the binding budget, if one is concerned
+}
+
+// Alternate is another model that may serve the call.
+type Alternate struct {
+	Tier, Model string
+	Cost        money.Nanos
+}
+
+// Decision is the gate's answer.
+type Decision struct {
+	Effect                routing.Effect
+	Tier, Model, Provider string
+	Alternates            []Alternate
+	MaxInputTokens        int64
+	MaxOutputTokens       int64
+	TrimContextToTokens   int64
+	PromptCache           routing.PromptCache
+	Reasons               []Reason
+	RetryDelay            time.Duration // 0: time alone changes nothing
+	Cost                  money.Nanos   // of the estimate on the chosen model
+	Currency              string
+	PolicyRevision        string
+	PriceRevision         int64
+	CharterRevision       int64
+}
+
+// Hold is money set aside for one call.
+type Hold struct {
+	Token   string
+	Amount  money.Nanos
+	Expires time.Time
+}

@@ -1,0 +1,337 @@
+package preflight
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/chartergate/chartergate/core/charter"
+	"github.com/chartergate/chartergate/core/ledger"
+	"github.com/chartergate/chartergate/core/money"
+	"github.com/chartergate/chartergate/core/routing"
+)
+
+// Retry delays of refusals that time may change.
+const (
+	retryHeld   = time.Second // money in flight comes back as calls settle
+	retryPolicy = time.Minute // a policy throttles by things that change slowly
+)
+
+// query is one call on its way to a decision.
+type query struct {
+	call     *routing.Call
+	snap     *charter.Snapshot
+	charter  *charter.Charter
+	now      time.Time
+	path     []step
+	accounts []*ledger.Account
+	currency string
+	ttl      time.Duration
+	hold     bool // Reserve, not Check
+}
+
+// Check decides without holding money. Errors: *FeatureUnknownError, *KeyRequiredError, *UnavailableError.
+func (s *Service) Check(ctx context.Context, call *routing.Call) (*Decision, error) {
+	d, _, err := s.decide(ctx, call, 0, false)
+	return d, err
+}
+
+// Reserve decides and, when the call may run, holds the estimate's price on every budget of the path. ttl 0 is
+// ledger.DefaultTTL. Errors: those of Check, *TTLError, money.ErrOverflow.
+func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Duration) (*Decision, *Hold, error) {
+	start := s.Clock.Boot()
+	if ttl == 0 {
+		ttl = min(ledger.DefaultTTL, s.MaxTTL)
+	}
+	if ttl < 0 || ttl > s.MaxTTL {
+		return nil, nil, &TTLError{ttl, s.MaxTTL}
+	}
+	d, h, err := s.decide(ctx, call, ttl, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	var hold *Hold
+	if h != nil {
+		hold = &Hold{s.sealer.seal(s.ledger.Owner, h, h.Expires), h.Amount, h.Expires}
+	}
+	if err := s.alive(); err != nil { // the answer may come too late to be ours to give
+		return nil, nil, err
+	}
+	s.Metrics.Decision(d.Effect)
+	s.Metrics.ReserveSeconds((s.Clock.Boot() - start).Seconds())
+	return d, hold, nil
+}
+
+func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Duration, hold bool) (*Decision, *ledger.Hold, error) {
+	if err := s.alive(); err != nil {
+		return nil, nil, err
+	}
+	snap, now := s.Control.Snapshot(), s.Clock.Now()
+	c := snap.Charter(call.Feature)
+	if c == nil {
+		return nil, nil, &FeatureUnknownError{call.Feature}
+	}
+	q := &query{call: call, snap: snap, charter: c, now: now, ttl: ttl, hold: hold}
+	var buf [6]step
+	path, closed, err := s.path(buf[:0], snap, c, call, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	q.path, q.currency = path, path[0].budget.Currency
+	d := &Decision{Currency: q.currency, CharterRevision: c.Revision}
+	if c.Stage == charter.StageRetired {
+		return deny(d, Reason{Code: CodeStage, Message: "the feature is retired: its charter allows no calls"}), nil, nil
+	}
+	if closed != nil {
+		d.RetryDelay = max(0, closed.span.Start.Sub(now))
+		return deny(d, Reason{CodeBudgetExhausted, "the budget's window is " + closed.span.String(), statusName(closed.id)}), nil, nil
+	}
+	accounts, states, err := s.accounts(ctx, snap, c.ID, path, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	q.accounts = accounts
+	plan, err := s.Decider.Decide(ctx, &routing.Input{
+		Now: now, Call: call, Charter: c, Budgets: states, Catalog: snap.Catalog(), Prices: snap.Prices(), Epoch: snap.Epoch,
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, nil, ctx.Err()
+		}
+		s.Log.Error("the routing policy gave no decision", "feature", c.ID, "error", err)
+		d.Reasons = append(d.Reasons, Reason{Code: CodePolicyFailed, Message: "the routing policy gave no decision; the charter's fail mode applies"})
+		if c.FailMode != charter.FailStrictestTier {
+			d.Effect = routing.Deny
+			return d, nil, nil
+		}
+		plan = &routing.Plan{Effect: routing.Downgrade, Tiers: s.strictest(c, snap.Catalog())}
+	}
+	d.PolicyRevision = plan.Revision
+	for _, r := range plan.Reasons {
+		d.Reasons = append(d.Reasons, Reason{Code: CodePolicy, Message: r})
+	}
+	for i := range states {
+		if states[i].UtilizationPermille >= states[i].AlertPermille {
+			d.Reasons = append(d.Reasons, Reason{CodeBudgetAlert, "the budget is over its alert threshold", statusName(path[i].id)})
+		}
+	}
+	switch plan.Effect {
+	case routing.Deny:
+		d.Effect = routing.Deny
+		return d, nil, nil
+	case routing.Throttle:
+		return s.throttled(ctx, q, d, plan)
+	}
+	return s.fit(ctx, q, d, plan)
+}
+
+func deny(d *Decision, r Reason) *Decision {
+	d.Effect = routing.Deny
+	d.Reasons = append(d.Reasons, r)
+	return d
+}
+
+// strictest is the lowest tier that the charter permits a model of.
+func (s *Service) strictest(c *charter.Charter, catalog *charter.Catalog) []string {
+	if all := s.models(nil, c, catalog); len(all) > 0 {
+		return []string{all[0].Tier}
+	}
+	return nil
+}
+
+// fit takes the first of the plan's models whose price fits the money left on every budget.
+func (s *Service) fit(ctx context.Context, q *query, d *Decision, plan *routing.Plan) (*Decision, *ledger.Hold, error) {
+	models := s.models(plan, q.charter, q.snap.Catalog())
+	var buf [8]candidate
+	candidates, why, err := s.price(buf[:0], nil, q, plan, models)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(candidates) == 0 {
+		if len(models) == 0 {
+			why = append(why, Reason{Code: CodeNotPermitted, Message: "the charter permits no model of the tiers that the policy chose"})
+		}
+		d.Effect, d.Reasons = routing.Deny, append(d.Reasons, why...)
+		return d, nil, nil
+	}
+	catalog := q.snap.Catalog()
+	asked := askedRank(q.call, catalog)
+	first := catalog.Rank(candidates[0].model.Tier)
+	for i := range candidates {
+		c := &candidates[i]
+		c.effect = plan.Effect
+		if rank := catalog.Rank(c.model.Tier); rank < first || rank < asked {
+			c.effect = routing.Downgrade
+		}
+	}
+	h, res, err := s.take(ctx, q, q.accounts, candidates)
+	if err != nil {
+		return nil, nil, err
+	}
+	if res.Choice < 0 {
+		return s.exhausted(ctx, q, d, plan, &res.Refused)
+	}
+	chosen := &candidates[res.Choice]
+	if res.Choice > 0 {
+		d.Reasons = append(d.Reasons, Reason{CodeFittedToBudget,
+			fmt.Sprintf("%s would have cost %s %s; %s fits the money left", candidates[0].model.ID, candidates[0].cost, q.currency, chosen.model.ID),
+			statusName(res.Bound.ID)})
+	}
+	if chosen.effect == routing.Downgrade && len(d.Reasons) == 0 {
+		d.Reasons = append(d.Reasons, Reason{Code: CodePolicy, Message: "the policy chose a cheaper tier than the one asked for"})
+	}
+	s.fill(d, q, plan, candidates, res.Choice)
+	return d, h, nil
+}
+
+// askedRank is the rank of the tier that the call asks for, directly or by its model; -1 if it asks for none.
+func askedRank(call *routing.Call, catalog *charter.Catalog) int {
+	if call.Tier != "" {
+		return catalog.Rank(call.Tier)
+	}
+	if m := catalog.Model(call.Model); m != nil {
+		return catalog.Rank(m.Tier)
+	}
+	return -1
+}
+
+// fill writes the chosen model and its limits into the decision.
+func (s *Service) fill(d *Decision, q *query, plan *routing.Plan, candidates []candidate, choice int) {
+	c := &candidates[choice]
+	d.Effect = c.effect
+	d.Tier, d.Model, d.Provider = c.model.Tier, c.model.ID, c.model.Provider
+	d.Cost, d.PriceRevision = c.cost, c.price.Revision
+	d.MaxOutputTokens = c.maxOutput
+	d.MaxInputTokens = c.model.ContextTokens - c.maxOutput
+	if plan.MaxInputTokens > 0 {
+		d.MaxInputTokens = min(d.MaxInputTokens, plan.MaxInputTokens)
+	}
+	d.TrimContextToTokens, d.PromptCache = plan.TrimContextToTokens, plan.PromptCache
+	for i := range candidates {
+		if a := &candidates[i]; i != choice && a.cost <= c.cost {
+			d.Alternates = append(d.Alternates, Alternate{a.model.Tier, a.model.ID, a.cost})
+		}
+	}
+}
+
+// take holds the first candidate that fits, waiting for grants where they are needed. Check only looks.
+func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account, candidates []candidate) (*ledger.Hold, ledger.Result, error) {
+	var buf [8]money.Nanos
+	amounts := buf[:0]
+	for i := range candidates {
+		amounts = append(amounts, candidates[i].cost)
+	}
+	for {
+		s.mu.Lock()
+		if s.failure != nil {
+			err := &UnavailableError{s.failure.Error()}
+			s.mu.Unlock()
+			return nil, ledger.Result{}, err
+		}
+		if !q.hold {
+			res := s.ledger.Check(accounts, amounts)
+			s.mu.Unlock()
+			return nil, res, nil
+		}
+		now := s.Clock.Now() // expiry counts from when the money is checked
+		res := s.ledger.Reserve(now, accounts, amounts, q.ttl, ledger.Call{
+			Feature: q.call.Feature, User: q.call.User, Cohort: q.call.Cohort, Agent: q.call.Agent, Run: q.call.Run,
+			PromptPattern: q.call.PromptPattern, Time: q.now,
+		})
+		changed, grants := s.changed, s.ledger.WantsAdjustment()
+		if res.Hold != nil {
+			c := &candidates[res.Choice]
+			res.Hold.Call.Tier, res.Hold.Call.Model, res.Hold.Call.Effect = c.model.Tier, c.model.ID, c.effect
+		}
+		s.mu.Unlock()
+		if grants {
+			s.wake()
+		}
+		if !res.Wait {
+			return res.Hold, res, nil
+		}
+		if err := await(ctx, changed, "etcd does not answer, so no more of the budget can be granted"); err != nil {
+			return nil, ledger.Result{}, err
+		}
+	}
+}
+
+// throttled applies the charter's throttle because the policy says so.
+func (s *Service) throttled(ctx context.Context, q *query, d *Decision, plan *routing.Plan) (*Decision, *ledger.Hold, error) {
+	s.mu.Lock()
+	var full *ledger.Account
+	for _, a := range q.accounts {
+		if a.Utilization() >= 1000 {
+			full = a
+			break
+		}
+	}
+	s.mu.Unlock()
+	if full == nil {
+		d.Effect, d.RetryDelay = routing.Throttle, retryPolicy
+		return d, nil, nil
+	}
+	return s.exhausted(ctx, q, d, plan, &ledger.Refusal{Account: full})
+}
+
+// exhausted applies what the charter says of calls at 100%.
+func (s *Service) exhausted(ctx context.Context, q *query, d *Decision, plan *routing.Plan, r *ledger.Refusal) (*Decision, *ledger.Hold, error) {
+	mode := q.charter.Exhausted.Mode
+	if mode == charter.ExhaustedDowngrade || mode == charter.ExhaustedTrickle {
+		decided, h, err := s.overflow(ctx, q, d, plan)
+		if decided != nil || err != nil {
+			return decided, h, err
+		}
+	}
+	name := statusName(r.Account.ID)
+	if r.InFlight {
+		d.Effect, d.RetryDelay = routing.Throttle, retryHeld
+		d.Reasons = append(d.Reasons, Reason{CodeBudgetHeld, fmt.Sprintf("the call costs up to %s %s; the rest of the budget is held by calls in flight", r.Amount, q.currency), name})
+		return d, nil, nil
+	}
+	d.RetryDelay = max(0, time.Unix(r.Account.ID.End, 0).Sub(q.now))
+	return deny(d, Reason{CodeBudgetExhausted, fmt.Sprintf("the call costs up to %s %s, %s %s is left until %s",
+		r.Amount, q.currency, r.Remaining, q.currency, time.Unix(r.Account.ID.End, 0).UTC().Format(time.RFC3339)), name}), nil, nil
+}
+
+// overflow pays for the call on the cheapest permitted model from the charter's overflow allowance, in place of the leaf
+// budget. A nil decision says that the allowance cannot.
+func (s *Service) overflow(ctx context.Context, q *query, d *Decision, plan *routing.Plan) (*Decision, *ledger.Hold, error) {
+	var buf [16]candidate
+	candidates, _, err := s.price(buf[:0], nil, q, plan, s.models(nil, q.charter, q.snap.Catalog()))
+	if err != nil || len(candidates) == 0 {
+		return nil, nil, err
+	}
+	cheapest := 0
+	for i := range candidates {
+		if candidates[i].cost < candidates[cheapest].cost {
+			cheapest = i
+		}
+	}
+	candidates = candidates[cheapest : cheapest+1]
+	candidates[0].effect = routing.Downgrade
+	leaf := q.path[0].id
+	allowance := step{id: ledger.AccountID{Budget: leaf.Budget, Overflow: q.charter.ID, Start: leaf.Start, End: leaf.End}, span: q.path[0].span}
+	accounts, _, err := s.accounts(ctx, q.snap, q.charter.ID, append([]step{allowance}, q.path[1:]...), q.now)
+	if err != nil {
+		return nil, nil, err
+	}
+	if e := q.charter.Exhausted; e.Mode == charter.ExhaustedTrickle && q.hold {
+		if wait := s.trickle.take(q.charter.ID, e.RequestsPerMinute, q.now); wait > 0 {
+			d.Effect, d.RetryDelay = routing.Throttle, wait
+			d.Reasons = append(d.Reasons, Reason{CodeTrickleLimit,
+				fmt.Sprintf("the budget is used up and the charter's trickle of %d calls a minute is taken", e.RequestsPerMinute), statusName(leaf)})
+			return d, nil, nil
+		}
+	}
+	h, res, err := s.take(ctx, q, accounts, candidates)
+	if err != nil {
+		return nil, nil, err
+	}
+	if res.Choice < 0 {
+		return nil, nil, nil
+	}
+	d.Reasons = append(d.Reasons, Reason{CodeOverflow, "the budget is used up: the charter's overflow allowance pays, on the cheapest permitted model", statusName(allowance.id)})
+	s.fill(d, q, plan, candidates, 0)
+	return d, h, nil
+}

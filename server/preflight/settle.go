@@ -1,0 +1,308 @@
+package preflight
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/chartergate/chartergate/core/ledger"
+	"github.com/chartergate/chartergate/core/money"
+	"github.com/chartergate/chartergate/core/pricing"
+	"github.com/chartergate/chartergate/core/routing"
+	"github.com/chartergate/chartergate/core/usage"
+	"github.com/chartergate/chartergate/store"
+)
+
+// Settlement is the durable record of what a call used.
+type Settlement struct {
+	Feature, Tier, Model   string
+	Cost, Forced, Released money.Nanos
+	Late                   bool
+	Lines                  []pricing.Line
+	Currency               string
+	Time                   time.Time
+	Journal                string
+}
+
+// Settle prices what a call really used, commits it and frees the rest of the hold. model is empty for the decision's.
+// The price is the one in force when the call was reserved. Errors: ledger.ErrUnknownHold, ledger.ErrReleased,
+// *SettledError, *pricing.UnpricedError, usage.ErrInvalid, money.ErrOverflow, *UnavailableError.
+func (s *Service) Settle(ctx context.Context, token string, used *usage.Usage, model string, outcome usage.Outcome) (*Settlement, error) {
+	start := s.Clock.Boot()
+	claim, err := s.sealer.open(token)
+	if err != nil {
+		return nil, err
+	}
+	call := ledger.Call{}
+	if model != "" && model != claim.Call.Model {
+		call.Model = model
+		if m := s.Control.Snapshot().Catalog().Model(model); m != nil {
+			call.Tier = m.Tier
+		}
+	}
+	price, cost, lines, err := s.cost(used, claim.Call.Model, call.Model, claim.Call.Time)
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.finish(ctx, claim, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
+		return s.ledger.Settle(now, claim, ledger.Entry{Amount: cost, Usage: *used, Outcome: outcome, Call: call})
+	})
+	if err != nil {
+		return nil, err
+	}
+	if e.Amount != cost || e.Kind == ledger.KindExpiryCharge {
+		return nil, &SettledError{e.Amount, e.Kind}
+	}
+	s.Metrics.SettleSeconds((s.Clock.Boot() - start).Seconds())
+	return settlement(e, price, lines), nil
+}
+
+// cost prices usage on the model that was used, or else on the one that was decided.
+func (s *Service) cost(used *usage.Usage, decided, other string, at time.Time) (*pricing.Price, money.Nanos, []pricing.Line, error) {
+	if err := used.Validate(); err != nil {
+		return nil, 0, nil, err
+	}
+	if other == "" {
+		other = decided
+	}
+	price, err := s.Control.Snapshot().Prices().Lookup(other, at)
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	cost, lines, err := price.Lines(used)
+	return price, cost, lines, err
+}
+
+func settlement(e *ledger.Entry, price *pricing.Price, lines []pricing.Line) *Settlement {
+	return &Settlement{
+		Feature: e.Call.Feature, Tier: e.Call.Tier, Model: e.Call.Model, Cost: e.Amount, Forced: e.Forced,
+		Released: released(e), Late: e.Late, Lines: lines, Currency: price.Currency, Time: e.Time,
+		Journal: fmt.Sprintf("jr/%s/%d", e.Batch.Owner, e.Batch.N),
+	}
+}
+
+func released(e *ledger.Entry) money.Nanos {
+	if e.Late {
+		return 0
+	}
+	return max(0, e.Held-e.Amount)
+}
+
+// Release gives a hold back. Errors: ledger.ErrUnknownHold, ErrSettled, ErrExpired, *UnavailableError.
+func (s *Service) Release(ctx context.Context, token string) (money.Nanos, error) {
+	claim, err := s.sealer.open(token)
+	if err != nil {
+		return 0, err
+	}
+	e, err := s.finish(ctx, claim, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
+		return s.ledger.Release(now, claim)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return e.Held, nil
+}
+
+// Extend makes a live hold last until now+ttl; its new token and expiry. Errors: *TTLError, ledger.ErrUnknownHold,
+// ErrSettled, ErrReleased, ErrExpired, *UnavailableError.
+func (s *Service) Extend(ctx context.Context, token string, ttl time.Duration) (*Hold, error) {
+	claim, err := s.sealer.open(token)
+	if err != nil {
+		return nil, err
+	}
+	if ttl <= 0 || ttl > s.MaxTTL {
+		return nil, &TTLError{ttl, s.MaxTTL}
+	}
+	if err := s.alive(); err != nil {
+		return nil, err
+	}
+	if claim.Owner != s.ledger.Owner {
+		// The server that made the hold is gone: its money is set aside until the hold expires, and no longer.
+		if known, _, err := s.Ledger.Known(ctx, claim.Owner); err != nil {
+			return nil, &UnavailableError{err.Error()}
+		} else if !known {
+			return nil, ledger.ErrUnknownHold
+		}
+		return nil, ledger.ErrExpired
+	}
+	s.mu.Lock()
+	h, err := s.ledger.Extend(s.Clock.Now(), claim.Seq, ttl)
+	if err != nil {
+		s.mu.Unlock()
+		return nil, err
+	}
+	expires := h.Expires
+	s.mu.Unlock()
+	return &Hold{s.sealer.seal(s.ledger.Owner, h, expires), h.Amount, expires}, nil
+}
+
+// finish queues the end of a hold, opening its accounts and taking over its owner where that is needed, and waits until
+// it is committed. It gives the entry that stands in the journal: an earlier one where the hold was ended before.
+func (s *Service) finish(ctx context.Context, claim *ledger.Claim, queue func(time.Time) (*ledger.Entry, *ledger.Journaled, error)) (*ledger.Entry, error) {
+	for {
+		s.mu.Lock()
+		if s.failure != nil {
+			err := &UnavailableError{s.failure.Error()}
+			s.mu.Unlock()
+			return nil, err
+		}
+		e, before, err := queue(s.Clock.Now())
+		s.mu.Unlock()
+		switch {
+		case errors.Is(err, ledger.ErrNotOpen):
+			if err := s.openPath(ctx, claim.Path); err != nil {
+				return nil, err
+			}
+		case errors.Is(err, ledger.ErrNotTaken):
+			if err := s.loadJournal(ctx, claim.Owner); err != nil {
+				return nil, err
+			}
+		case err != nil:
+			return nil, err
+		case before != nil:
+			e, err := s.Ledger.Entry(ctx, before.Owner, before.Batch, claim.Seq)
+			if errors.Is(err, store.ErrNotFound) {
+				return nil, ledger.ErrUnknownHold // older than the journal
+			}
+			if err != nil {
+				return nil, &UnavailableError{err.Error()}
+			}
+			return e, nil
+		default:
+			s.wake()
+			if err := await(ctx, e.Batch.Done, "etcd has not confirmed the settlement: whether it was recorded is unknown"); err != nil {
+				return nil, err
+			}
+			return e, e.Batch.Err
+		}
+	}
+}
+
+// openPath opens accounts by their ids.
+func (s *Service) openPath(ctx context.Context, ids []ledger.AccountID) error {
+	snap := s.Control.Snapshot()
+	for {
+		s.mu.Lock()
+		missing := false
+		for _, id := range ids {
+			if s.ledger.Account(id) == nil {
+				missing = true
+				s.toOpen[id] = openingOf(snap, id)
+			}
+		}
+		changed := s.changed
+		s.mu.Unlock()
+		if !missing {
+			return nil
+		}
+		s.wake()
+		if err := await(ctx, changed, "etcd does not answer, so the budgets' state is not known"); err != nil {
+			return err
+		}
+	}
+}
+
+// loadJournal makes the holds of an owner that is gone known, so that they can be settled.
+func (s *Service) loadJournal(ctx context.Context, owner string) error {
+	s.loading.Lock() // one at a time: a journal may be long
+	defer s.loading.Unlock()
+	s.mu.Lock()
+	p := s.ledger.Predecessor(owner)
+	loaded := p != nil && p.Loaded()
+	s.mu.Unlock()
+	if loaded {
+		return nil
+	}
+	known, closed, err := s.Ledger.Known(ctx, owner)
+	if err != nil {
+		return &UnavailableError{err.Error()}
+	}
+	if !known {
+		return ledger.ErrUnknownHold
+	}
+	next, hash, settled, err := s.Ledger.Journal(ctx, owner)
+	if err != nil {
+		return &UnavailableError{err.Error()}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p == nil {
+		p = s.ledger.TakeOver(ledger.Predecessor{Owner: owner, Closed: closed})
+	}
+	p.LoadJournal(next, hash, settled)
+	return nil
+}
+
+// Use is usage that had no hold.
+type Use struct {
+	Call      routing.Call // without estimate
+	Model     string
+	Usage     usage.Usage
+	Outcome   usage.Outcome
+	RequestID string
+	// BodyHash tells one request from another under the same id.
+	BodyHash []byte
+}
+
+// RecordUsage prices usage that had no hold and commits it as forced spend on every budget of the feature's path. Once
+// for each request id. Errors: *FeatureUnknownError, *KeyRequiredError, *pricing.UnpricedError, *RequestConflictError,
+// usage.ErrInvalid, money.ErrOverflow, *UnavailableError.
+func (s *Service) RecordUsage(ctx context.Context, use *Use) (*Settlement, error) {
+	snap, now := s.Control.Snapshot(), s.Clock.Now()
+	first, err := s.Ledger.Usage(ctx, use.RequestID)
+	switch {
+	case err == nil && !bytes.Equal(first.RequestHash, use.BodyHash):
+		return nil, &RequestConflictError{use.RequestID}
+	case err == nil:
+		price, cost, lines, err := s.cost(&use.Usage, use.Model, "", first.Call.Time)
+		if err != nil {
+			return nil, err
+		}
+		if cost != first.Amount { // the price was changed since: the first answer stands, without its lines
+			lines = nil
+		}
+		return settlement(first, price, lines), nil
+	case !errors.Is(err, store.ErrNotFound):
+		return nil, &UnavailableError{err.Error()}
+	}
+	c := snap.Charter(use.Call.Feature)
+	if c == nil {
+		return nil, &FeatureUnknownError{use.Call.Feature}
+	}
+	price, cost, lines, err := s.cost(&use.Usage, use.Model, "", now)
+	if err != nil {
+		return nil, err
+	}
+	var buf [6]step
+	path, _, err := s.path(buf[:0], snap, c, &use.Call, now)
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := s.accounts(ctx, snap, c.ID, path, now); err != nil {
+		return nil, err
+	}
+	ids := make([]ledger.AccountID, len(path))
+	for i := range path {
+		ids[i] = path[i].id
+	}
+	entry := ledger.Entry{
+		Amount: cost, Usage: use.Usage, Outcome: use.Outcome, RequestID: use.RequestID, RequestHash: use.BodyHash,
+		Call: ledger.Call{
+			Feature: c.ID, Model: use.Model, User: use.Call.User, Cohort: use.Call.Cohort, Agent: use.Call.Agent,
+			Run: use.Call.Run, PromptPattern: use.Call.PromptPattern, Time: now,
+		},
+	}
+	if m := snap.Catalog().Model(use.Model); m != nil {
+		entry.Call.Tier = m.Tier
+	}
+	e, err := s.finish(ctx, &ledger.Claim{Path: ids}, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
+		e, err := s.ledger.Use(now, ids, entry)
+		return e, nil, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return settlement(e, price, lines), nil
+}

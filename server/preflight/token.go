@@ -1,0 +1,181 @@
+package preflight
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"hash"
+	"sync"
+	"time"
+
+	"github.com/chartergate/chartergate/core/charter"
+	"github.com/chartergate/chartergate/core/ledger"
+	"github.com/chartergate/chartergate/core/money"
+	"github.com/chartergate/chartergate/core/routing"
+)
+
+// sealer makes and reads hold tokens: all that any server needs to settle a hold, signed so that it cannot be changed.
+// A token is base64url of: version, owner, seq, amount, call time, expiry, effect, strings, path, HMAC-SHA256/128.
+type sealer struct{ macs sync.Pool }
+
+const (
+	tokenVersion = 1
+	macSize      = 16
+	ownerSize    = 16
+	maxToken     = 4096
+)
+
+func newSealer(secret []byte) *sealer {
+	return &sealer{sync.Pool{New: func() any { return hmac.New(sha256.New, secret) }}}
+}
+
+func (s *sealer) sum(dst, data []byte) []byte {
+	mac := s.macs.Get().(hash.Hash)
+	defer s.macs.Put(mac)
+	mac.Reset()
+	mac.Write(data)
+	var sum [sha256.Size]byte
+	return append(dst, mac.Sum(sum[:0])[:macSize]...)
+}
+
+// Where a path's key comes from, so that it is not written twice.
+const (
+	keyNone = iota
+	keyUser
+	keyCohort
+	keyAgent
+	keyRun
+	keyOverflow
+)
+
+func (s *sealer) seal(owner string, h *ledger.Hold, expires time.Time) string {
+	var buf [1024]byte
+	b := append(buf[:0], tokenVersion)
+	b, _ = hex.AppendDecode(b, []byte(owner))
+	b = binary.AppendUvarint(b, h.Seq)
+	b = binary.AppendUvarint(b, uint64(h.Amount))
+	b = binary.AppendUvarint(b, uint64(h.Call.Time.UnixMilli()))
+	b = binary.AppendUvarint(b, uint64(expires.UnixMilli()))
+	b = append(b, byte(h.Call.Effect))
+	c := &h.Call
+	for _, str := range [...]string{c.Feature, c.Tier, c.Model, c.User, c.Cohort, c.Agent, c.Run, c.PromptPattern} {
+		b = appendString(b, str)
+	}
+	b = append(b, byte(len(h.Path)))
+	for _, a := range h.Path {
+		kind := byte(keyNone)
+		switch {
+		case a.ID.Overflow != "":
+			kind = keyOverflow
+		case a.ID.Key != "":
+			kind = byte(a.Terms().Per) // numbered alike
+		}
+		b = append(appendString(b, a.ID.Budget), kind)
+		b = binary.AppendVarint(b, a.ID.Start)
+		b = binary.AppendVarint(b, a.ID.End)
+	}
+	b = s.sum(b, b)
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// open reads a token. Error: ledger.ErrUnknownHold for anything that this ledger did not sign.
+func (s *sealer) open(token string) (*ledger.Claim, error) {
+	data, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || len(token) > maxToken || len(data) < 1+ownerSize+macSize || data[0] != tokenVersion {
+		return nil, ledger.ErrUnknownHold
+	}
+	body, mac := data[:len(data)-macSize], data[len(data)-macSize:]
+	var want [macSize]byte
+	if !hmac.Equal(s.sum(want[:0], body), mac) {
+		return nil, ledger.ErrUnknownHold
+	}
+	r := reader{b: body[1+ownerSize:]}
+	c := &ledger.Claim{Owner: hex.EncodeToString(body[1 : 1+ownerSize])}
+	c.Seq = r.uvarint()
+	c.Amount = money.Nanos(r.uvarint())
+	c.Call.Time = time.UnixMilli(int64(r.uvarint()))
+	c.Expires = time.UnixMilli(int64(r.uvarint()))
+	c.Call.Effect = routing.Effect(r.byte())
+	for _, str := range [...]*string{&c.Call.Feature, &c.Call.Tier, &c.Call.Model, &c.Call.User, &c.Call.Cohort, &c.Call.Agent, &c.Call.Run, &c.Call.PromptPattern} {
+		*str = r.string()
+	}
+	n := int(r.byte())
+	if n > charter.MaxDepth {
+		return nil, ledger.ErrUnknownHold
+	}
+	c.Path = make([]ledger.AccountID, n)
+	for i := range c.Path {
+		id := &c.Path[i]
+		id.Budget = r.string()
+		switch r.byte() {
+		case keyUser:
+			id.Key = c.Call.User
+		case keyCohort:
+			id.Key = c.Call.Cohort
+		case keyAgent:
+			id.Key = c.Call.Agent
+		case keyRun:
+			id.Key = c.Call.Run
+		case keyOverflow:
+			id.Overflow = c.Call.Feature
+		}
+		id.Start, id.End = r.varint(), r.varint()
+	}
+	if r.bad {
+		return nil, ledger.ErrUnknownHold
+	}
+	return c, nil
+}
+
+// reader reads what seal wrote; bad once something is cut off.
+type reader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *reader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	return v * r.skip(n)
+}
+
+func (r *reader) varint() int64 {
+	v, n := binary.Varint(r.b)
+	return v * int64(r.skip(n))
+}
+
+// skip moves on by n bytes; 0 if it cannot, else 1.
+func (r *reader) skip(n int) uint64 {
+	if n <= 0 || n > len(r.b) {
+		r.bad, r.b = true, nil
+		return 0
+	}
+	r.b = r.b[n:]
+	return 1
+}
+
+func (r *reader) byte() byte {
+	if len(r.b) == 0 {
+		r.bad = true
+		return 0
+	}
+	v := r.b[0]
+	r.b = r.b[1:]
+	return v
+}
+
+func (r *reader) string() string {
+	n := r.uvarint()
+	if n > uint64(len(r.b)) {
+		r.bad, r.b = true, nil
+		return ""
+	}
+	v := string(r.b[:n])
+	r.b = r.b[n:]
+	return v
+}

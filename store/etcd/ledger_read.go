@@ -1,0 +1,421 @@
+package etcd
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/chartergate/chartergate/core/ledger"
+	storev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/store/v1"
+	"github.com/chartergate/chartergate/store"
+)
+
+func isLeaseGone(err error) bool { return errors.Is(err, rpctypes.ErrLeaseNotFound) }
+
+func read(kv *mvccpb.KeyValue, into proto.Message) error {
+	if err := proto.Unmarshal(kv.Value, into); err != nil {
+		return fmt.Errorf("read %s: %w", kv.Key, err)
+	}
+	return nil
+}
+
+// openAtOnce keeps a read transaction within etcd's default limit of 128 operations.
+const openAtOnce = 40
+
+// Open implements store.Ledger.
+func (l *Ledger) Open(ctx context.Context, ids []ledger.AccountID) ([]ledger.Opened, error) {
+	opened := make([]ledger.Opened, 0, len(ids))
+	for part := range slices.Chunk(ids, openAtOnce) {
+		ops := make([]clientv3.Op, 0, 3*len(part))
+		for _, id := range part {
+			at := id.String()
+			ops = append(ops, clientv3.OpGet(key("bud", at)), clientv3.OpGet(key("gr", at)+"/", clientv3.WithPrefix()),
+				clientv3.OpGet(key("al", at)+"/", clientv3.WithPrefix()))
+		}
+		resp, err := l.txn(ctx, nil, ops...)
+		if err != nil {
+			return nil, err
+		}
+		for i, id := range part {
+			r := resp.Responses[3*i:]
+			o, err := l.opened(id, r[0].GetResponseRange().Kvs, r[1].GetResponseRange().Kvs, r[2].GetResponseRange().Kvs)
+			if err != nil {
+				return nil, err
+			}
+			opened = append(opened, o)
+		}
+	}
+	return opened, nil
+}
+
+func (l *Ledger) opened(id ledger.AccountID, buds, grants, alerts []*mvccpb.KeyValue) (ledger.Opened, error) {
+	o := ledger.Opened{ID: id, Others: map[string]ledger.Grant{}}
+	for _, kv := range buds {
+		var r storev1.BudgetAccount
+		if err := read(kv, &r); err != nil {
+			return o, err
+		}
+		o.Budget = budget(&r, kv.ModRevision)
+	}
+	for _, kv := range grants {
+		var r storev1.Grant
+		if err := read(kv, &r); err != nil {
+			return o, err
+		}
+		g := grant(&r, kv.ModRevision)
+		if owner := lastPart(kv.Key); owner == l.owner {
+			o.Own = g
+		} else {
+			o.Others[owner] = g
+		}
+	}
+	for _, kv := range alerts {
+		var r storev1.Alert
+		if err := read(kv, &r); err != nil {
+			return o, err
+		}
+		o.Alerted = append(o.Alerted, r.GetThresholdPermille())
+	}
+	return o, nil
+}
+
+func lastPart(k []byte) string { return string(k[strings.LastIndexByte(string(k), '/')+1:]) }
+
+// scan reads all keys with a prefix, a page at a time, in order.
+func (l *Ledger) scan(ctx context.Context, prefix string, each func(*mvccpb.KeyValue) error, opts ...clientv3.OpOption) error {
+	const page = 1000
+	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
+	for {
+		resp, err := l.client.Get(ctx, from, append(opts, clientv3.WithRange(end), clientv3.WithLimit(page))...)
+		if err != nil {
+			return unavailable(err)
+		}
+		for _, kv := range resp.Kvs {
+			if err := each(kv); err != nil {
+				return err
+			}
+		}
+		if !resp.More {
+			return nil
+		}
+		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+	}
+}
+
+// Keys implements store.Ledger.
+func (l *Ledger) Keys(ctx context.Context, budget string, start int64) ([]ledger.AccountID, error) {
+	var ids []ledger.AccountID
+	err := l.scan(ctx, key("bud", budget, strconv.FormatInt(start, 10))+"/", func(kv *mvccpb.KeyValue) error {
+		var r storev1.BudgetAccount
+		err := read(kv, &r)
+		ids = append(ids, accountID(r.GetAccount()))
+		return err
+	})
+	return ids, err
+}
+
+// batch reads a batch; nil when there is none.
+func (l *Ledger) batch(ctx context.Context, k string) (*storev1.Batch, error) {
+	resp, err := l.client.Get(ctx, k)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	if len(resp.Kvs) == 0 {
+		return nil, store.ErrNotFound
+	}
+	var b storev1.Batch
+	return &b, read(resp.Kvs[0], &b)
+}
+
+// Entry implements store.Ledger.
+func (l *Ledger) Entry(ctx context.Context, owner string, n, seq uint64) (*ledger.Entry, error) {
+	b, err := l.batch(ctx, batchKey(owner, n))
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range b.GetEntries() {
+		if r.GetSeq() == seq {
+			return entry(owner, n, b, r)
+		}
+	}
+	return nil, store.ErrNotFound
+}
+
+// Usage implements store.Ledger.
+func (l *Ledger) Usage(ctx context.Context, requestID string) (*ledger.Entry, error) {
+	resp, err := l.client.Get(ctx, requestKey(requestID))
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	if len(resp.Kvs) == 0 {
+		return nil, store.ErrNotFound
+	}
+	var index storev1.RequestIndex
+	if err := read(resp.Kvs[0], &index); err != nil {
+		return nil, err
+	}
+	b, err := l.batch(ctx, index.GetJournal())
+	if err != nil {
+		return nil, err
+	}
+	n, err := batchNumber(index.GetJournal())
+	if err != nil || int(index.GetIndex()) >= len(b.GetEntries()) {
+		return nil, errors.Join(fmt.Errorf("%s has no entry %d", index.GetJournal(), index.GetIndex()), err)
+	}
+	owner := strings.Split(strings.TrimPrefix(index.GetJournal(), Prefix), "/")[1]
+	return entry(owner, n, b, b.GetEntries()[index.GetIndex()])
+}
+
+// Journal implements store.Ledger.
+func (l *Ledger) Journal(ctx context.Context, owner string) (next uint64, hash []byte, settled []ledger.Settled, err error) {
+	err = l.scan(ctx, key("jr", owner)+"/", func(kv *mvccpb.KeyValue) error {
+		var b storev1.Batch
+		if err := read(kv, &b); err != nil {
+			return err
+		}
+		n, err := batchNumber(string(kv.Key))
+		if err != nil {
+			return fmt.Errorf("read %s: %w", kv.Key, err)
+		}
+		for _, e := range b.GetEntries() {
+			if e.GetSeq() != 0 {
+				settled = append(settled, ledger.Settled{Seq: e.GetSeq(), Batch: n, Released: e.GetKind() == storev1.EntryKind_ENTRY_KIND_RELEASE})
+			}
+		}
+		sum := sha256.Sum256(kv.Value)
+		next, hash = n+1, sum[:]
+		return nil
+	})
+	return next, hash, settled, err
+}
+
+// Known implements store.Ledger.
+func (l *Ledger) Known(ctx context.Context, owner string) (known, closed bool, err error) {
+	resp, err := l.txn(ctx, nil, clientv3.OpGet(key("cl", owner), clientv3.WithKeysOnly()), clientv3.OpGet(key("dead", owner), clientv3.WithKeysOnly()))
+	if err != nil {
+		return false, false, err
+	}
+	closed = len(resp.Responses[0].GetResponseRange().Kvs) > 0
+	return closed || len(resp.Responses[1].GetResponseRange().Kvs) > 0, closed, nil
+}
+
+// Predecessors implements store.Ledger.
+func (l *Ledger) Predecessors(ctx context.Context, quarantine time.Duration) ([]store.Predecessor, error) {
+	found := map[string]*store.Predecessor{}
+	err := l.scan(ctx, key("gr")+"/", func(kv *mvccpb.KeyValue) error {
+		owner := lastPart(kv.Key)
+		if owner == l.owner {
+			return nil
+		}
+		var r storev1.Grant
+		if err := read(kv, &r); err != nil {
+			return err
+		}
+		p := found[owner]
+		if p == nil {
+			p = &store.Predecessor{Owner: owner, Idle: true}
+			found[owner] = p
+		}
+		p.Accounts = append(p.Accounts, accountID(r.GetAccount()))
+		p.Idle = p.Idle && r.GetAlloc() == r.GetSpent()
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	list := make([]store.Predecessor, 0, len(found))
+	for _, p := range found {
+		if err := l.takeOver(ctx, p.Owner, quarantine); err != nil {
+			return nil, err
+		}
+		list = append(list, *p)
+	}
+	return list, nil
+}
+
+// takeOver puts the takeover of a dead owner and, the first time, its quarantine.
+func (l *Ledger) takeOver(ctx context.Context, owner string, quarantine time.Duration) error {
+	tk, dead, qt := key("tk", owner), key("dead", owner), key("qt", owner)
+	putTakeover, err := put(tk, &storev1.Takeover{Successor: l.owner}, clientv3.WithLease(l.lease))
+	if err != nil {
+		return err
+	}
+	gone := &storev1.Dead{TimeMs: l.now().UnixMilli()}
+	putDead, err := put(dead, gone)
+	if err != nil {
+		return err
+	}
+	if l.exclusive { // a takeover that is left belongs to an owner that is dead too
+		if _, err := l.fenced(ctx, nil, clientv3.OpDelete(tk)); err != nil {
+			return err
+		}
+	}
+	free := []clientv3.Cmp{absent(key("own", owner)), absent(tk), absent(key("cl", owner))}
+	lease, err := l.client.Grant(ctx, int64((quarantine+time.Second-1)/time.Second))
+	if err != nil {
+		return unavailable(err)
+	}
+	putQuarantine, err := put(qt, gone, clientv3.WithLease(lease.ID))
+	if err != nil {
+		return err
+	}
+	rev, err := l.fenced(ctx, append(free, absent(dead)), putTakeover, putDead, putQuarantine)
+	if errors.Is(err, store.ErrConflict) {
+		if _, revokeErr := l.client.Revoke(ctx, lease.ID); revokeErr != nil {
+			return unavailable(revokeErr)
+		}
+		rev, err = l.fenced(ctx, free, putTakeover)
+	}
+	if err != nil {
+		return fmt.Errorf("take over owner %s: %w", owner, err)
+	}
+	l.takeovers[owner] = rev
+	return nil
+}
+
+// Reclaim implements store.Ledger.
+func (l *Ledger) Reclaim(ctx context.Context, owner string, changes []ledger.AccountChange) (int64, error) {
+	cmps, ops, err := l.changeOps(changes)
+	if err != nil {
+		return 0, err
+	}
+	for _, c := range changes { // nothing of a grant that is fully settled can be held
+		if c.Grant.Alloc != c.Grant.Spent {
+			qt := key("qt", owner)
+			resp, err := l.client.Get(ctx, qt, clientv3.WithKeysOnly())
+			if err != nil {
+				return 0, unavailable(err)
+			}
+			if len(resp.Kvs) > 0 {
+				return 0, store.ErrQuarantined
+			}
+			cmps = append(cmps, absent(qt))
+			break
+		}
+	}
+	cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(key("tk", owner)), "=", l.takeovers[owner]))
+	return l.fenced(ctx, cmps, ops...)
+}
+
+// CloseOwner implements store.Ledger.
+func (l *Ledger) CloseOwner(ctx context.Context, owner string) error {
+	closed, err := put(key("cl", owner), &storev1.Closed{TimeMs: l.now().UnixMilli()})
+	if err != nil {
+		return err
+	}
+	cmps := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key("tk", owner)), "=", l.takeovers[owner])}
+	if _, err := l.fenced(ctx, cmps, closed, clientv3.OpDelete(key("tk", owner)), clientv3.OpDelete(key("qt", owner))); err != nil {
+		return err
+	}
+	delete(l.takeovers, owner)
+	return nil
+}
+
+// RecordAlert implements store.Ledger.
+func (l *Ledger) RecordAlert(ctx context.Context, a ledger.Alert) (bool, error) {
+	k := key("al", a.ID.String(), strconv.Itoa(int(a.Permille)))
+	op, err := put(k, alertRecord(a))
+	if err != nil {
+		return false, err
+	}
+	_, err = l.fenced(ctx, []clientv3.Cmp{absent(k)}, op)
+	if errors.Is(err, store.ErrConflict) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Alerts implements store.Ledger.
+func (l *Ledger) Alerts(ctx context.Context, budget string, limit int) ([]ledger.Alert, error) {
+	prefix := key("al") + "/"
+	if budget != "" {
+		prefix = key("al", budget) + "/"
+	}
+	alerts, err := l.alerts(ctx, prefix)
+	return alerts[:min(limit, len(alerts))], err
+}
+
+// AccountAlerts implements store.Ledger.
+func (l *Ledger) AccountAlerts(ctx context.Context, id ledger.AccountID) ([]ledger.Alert, error) {
+	return l.alerts(ctx, key("al", id.String())+"/")
+}
+
+func (l *Ledger) alerts(ctx context.Context, prefix string) ([]ledger.Alert, error) {
+	var alerts []ledger.Alert
+	err := l.scan(ctx, prefix, func(kv *mvccpb.KeyValue) error {
+		var r storev1.Alert
+		err := read(kv, &r)
+		alerts = append(alerts, alert(&r))
+		return err
+	})
+	slices.SortFunc(alerts, func(a, b ledger.Alert) int {
+		return cmp.Or(b.Time.Compare(a.Time), cmp.Compare(a.ID.String(), b.ID.String()), cmp.Compare(b.Permille, a.Permille))
+	})
+	return alerts, err
+}
+
+// Trim implements store.Ledger.
+func (l *Ledger) Trim(ctx context.Context, before time.Time) (map[string]uint64, error) {
+	first := map[string]uint64{}
+	from, end := key("jr")+"/", clientv3.GetPrefixRangeEnd(key("jr")+"/")
+	for {
+		// The oldest batches of the next owner.
+		resp, err := l.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(openAtOnce))
+		if err != nil {
+			return first, unavailable(err)
+		}
+		if len(resp.Kvs) == 0 {
+			return first, nil
+		}
+		owner := ownerOf(resp.Kvs[0].Key)
+		from = key("jr", owner) + "/\xff" // the next owner, unless there is more to delete of this one
+		var ops []clientv3.Op
+		for i, kv := range resp.Kvs {
+			if ownerOf(kv.Key) != owner {
+				break
+			}
+			var b storev1.Batch
+			if err := read(kv, &b); err != nil {
+				return first, err
+			}
+			n, err := batchNumber(string(kv.Key))
+			if err != nil {
+				return first, fmt.Errorf("read %s: %w", kv.Key, err)
+			}
+			first[owner] = n
+			if !time.UnixMilli(b.GetTimeMs()).Before(before) {
+				break
+			}
+			first[owner] = n + 1
+			ops = append(ops, clientv3.OpDelete(string(kv.Key)))
+			for _, e := range b.GetEntries() {
+				if e.GetRequestId() != "" {
+					ops = append(ops, clientv3.OpDelete(requestKey(e.GetRequestId())))
+				}
+			}
+			if i == len(resp.Kvs)-1 {
+				from = string(kv.Key)
+			}
+		}
+		for part := range slices.Chunk(ops, 100) {
+			if _, err := l.fenced(ctx, nil, part...); err != nil {
+				return first, err
+			}
+		}
+	}
+}
+
+func ownerOf(k []byte) string {
+	return strings.Split(strings.TrimPrefix(string(k), Prefix), "/")[1]
+}

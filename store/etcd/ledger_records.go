@@ -1,0 +1,135 @@
+package etcd
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/chartergate/chartergate/core/ledger"
+	"github.com/chartergate/chartergate/core/money"
+	"github.com/chartergate/chartergate/core/routing"
+	"github.com/chartergate/chartergate/core/usage"
+	"github.com/chartergate/chartergate/proto/convert"
+	storev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/store/v1"
+	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
+)
+
+func batchKey(owner string, n uint64) string { return key("jr", owner, fmt.Sprintf("%016x", n)) }
+
+func batchNumber(k string) (uint64, error) {
+	return strconv.ParseUint(k[strings.LastIndexByte(k, '/')+1:], 16, 64)
+}
+
+func requestKey(id string) string {
+	h := sha256.Sum256([]byte(id))
+	return key("rq", hex.EncodeToString(h[:16]))
+}
+
+func accountRecord(id ledger.AccountID) *storev1.Account {
+	return &storev1.Account{Budget: id.Budget, Key: id.Key, Overflow: id.Overflow, PeriodStart: id.Start, PeriodEnd: id.End}
+}
+
+func accountID(r *storev1.Account) ledger.AccountID {
+	return ledger.AccountID{Budget: r.GetBudget(), Key: r.GetKey(), Overflow: r.GetOverflow(), Start: r.GetPeriodStart(), End: r.GetPeriodEnd()}
+}
+
+func grantRecord(id ledger.AccountID, g ledger.Grant) *storev1.Grant {
+	return &storev1.Grant{Account: accountRecord(id), Alloc: int64(g.Alloc), Spent: int64(g.Spent), Gen: g.Gen}
+}
+
+func grant(r *storev1.Grant, rev int64) ledger.Grant {
+	return ledger.Grant{Alloc: money.Nanos(r.GetAlloc()), Spent: money.Nanos(r.GetSpent()), Gen: r.GetGen(), Rev: rev}
+}
+
+func budgetRecord(id ledger.AccountID, b ledger.Budget) *storev1.BudgetAccount {
+	return &storev1.BudgetAccount{
+		Account: accountRecord(id), Ceil: int64(b.Ceil), Rollover: int64(b.Rollover), Alloc: int64(b.Alloc),
+		Base: int64(b.Base), Forced: int64(b.Forced), Gen: b.Gen,
+	}
+}
+
+func budget(r *storev1.BudgetAccount, rev int64) ledger.Budget {
+	return ledger.Budget{
+		Ceil: money.Nanos(r.GetCeil()), Rollover: money.Nanos(r.GetRollover()), Alloc: money.Nanos(r.GetAlloc()),
+		Base: money.Nanos(r.GetBase()), Forced: money.Nanos(r.GetForced()), Gen: r.GetGen(), Rev: rev,
+	}
+}
+
+func batchRecord(b *ledger.Batch) *storev1.Batch {
+	r := &storev1.Batch{PreviousHash: b.PrevHash, TimeMs: b.Time.UnixMilli(), Entries: make([]*storev1.Entry, len(b.Entries))}
+	index := map[ledger.AccountID]uint32{}
+	for i, e := range b.Entries {
+		path := make([]uint32, len(e.Path))
+		for j, id := range e.Path {
+			at, ok := index[id]
+			if !ok {
+				at = uint32(len(r.Accounts))
+				index[id] = at
+				r.Accounts = append(r.Accounts, accountRecord(id))
+			}
+			path[j] = at
+		}
+		r.Entries[i] = entryRecord(e, path)
+	}
+	return r
+}
+
+func entryRecord(e *ledger.Entry, path []uint32) *storev1.Entry {
+	// The usage has no field that could fail to marshal.
+	used, _ := proto.MarshalOptions{Deterministic: true}.Marshal(convert.UsageToProto(&e.Usage))
+	return &storev1.Entry{
+		Seq: e.Seq, Kind: storev1.EntryKind(e.Kind), Amount: int64(e.Amount), Forced: int64(e.Forced), Held: int64(e.Held),
+		Path: path, Feature: e.Call.Feature, Tier: e.Call.Tier, Model: e.Call.Model, CallMs: e.Call.Time.UnixMilli(),
+		TimeMs: e.Time.UnixMilli(), Late: e.Late, Usage: used, Outcome: int32(e.Outcome), User: e.Call.User,
+		Cohort: e.Call.Cohort, Agent: e.Call.Agent, Run: e.Call.Run, PromptPattern: e.Call.PromptPattern,
+		RequestId: e.RequestID, RequestHash: e.RequestHash, Effect: int32(e.Call.Effect),
+	}
+}
+
+func entry(owner string, n uint64, b *storev1.Batch, r *storev1.Entry) (*ledger.Entry, error) {
+	var used chartergatev1.Usage
+	if err := proto.Unmarshal(r.GetUsage(), &used); err != nil {
+		return nil, fmt.Errorf("read the usage of an entry of jr/%s/%d: %w", owner, n, err)
+	}
+	u, err := convert.UsageFromProto(&used)
+	if err != nil {
+		return nil, err
+	}
+	path := make([]ledger.AccountID, len(r.GetPath()))
+	for i, at := range r.GetPath() {
+		if int(at) >= len(b.GetAccounts()) {
+			return nil, fmt.Errorf("an entry of jr/%s/%d names account %d of %d", owner, n, at, len(b.GetAccounts()))
+		}
+		path[i] = accountID(b.GetAccounts()[at])
+	}
+	return &ledger.Entry{
+		Seq: r.GetSeq(), Kind: ledger.Kind(r.GetKind()), Amount: money.Nanos(r.GetAmount()), Forced: money.Nanos(r.GetForced()),
+		Held: money.Nanos(r.GetHeld()), Late: r.GetLate(), Path: path, Usage: u, Outcome: usage.Outcome(r.GetOutcome()),
+		Time: time.UnixMilli(r.GetTimeMs()), RequestID: r.GetRequestId(), RequestHash: r.GetRequestHash(),
+		Call: ledger.Call{
+			Feature: r.GetFeature(), Tier: r.GetTier(), Model: r.GetModel(), User: r.GetUser(), Cohort: r.GetCohort(),
+			Agent: r.GetAgent(), Run: r.GetRun(), PromptPattern: r.GetPromptPattern(), Effect: routing.Effect(r.GetEffect()),
+			Time: time.UnixMilli(r.GetCallMs()),
+		},
+		Batch: &ledger.Batch{Owner: owner, N: n},
+	}, nil
+}
+
+func alertRecord(a ledger.Alert) *storev1.Alert {
+	return &storev1.Alert{
+		Account: accountRecord(a.ID), ThresholdPermille: a.Permille, Settled: int64(a.Settled), Limit: int64(a.Limit),
+		OwnerName: a.OwnerName, OwnerEmail: a.OwnerMail, TimeMs: a.Time.UnixMilli(),
+	}
+}
+
+func alert(r *storev1.Alert) ledger.Alert {
+	return ledger.Alert{
+		ID: accountID(r.GetAccount()), Permille: r.GetThresholdPermille(), Settled: money.Nanos(r.GetSettled()),
+		Limit: money.Nanos(r.GetLimit()), OwnerName: r.GetOwnerName(), OwnerMail: r.GetOwnerEmail(), Time: time.UnixMilli(r.GetTimeMs()),
+	}
+}
