@@ -67,7 +67,10 @@ func Load(path string) ([]File, error) {
 			return nil, err
 		}
 		resources, err := Parse("-", data)
-		return []File{{"-", resources}}, err
+		if err != nil {
+			return nil, err
+		}
+		return []File{{"-", resources}}, nil
 	}
 	paths, err := find(path)
 	if err != nil {

@@ -29,7 +29,7 @@ func TestCompileRefuses(t *testing.T) {
 		{"syntax", module("decision := {\n  \"effect\" \"allow\"\n}"), "routing.rego:4:12", "unexpected"},
 		{"second file", map[string]string{"a.rego": module(allowAll)["routing.rego"], "b.rego": "package chartergate.routing\n\nx := }"}, "b.rego:3:6", "unexpected }"},
 		{"old syntax", module("decision = x { x := 1 }"), "routing.rego:3:1", "`if` keyword"},
-		{"typo at the top", module("decision := input.budgt.id"), "routing.rego:3:13", "undefined ref: input.budgt.id: there is no budgt, there is budget, budgets, catalog"},
+		{"typo at the top", module("decision := input.budgt.id"), "routing.rego:3:13", "undefined ref: input.budgt.id: there is no budgt, there is able, budget, budgets, catalog"},
 		{"typo below", module("decision := input.budget.utilisation"), "routing.rego:3:13", "there is no utilisation, there is alert, exhausted, id, over_alert, utilization"},
 		{"typo in a loop", module("decision := 1 if {\n\tsome b in input.budgets\n\tb.overalert\n}"), "routing.rego:5:2", "there is no overalert"},
 		{"typo by import", module("import input.request as r\n\ndecision := r.tear"), "routing.rego:5:13", "there is no tear"},

@@ -42,6 +42,7 @@ func (b *inputs) build(in *routing.Input) ast.Value {
 		item("budgets", ast.ArrayTerm(states...)),
 		item("budget", budgetTerm(&top)),
 		item("catalog", catalog),
+		item("able", ableTerm(in)),
 		item("time", object(
 			item("unix", number(minute(in)*60)),
 			item("weekday", ast.StringTerm(now.Weekday().String())),
@@ -140,6 +141,10 @@ var (
 
 func charterTerm(c *charter.Charter, catalog *charter.Catalog) *ast.Term {
 	tiers, models := permitted(c, catalog)
+	ids := make([]string, len(models))
+	for i, m := range models {
+		ids[i] = m.ID
+	}
 	stage, mode := stages[c.Stage], modes[c.Exhausted.Mode]
 	if stage == "" {
 		stage = "experiment"
@@ -165,7 +170,7 @@ func charterTerm(c *charter.Charter, catalog *charter.Catalog) *ast.Term {
 		item("team", ast.StringTerm(c.Team)),
 		item("stage", ast.StringTerm(stage)),
 		item("permitted_tiers", stringsTerm(tiers)),
-		item("permitted_models", stringsTerm(models)),
+		item("permitted_models", stringsTerm(ids)),
 		item("exhausted", object(item("mode", ast.StringTerm(mode)))),
 		item("target_cost_per_1000_successes_nanos", number(int64(c.TargetCostPer1000))),
 		item("labels", labelsTerm(c.Labels)),
@@ -175,7 +180,7 @@ func charterTerm(c *charter.Charter, catalog *charter.Catalog) *ast.Term {
 
 // permitted spells out what a charter permits: its tiers, cheapest first, and its models that are of them, in the
 // catalog's order.
-func permitted(c *charter.Charter, catalog *charter.Catalog) (tiers, models []string) {
+func permitted(c *charter.Charter, catalog *charter.Catalog) (tiers []string, models []*charter.Model) {
 	if catalog == nil {
 		return nil, nil
 	}
@@ -184,12 +189,31 @@ func permitted(c *charter.Charter, catalog *charter.Catalog) (tiers, models []st
 			tiers = append(tiers, t.ID)
 		}
 	}
-	for _, m := range catalog.Models {
+	for i := range catalog.Models {
+		m := &catalog.Models[i]
 		if slices.Contains(tiers, m.Tier) && (len(c.PermittedModels) == 0 || slices.Contains(c.PermittedModels, m.ID)) {
-			models = append(models, m.ID)
+			models = append(models, m)
 		}
 	}
 	return tiers, models
+}
+
+// ableTerm tells which models can serve the call: permitted, and with all capabilities that it requires.
+func ableTerm(in *routing.Input) *ast.Term {
+	tiers, models := permitted(in.Charter, in.Catalog)
+	byTier := map[string][]string{}
+	for _, m := range models {
+		lacks := func(capability string) bool { return !slices.Contains(m.Capabilities, capability) }
+		if !slices.ContainsFunc(in.Call.Capabilities, lacks) {
+			byTier[m.Tier] = append(byTier[m.Tier], m.ID)
+		}
+	}
+	lists := ast.NewObject()
+	tiers = slices.DeleteFunc(tiers, func(tier string) bool { return byTier[tier] == nil })
+	for _, tier := range tiers {
+		lists.Insert(ast.StringTerm(tier), stringsTerm(byTier[tier]))
+	}
+	return object(item("tiers", stringsTerm(tiers)), item("models", ast.NewTerm(lists)))
 }
 
 func (b *inputs) catalogTerm(in *routing.Input) *ast.Term {

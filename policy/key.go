@@ -30,6 +30,7 @@ const (
 	model
 	tier
 	labels
+	ableModels
 	topID
 	topUtilization
 	topAlert
@@ -67,6 +68,7 @@ var leafPaths = [leafCount]string{
 	model:             "request.model",
 	tier:              "request.tier",
 	labels:            "request.labels",
+	ableModels:        "able",
 	topID:             "budget.id",
 	topUtilization:    "budget.utilization",
 	topAlert:          "budget.alert",
@@ -137,7 +139,7 @@ func (f *field) append(dst []byte, in *routing.Input) []byte {
 		return appendString(dst, c.TaskClass)
 	case complexity:
 		return f.number(dst, int64(c.Complexity))
-	case capabilityList:
+	case capabilityList, ableModels: // what is able differs with what is required
 		dst = binary.AppendUvarint(dst, uint64(len(c.Capabilities)))
 		for _, s := range c.Capabilities {
 			dst = appendString(dst, s)

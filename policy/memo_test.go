@@ -81,6 +81,7 @@ var changes = map[leaf]func(*routing.Input){
 	model:             func(in *routing.Input) { in.Call.Model = "mini" },
 	tier:              func(in *routing.Input) { in.Call.Tier = "economy" },
 	labels:            func(in *routing.Input) { in.Call.Labels = map[string]string{"region": "eu"} },
+	ableModels:        func(in *routing.Input) { in.Call.Capabilities = []string{"code"} },
 	topID:             func(in *routing.Input) { in.Budgets[0].ID = "other" },
 	topUtilization:    func(in *routing.Input) { in.Budgets[0].UtilizationPermille++ },
 	topAlert:          func(in *routing.Input) { in.Budgets[0].AlertPermille++ },
@@ -126,8 +127,7 @@ func TestEveryLeafIsInTheKey(t *testing.T) {
 				t.Errorf("%s: the key of a policy that reads %s lacks it", leafPaths[l], how)
 			}
 			for policy, fault := range map[*Policy]bool{p: false, &faulty: how == read} {
-				d := decider(t, echo(how))
-				d.Use(policy, "p")
+				d := using(policy)
 				if diff := compare(d, input()); diff != "" {
 					t.Fatalf("%s by %s, before the change: %s", leafPaths[l], how, diff)
 				}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
@@ -26,8 +27,8 @@ type Options struct {
 	// RunID is what request ids are derived from, 1 to MaxRunID bytes. Required. A run that is repeated with the same
 	// id and rows within a minute gets the first run's answers.
 	RunID string
-	// Model, Tier, TaskClass and Cohort are for rows that have none of their own.
-	Model, Tier, TaskClass, Cohort string
+	// Model, Tier, TaskClass, Cohort, User, Agent and Run are for rows that have none of their own.
+	Model, Tier, TaskClass, Cohort, User, Agent, Run string
 	// MaxOutput holds money for at least this many output tokens, as gateways do that do not know the answer's length.
 	// 0: for what the row really used.
 	MaxOutput int64
@@ -38,6 +39,28 @@ type Options struct {
 	// RetryFor is how long a call is tried again while the server is out of reach. 0: 60 seconds.
 	RetryFor time.Duration
 }
+
+// Check says what is wrong with options, as Run does.
+func (o *Options) Check() error {
+	switch {
+	case o.Feature == "":
+		return errors.New("the feature is missing")
+	case o.RunID == "" || len(o.RunID) > MaxRunID:
+		return fmt.Errorf("the run id has %d bytes, it needs 1 to %d", len(o.RunID), MaxRunID)
+	case o.Speed < 0:
+		return fmt.Errorf("the speed is %v, it must not be negative", o.Speed)
+	case o.MaxOutput < 0 || o.MaxOutput > maxTokens:
+		return fmt.Errorf("the max output is %d, it must be 0 to %d", o.MaxOutput, maxTokens)
+	case o.Concurrency < 0 || o.Concurrency > MaxConcurrency:
+		return fmt.Errorf("the concurrency is %d, it must be 0 to %d", o.Concurrency, MaxConcurrency)
+	case o.RetryFor < 0:
+		return fmt.Errorf("the retry time is %v, it must not be negative", o.RetryFor)
+	}
+	return nil
+}
+
+// MaxConcurrency is the most rows in flight.
+const MaxConcurrency = 4096
 
 // MaxRunID is the longest run id: request ids have at most 64 bytes.
 const MaxRunID = 40
@@ -57,17 +80,30 @@ type Answer struct {
 	ReserveTime, SettleTime time.Duration
 }
 
+// CallError says which call of which row has no answer.
+type CallError struct {
+	Row  int64
+	Call string // reserve or settle
+	Err  error
+}
+
+func (e *CallError) Error() string {
+	if s, ok := status.FromError(e.Err); ok {
+		return fmt.Sprintf("row %d: %s: %s (%s)", e.Row, e.Call, s.Message(), s.Code())
+	}
+	return fmt.Sprintf("row %d: %s: %v", e.Row, e.Call, e.Err)
+}
+
+func (e *CallError) Unwrap() error { return e.Err }
+
+var errNoHold = errors.New("the server admitted the call without a hold")
+
 // Run reserves and settles every row and counts what happened. It calls seen, if not nil, after each row, one call at a
 // time. When ctx ends it takes no more rows, finishes those in flight and returns a result that says Interrupted. The
 // result is also returned with an error of rows, and then covers the rows before it.
 func Run(ctx context.Context, o Options, gate Gate, rows Rows, seen func(*Answer)) (*Result, error) {
-	switch {
-	case o.Feature == "":
-		return nil, errors.New("replay: the feature is missing")
-	case o.RunID == "" || len(o.RunID) > MaxRunID:
-		return nil, fmt.Errorf("replay: the run id has %d bytes, it needs 1 to %d", len(o.RunID), MaxRunID)
-	case o.Speed < 0 || o.MaxOutput < 0 || o.MaxOutput > maxTokens || o.Concurrency < 0 || o.RetryFor < 0:
-		return nil, errors.New("replay: speed, max output, concurrency and retry time must not be negative or absurd")
+	if err := o.Check(); err != nil {
+		return nil, err
 	}
 	if o.RetryFor == 0 {
 		o.RetryFor = DefaultRetryFor
@@ -143,7 +179,7 @@ func (d *driver) serve(ctx context.Context, a *Answer) {
 		return err
 	})
 	if a.Err != nil {
-		a.Err = fmt.Errorf("row %d: reserve: %w", a.Number, a.Err)
+		a.Err = &CallError{a.Number, "reserve", a.Err}
 		return
 	}
 	a.Decision = reserved.GetDecision()
@@ -151,7 +187,7 @@ func (d *driver) serve(ctx context.Context, a *Answer) {
 		return
 	}
 	if reserved.GetHold() == nil {
-		a.Err = fmt.Errorf("row %d: the server answered %s without a hold", a.Number, effectName(a.Decision.GetEffect()))
+		a.Err = &CallError{a.Number, "reserve", errNoHold}
 		return
 	}
 	settle := &pb.SettleRequest{
@@ -163,7 +199,7 @@ func (d *driver) serve(ctx context.Context, a *Answer) {
 		return err
 	})
 	if a.Err != nil {
-		a.Err = fmt.Errorf("row %d: settle: %w", a.Number, a.Err)
+		a.Err = &CallError{a.Number, "settle", a.Err}
 		return
 	}
 	a.Settlement = settled.GetSettlement()
@@ -176,7 +212,7 @@ func admitted(d *pb.Decision) bool {
 func (d *driver) call(r *Row) *pb.Call {
 	return &pb.Call{
 		Feature: d.Feature, TaskClass: cmp.Or(r.TaskClass, d.TaskClass), Complexity: r.Complexity,
-		User: r.User, Cohort: cmp.Or(r.Cohort, d.Cohort), Agent: r.Agent, Run: r.Run, PromptPattern: r.PromptPattern,
+		User: cmp.Or(r.User, d.User), Cohort: cmp.Or(r.Cohort, d.Cohort), Agent: cmp.Or(r.Agent, d.Agent), Run: cmp.Or(r.Run, d.Run), PromptPattern: r.PromptPattern,
 		Model: cmp.Or(r.Model, d.Model), Tier: cmp.Or(r.Tier, d.Tier),
 		Estimate: &pb.Estimate{
 			InputTokens: r.InputTokens, CachedInputTokens: r.CachedTokens,

@@ -164,8 +164,8 @@ func TestRunCounts(t *testing.T) {
 	if r.Allowed != 399 || r.Downgraded != 100 || r.Throttled != 100 || r.Denied != 200 || r.Errors != 201 {
 		t.Errorf("allowed %d, downgraded %d, throttled %d, denied %d, errors %d", r.Allowed, r.Downgraded, r.Throttled, r.Denied, r.Errors)
 	}
-	if r.FirstError == "" {
-		t.Error("no example of an error")
+	if !strings.Contains(r.FirstError, ": no such feature (NotFound)") && !strings.Contains(r.FirstError, "hold") && !strings.Contains(r.FirstError, "released before (FailedPrecondition)") {
+		t.Errorf("the example of an error is %q", r.FirstError)
 	}
 	var want, byTier, requests int64
 	for _, cost := range g.settled {
@@ -202,6 +202,7 @@ func TestRunSendsWhatTheRowSays(t *testing.T) {
 		wantMaxOutput int64
 	}{{Options{}, 1}, {Options{MaxOutput: 4096}, 4096}} {
 		c.o.Feature, c.o.RunID, c.o.Cohort, c.o.Model, c.o.TaskClass = "f", "run", "default", "big", "chat"
+		c.o.User, c.o.Agent, c.o.Run = "other", "other", "other"
 		g := newGate()
 		if _, err := Run(t.Context(), c.o, g, rowsOf(row), nil); err != nil {
 			t.Fatal(err)
@@ -220,6 +221,16 @@ func TestRunSendsWhatTheRowSays(t *testing.T) {
 		if got := g.bodies["run-1-s"]; !proto.Equal(got, wantSettle) {
 			t.Errorf("settled %v, want %v", got, wantSettle)
 		}
+	}
+	g := newGate()
+	if _, err := Run(t.Context(), Options{Feature: "f", RunID: "run", Cohort: "c", User: "u", Agent: "a", Run: "r", Tier: "premium"}, g, rowsOf(Row{OutputTokens: 5}), nil); err != nil {
+		t.Fatal(err)
+	}
+	want := &pb.ReserveRequest{RequestId: "run-1", Call: &pb.Call{
+		Feature: "f", User: "u", Cohort: "c", Agent: "a", Run: "r", Tier: "premium", Estimate: &pb.Estimate{MaxOutputTokens: 5},
+	}}
+	if got := g.bodies["run-1"]; !proto.Equal(got, want) {
+		t.Errorf("reserved %v, want %v", got, want)
 	}
 }
 

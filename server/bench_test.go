@@ -2,10 +2,13 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"strconv"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -61,5 +64,20 @@ func BenchmarkIdempotency(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// What the interceptor adds to a call.
+func BenchmarkGate(b *testing.B) {
+	g := &gate{validator: validator(b), requests: NewIdempotency(time.Now), metrics: newCallMetrics(prometheus.NewRegistry()), log: slog.New(slog.DiscardHandler)}
+	info := &grpc.UnaryServerInfo{FullMethod: chartergatev1.PreflightService_Reserve_FullMethodName}
+	g.metrics.add(info.FullMethod, false)
+	req, answer := aReserve(""), &chartergatev1.ReserveResponse{}
+	handler := func(context.Context, any) (any, error) { return answer, nil }
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := g.unary(b.Context(), req, info, handler); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

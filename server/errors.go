@@ -107,6 +107,9 @@ func reasoned(err error) Reasoned {
 	if r := ledgerReason(err); r != nil {
 		return r
 	}
+	if r := ledgerReason(err); r != nil {
+		return r
+	}
 	make := func(reason chartergatev1.ErrorReason, code codes.Code, metadata ...string) Reasoned {
 		e := &apiError{reason: reason, code: code, message: err.Error(), metadata: map[string]string{}}
 		for i := 0; i < len(metadata); i += 2 {

@@ -5,11 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -80,7 +79,7 @@ type rig struct {
 	policies  chartergatev1.PolicyServiceClient
 	manifests chartergatev1.ManifestServiceClient
 	url       string
-	log       *bytes.Buffer // to be read when the server has answered
+	log       *logText
 }
 
 const builtin = "builtin/0123456789abcdef"
@@ -93,7 +92,7 @@ func start(t *testing.T, change ...func(*Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{log: &bytes.Buffer{}}
+	r := &rig{log: &logText{}}
 	cfg := Config{
 		Listeners: listeners, Control: control, Compiler: rego{}, BuiltinPolicy: builtin,
 		Logger: slog.New(slog.NewTextHandler(r.log, nil)), Registry: prometheus.NewRegistry(), Validator: validator(t),
@@ -210,27 +209,32 @@ func detail[D any](s *status.Status) (d D) {
 // rest calls the REST API and decodes the answer.
 func (r *rig) rest(t *testing.T, method, path, body string, want int) map[string]any {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, r.url+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if resp.StatusCode != want {
-		t.Fatalf("%s %s gives %d, want %d: %s", method, path, resp.StatusCode, want, text)
-	}
+	text := r.send(t, method, path, body, want, nil)
 	var answer map[string]any
-	if err := json.Unmarshal(text, &answer); err != nil {
+	if err := json.Unmarshal([]byte(text), &answer); err != nil {
 		t.Fatalf("%s %s gives no JSON: %v: %s", method, path, err, text)
 	}
 	return answer
+}
+
+// logText is a log that a test reads while the server writes it.
+type logText struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logText) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+// take gives what was written since the last time.
+func (l *logText) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.buf.Reset()
+	return l.buf.String()
 }
 
 func ptr[V any](v V) *V { return &v }

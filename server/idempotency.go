@@ -31,10 +31,8 @@ type Idempotency struct {
 	shards [idempotencyShards]answers
 }
 
-type answerKey struct{ method, id string }
-
-// answer is what is known of a key: the body's hash, and the reply or, while it is being made, nil. The reply is kept
-// encoded: hundreds of thousands of messages would be work for each garbage collection.
+// answer is what is known of a method and request id: the hash of the body, and the reply once there is one. The reply
+// is kept encoded: hundreds of thousands of messages would be work for each garbage collection.
 type answer struct {
 	body  uint64
 	kind  protoreflect.MessageType // of the reply; nil while it is being made
@@ -42,10 +40,14 @@ type answer struct {
 	over  chan struct{} // made by the first who waits, closed when the call is over
 }
 
+// generation is by the hash of method and request id. Among the ids that are kept two never meet in practice: 64 bits,
+// keyed by a secret of the process.
+type generation map[uint64]*answer
+
 type answers struct {
 	mu        sync.Mutex
 	rotated   time.Time
-	cur, prev map[answerKey]answer
+	cur, prev generation
 	_         [64]byte // shards do not share a cache line
 }
 
@@ -54,7 +56,7 @@ func NewIdempotency(now func() time.Time) *Idempotency {
 	c := &Idempotency{now: now, seed: maphash.MakeSeed()}
 	for i := range c.shards {
 		c.shards[i].rotated = now()
-		c.shards[i].cur = make(map[answerKey]answer)
+		c.shards[i].cur, c.shards[i].prev = make(generation), make(generation)
 	}
 	return c
 }
@@ -72,13 +74,13 @@ func (c *Idempotency) Do(ctx context.Context, method string, req Requester, call
 	if err != nil {
 		return nil, err
 	}
-	key := answerKey{method, id}
-	shard := &c.shards[maphash.String(c.seed, id)%idempotencyShards]
+	key := maphash.Comparable(c.seed, [2]string{method, id})
+	shard := &c.shards[key%idempotencyShards]
 	for {
-		found, first := shard.claim(key, body, c.now())
+		found, mine := shard.claim(key, body, c.now())
 		switch {
-		case first:
-			return shard.run(key, body, call)
+		case mine != nil:
+			return shard.run(key, mine, call)
 		case found.body != body:
 			return nil, requestIDConflict(id)
 		case found.kind != nil:
@@ -112,75 +114,66 @@ func (c *Idempotency) hash(m proto.Message) (uint64, error) {
 	return maphash.Bytes(c.seed, b), nil
 }
 
-// claim gives what is known of a key. If nothing is, the caller is the first and is to run the call.
-func (s *answers) claim(key answerKey, body uint64, now time.Time) (found answer, first bool) {
+// claim gives what is known of a key as it stands or, if nothing is, an entry for the caller to run.
+func (s *answers) claim(key, body uint64, now time.Time) (found answer, mine *answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if age := now.Sub(s.rotated); age >= answersKeptFor || len(s.cur) >= answersPerGeneration/idempotencyShards {
 		s.rotate(now, age >= 2*answersKeptFor)
 	}
-	in := s.cur
-	found, ok := in[key]
-	if !ok {
-		in = s.prev
-		found, ok = in[key]
+	a := s.cur[key]
+	if a == nil {
+		a = s.prev[key]
 	}
-	if !ok {
-		s.cur[key] = answer{body: body}
-		return answer{}, true
+	if a == nil {
+		a = &answer{body: body}
+		s.cur[key] = a
+		return answer{}, a
 	}
-	if found.kind == nil && found.over == nil {
-		found.over = make(chan struct{})
-		in[key] = found
+	if a.kind == nil && a.over == nil {
+		a.over = make(chan struct{})
 	}
-	return found, false
+	return *a, nil
 }
 
 // rotate begins a generation. Calls that still run stay.
 func (s *answers) rotate(now time.Time, stale bool) {
-	next := make(map[answerKey]answer, len(s.cur))
-	keepRunning := func(m map[answerKey]answer) {
-		for key, a := range m {
-			if a.kind == nil {
-				next[key] = a
-			}
+	s.cur, s.prev, s.rotated = s.prev, s.cur, now
+	s.cur.keepRunning()
+	if stale {
+		s.prev.keepRunning()
+	}
+}
+
+func (g generation) keepRunning() {
+	for key, a := range g {
+		if a.kind != nil {
+			delete(g, key)
 		}
 	}
-	keepRunning(s.prev)
-	if s.prev = s.cur; stale {
-		keepRunning(s.prev)
-		s.prev = nil
-	}
-	s.cur, s.rotated = next, now
 }
 
 // run makes the answer and keeps it. After an error or a panic the key is free again.
-func (s *answers) run(key answerKey, body uint64, call func() (proto.Message, error)) (proto.Message, error) {
-	kept := answer{body: body}
+func (s *answers) run(key uint64, a *answer, call func() (proto.Message, error)) (proto.Message, error) {
+	var kind protoreflect.MessageType
+	var kept []byte
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		in := s.cur
-		running, ok := in[key]
-		if !ok {
-			in = s.prev
-			running = in[key]
+		if a.kind, a.reply = kind, kept; kind == nil {
+			delete(s.cur, key) // it is in one of them, and nobody else's
+			delete(s.prev, key)
 		}
-		if kept.kind != nil {
-			in[key] = kept
-		} else {
-			delete(in, key)
-		}
-		if running.over != nil {
-			close(running.over)
+		if a.over != nil {
+			close(a.over)
 		}
 	}()
 	reply, err := call()
 	if err != nil {
 		return nil, err
 	}
-	if kept.reply, err = proto.Marshal(reply); err == nil {
-		kept.kind = reply.ProtoReflect().Type()
+	if kept, err = proto.Marshal(reply); err == nil {
+		kind = reply.ProtoReflect().Type()
 	}
 	return reply, err
 }

@@ -128,7 +128,7 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 			codes.InvalidArgument, isPolicyInvalid, map[string]string{"file": "a.rego", "line": "2"}},
 		"empty policy":     {&chartergatev1.Policy{Name: routingPolicy}, codes.InvalidArgument, isInvalid, map[string]string{"field": "modules"}},
 		"missing revision": {&chartergatev1.Policy{Name: routingPolicy, ActiveRevision: revisionPrefix + "00000000"}, codes.FailedPrecondition, isMissing, map[string]string{"resource": routingPolicy}},
-		"nothing":          {nil, codes.InvalidArgument, isInvalid, map[string]string{"field": "resources[1]"}},
+		"nothing":          {nil, codes.InvalidArgument, isInvalid, map[string]string{"field": "resources[1].resource"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			req := apply(fine)

@@ -86,7 +86,7 @@ func TestMalformedRego(t *testing.T) {
 		rego, line, column, says string
 	}{
 		"syntax":      {"package chartergate.routing\n\ndecision := {", "3", "13", "bad.rego:3:13"},
-		"typo":        {"package chartergate.routing\n\ndecision := {\"effect\": input.chater.id}\n", "3", "26", "chater"},
+		"typo":        {"package chartergate.routing\n\ndecision := {\"effect\": input.chater.id}\n", "3", "24", "chater"},
 		"no decision": {"package chartergate.routing\n\nanswer := 1\n", "1", "1", "decision"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -22,7 +22,8 @@ type Control interface {
 	// ErrUnavailable, after which the outcome is unknown.
 	Commit(ctx context.Context, decide func(*charter.Snapshot) ([]charter.Change, error)) (*charter.Snapshot, error)
 
-	// OnChange calls f after each newer snapshot, from one goroutine, in order.
+	// OnChange calls f after each newer snapshot, from one goroutine, in order. f must not call Commit, which waits for
+	// that goroutine.
 	OnChange(f func(*charter.Snapshot))
 }
 

@@ -55,9 +55,9 @@ each with a budget of its own.`,
 			case f.emptyServer != "":
 				return serveEmpty(ctx, f.emptyServer)
 			case f.output != "table" && f.output != "json":
-				return fmt.Errorf("unknown output %q: use table or json", f.output)
+				return usagef("unknown output %q: use table or json", f.output)
 			case f.duration < 100*time.Millisecond:
-				return fmt.Errorf("duration %v is too short to measure: use 100ms or more", f.duration)
+				return usagef("--duration %v is too short to measure: use 100ms or more", f.duration)
 			case len(f.charters) > 0:
 				return benchGrowth(ctx, cmd, &f)
 			}
@@ -144,8 +144,8 @@ func bench(ctx context.Context, cmd *cobra.Command, f *benchFlags) (err error) {
 		}},
 		{"Reserve", reserveOnly(client.Preflight.Reserve)},
 		{"Reserve + Settle", reserveAndSettle(client.Preflight.Reserve, client.Preflight.Settle)},
-		{"Session Reserve", reserveOnly(plain(session.Reserve))},
-		{"Session Reserve + Settle", reserveAndSettle(plain(session.Reserve), plain(session.Settle))},
+		{"Session Reserve", reserveOnly(unary(session.Reserve))},
+		{"Session Reserve + Settle", reserveAndSettle(unary(session.Reserve), unary(session.Settle))},
 	}
 	var rows []benchRow
 	for _, inFlight := range []int{1, 64} {
@@ -266,8 +266,8 @@ type (
 	settleFunc  = func(context.Context, *pb.SettleRequest, ...grpc.CallOption) (*pb.SettleResponse, error)
 )
 
-// plain gives a session's method the form of a unary one.
-func plain[Req, Resp any](call func(context.Context, Req) (Resp, error)) func(context.Context, Req, ...grpc.CallOption) (Resp, error) {
+// unary gives a session's method the form of a unary one.
+func unary[Req, Resp any](call func(context.Context, Req) (Resp, error)) func(context.Context, Req, ...grpc.CallOption) (Resp, error) {
 	return func(ctx context.Context, r Req, _ ...grpc.CallOption) (Resp, error) { return call(ctx, r) }
 }
 

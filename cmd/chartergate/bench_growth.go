@@ -44,15 +44,17 @@ type growthRow struct {
 }
 
 func benchGrowth(ctx context.Context, cmd *cobra.Command, f *benchFlags) error {
+	for _, n := range f.charters {
+		if n < 1 {
+			return usagef("--charters %d: use 1 or more", n)
+		}
+	}
 	base, err := growthOf(ctx, cmd, f, 0)
 	if err != nil {
 		return err
 	}
 	var rows []growthRow
 	for _, n := range f.charters {
-		if n < 1 {
-			return fmt.Errorf("%d charters: use 1 or more", n)
-		}
 		row, err := growthOf(ctx, cmd, f, n)
 		if err != nil {
 			return err

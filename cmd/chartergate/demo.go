@@ -48,18 +48,26 @@ type demoFeature struct {
 }
 
 var demoFeatures = []demoFeature{
-	{"support-copilot", "conversation", 400},
-	{"code-assistant", "code", 300},
-	{"contract-extraction", "extraction", 60},
-	{"research-agent", "research", 120},
+	{"support-copilot", "conversation", 2000},
+	{"code-assistant", "code", 1000},
+	{"contract-extraction", "extraction", 200},
+	{"research-agent", "research", 400},
 }
 
+// What is sent fast is sent at a multiple of its own times, so that a person can follow.
 const (
 	busyFeature     = "support-copilot"
 	busyConcurrency = 32
-	busyCalls       = 1500   // that the busy feature's budget is left to pay, at the cost of the ordinary hour
+	busyCalls       = 4000   // that the busy feature's budget is left to pay, at the cost of the ordinary hour
 	busyMost        = 30_000 // calls, whatever they cost
 	busyDenials     = 200    // after which the point is made
+	busySpeed       = 300
+
+	// One run of this feature does not stop by itself. It has a ceiling for each run.
+	loopFeature  = "research-agent"
+	loopMost     = 600 // calls
+	loopRefusals = 3   // after which the point is made
+	loopSpeed    = 10
 )
 
 // demo is a running demo.
@@ -71,13 +79,6 @@ type demo struct {
 	mu      sync.Mutex
 	results map[string][]*replay.Result // by feature
 }
-
-// loopFeature is the feature of which one run does not stop by itself; it has a ceiling for each run.
-const (
-	loopFeature  = "research-agent"
-	loopMost     = 600
-	loopRefusals = 3
-)
 
 func runDemo(ctx context.Context, s *story, seed uint64) (err error) {
 	dir, err := os.MkdirTemp("", "chartergate-demo-")
@@ -99,6 +100,13 @@ func runDemo(ctx context.Context, s *story, seed uint64) (err error) {
 	}
 	defer client.Close()
 	d := &demo{story: s, client: client, seed: seed, results: map[string][]*replay.Result{}}
+	watchCtx, stopWatch := context.WithCancel(ctx)
+	watched := make(chan error, 1)
+	go func() { watched <- d.watch(watchCtx) }()
+	defer func() {
+		stopWatch()
+		err = errors.Join(err, <-watched)
+	}()
 	for _, step := range []func(context.Context) error{d.apply, d.ordinaryHour, d.loop, d.busyDay, d.reckon} {
 		if err := step(ctx); err != nil {
 			return err
@@ -154,7 +162,7 @@ func (d *demo) ordinaryHour(ctx context.Context) error {
 	start := time.Now()
 	for i, f := range demoFeatures {
 		g.Go(func() error {
-			return d.send(ctx, f.name, f.workload, d.seed+uint64(i), f.calls, 8, "hour", nil)
+			return d.send(ctx, f.name, f.workload, d.seed+uint64(i), f.calls, replay.Options{Concurrency: 8}, nil)
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -167,11 +175,12 @@ func (d *demo) ordinaryHour(ctx context.Context) error {
 // loop sends one run that goes round in circles until its own ceiling stops it.
 func (d *demo) loop(ctx context.Context) error {
 	d.chapter("An agent that goes round in circles")
+	d.tell("One run of %s does not end. Each run has a ceiling of its own. Its calls come %d times as fast as in the trace.", loopFeature, loopSpeed)
 	runCtx, enough := context.WithCancel(ctx)
 	defer enough()
 	refusals := 0
 	d.startClock()
-	err := d.send(runCtx, loopFeature, "loop", d.seed+50, loopMost, 1, "loop", func(a *replay.Answer) {
+	err := d.send(runCtx, loopFeature, "loop", d.seed+50, loopMost, replay.Options{Speed: loopSpeed}, func(a *replay.Answer) {
 		d.answered(a)
 		if a.Settlement == nil && a.Err == nil {
 			if refusals++; refusals == loopRefusals {
@@ -182,7 +191,40 @@ func (d *demo) loop(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := d.catchUp(ctx); err != nil {
+		return err
+	}
 	d.refused(d.last(loopFeature))
+	return nil
+}
+
+// watch tells alerts at the moment when they are recorded, until ctx ends.
+func (d *demo) watch(ctx context.Context) error {
+	stream, err := d.client.Budgets.WatchBudgetStatuses(ctx, &pb.WatchBudgetStatusesRequest{})
+	if err != nil {
+		return err
+	}
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("watch the budgets: %w", err)
+		}
+		for _, s := range m.GetStatuses() {
+			d.alerted(s.GetAlerts())
+		}
+	}
+}
+
+// catchUp tells the alerts that the watch, which sends at most four times a second, has not told yet.
+func (d *demo) catchUp(ctx context.Context) error {
+	r, err := d.client.Budgets.ListBudgetAlerts(ctx, &pb.ListBudgetAlertsRequest{PageSize: 1000})
+	if err != nil {
+		return err
+	}
+	d.alerted(r.GetAlerts())
 	return nil
 }
 
@@ -193,13 +235,13 @@ func (d *demo) last(feature string) *replay.Result {
 }
 
 // send replays a workload through the gate.
-func (d *demo) send(ctx context.Context, feature, workload string, seed uint64, calls, concurrency int, run string, seen func(*replay.Answer)) error {
+func (d *demo) send(ctx context.Context, feature, workload string, seed uint64, calls int, o replay.Options, seen func(*replay.Answer)) error {
 	rows, err := replay.Generate(workload, seed)
 	if err != nil {
 		return err
 	}
-	r, err := replay.Run(ctx, replay.Options{Feature: feature, RunID: feature + "-" + run, Concurrency: concurrency},
-		d.client.Preflight, replay.Limit(rows, calls), seen)
+	o.Feature, o.RunID = feature, fmt.Sprintf("%s-%d", feature, seed)
+	r, err := replay.Run(ctx, o, d.client.Preflight, replay.Limit(rows, calls), seen)
 	if err != nil {
 		return err
 	}
@@ -222,31 +264,12 @@ func (d *demo) busyDay(ctx context.Context) error {
 	if err := d.tighten(ctx, charter); err != nil {
 		return err
 	}
-	watchCtx, stopWatch := context.WithCancel(ctx)
-	defer stopWatch()
-	watched := make(chan error, 1)
-	stream, err := d.client.Budgets.WatchBudgetStatuses(watchCtx, &pb.WatchBudgetStatusesRequest{Budget: charter.GetBudget()})
-	if err != nil {
-		return err
-	}
-	go func() {
-		for {
-			m, err := stream.Recv()
-			if err != nil {
-				watched <- err
-				return
-			}
-			for _, s := range m.GetStatuses() {
-				d.budgetChanged(s)
-			}
-		}
-	}()
-
 	runCtx, enough := context.WithCancel(ctx)
 	defer enough()
+	d.tell("The calls come %d times as fast as in the trace.", busySpeed)
 	d.startClock()
 	denied := 0
-	err = d.send(runCtx, busyFeature, "conversation", d.seed+100, busyMost, busyConcurrency, "busy", func(a *replay.Answer) {
+	err = d.send(runCtx, busyFeature, "conversation", d.seed+100, busyMost, replay.Options{Speed: busySpeed, Concurrency: busyConcurrency}, func(a *replay.Answer) {
 		d.answered(a)
 		if a.Decision.GetEffect() == pb.Effect_EFFECT_DENY {
 			if denied++; denied == busyDenials {
@@ -257,14 +280,9 @@ func (d *demo) busyDay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The watch sends at most four times a second: what it has not told yet is read.
-	status, err := d.client.Budgets.GetBudgetStatus(ctx, &pb.GetBudgetStatusRequest{Name: charter.GetBudget()})
-	if err != nil {
+	if err := d.catchUp(ctx); err != nil {
 		return err
 	}
-	d.budgetChanged(status)
-	stopWatch()
-	<-watched
 	d.refused(d.last(busyFeature))
 	return nil
 }
@@ -339,23 +357,31 @@ func (d *demo) reckon(ctx context.Context) error {
 	return d.agree(budgets, statuses)
 }
 
-// agree compares what the clients saw settled with the root budget, which every call is charged to.
+// agree compares what the clients saw settled with the ledger: of the busy feature with its budget and its overflow
+// allowance, which nobody else spends from; of all features with the root budgets, which every call is charged to.
 func (d *demo) agree(budgets []*pb.Budget, statuses map[string]*pb.BudgetStatus) error {
-	var seen int64
-	for _, results := range d.results {
+	seen := map[string]int64{}
+	var all int64
+	for feature, results := range d.results {
 		for _, r := range results {
-			seen += r.SettledNanos
+			seen[feature] += r.SettledNanos
+			all += r.SettledNanos
 		}
 	}
-	var ledger int64
+	leaf := "budgets/" + busyFeature
+	ledger := statuses[leaf].GetSettledNanos() + statuses[leaf+"/overflow/"+busyFeature].GetSettledNanos()
+	if seen[busyFeature] != ledger {
+		return fmt.Errorf("the clients of %s saw %d nanos settled, the ledger says %d", busyFeature, seen[busyFeature], ledger)
+	}
+	var roots int64
 	for _, b := range budgets {
 		if b.GetParent() == "" {
-			ledger += statuses[b.GetName()].GetSettledNanos()
+			roots += statuses[b.GetName()].GetSettledNanos()
 		}
 	}
-	if seen != ledger {
-		return fmt.Errorf("the clients saw %d nanos settled, the ledger says %d", seen, ledger)
+	if all != roots {
+		return fmt.Errorf("the clients saw %d nanos settled, the ledger says %d", all, roots)
 	}
-	d.agreed(seen)
+	d.agreed(seen[busyFeature], all)
 	return nil
 }

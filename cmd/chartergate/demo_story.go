@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -60,7 +61,7 @@ func (s *story) startClock() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.start = time.Now()
-	clear(s.told)
+	maps.DeleteFunc(s.told, func(key string, _ bool) bool { return !strings.HasPrefix(key, "alert ") })
 	fmt.Fprintln(s.w)
 }
 
@@ -159,20 +160,21 @@ func (s *story) answered(a *replay.Answer) {
 	}
 }
 
-// budgetChanged tells each alert, and when a budget is used up.
-func (s *story) budgetChanged(b *pb.BudgetStatus) {
-	for _, a := range b.GetAlerts() {
+// alerted tells each alert the first time that it is seen.
+func (s *story) alerted(alerts []*pb.BudgetAlert) {
+	for _, a := range alerts {
 		owner := a.GetOwner().GetName()
 		if mail := a.GetOwner().GetEmail(); mail != "" {
 			owner += " <" + mail + ">"
 		}
-		s.once(fmt.Sprint("alert ", b.GetName(), a.GetThresholdPermille()), yellow, "alert", "%s is at %s: %s of %s %s settled. Owner: %s",
-			b.GetName(), percent(int64(a.GetThresholdPermille()), 1000), amount(a.GetSettledNanos()), amount(a.GetLimitNanos()), b.GetCurrency(), owner)
+		s.once(fmt.Sprintf("alert %s %d", a.GetBudget(), a.GetThresholdPermille()), yellow, "alert", "%s is at %s: %s of %s settled. Owner: %s",
+			a.GetBudget(), threshold(a), amount(a.GetSettledNanos()), amount(a.GetLimitNanos()), owner)
 	}
-	if b.GetUtilizationPermille() >= 990 && !strings.Contains(b.GetName(), "/overflow/") {
-		s.once("full "+b.GetName(), red, "exhausted", "%s: %s of %s %s settled, %s held by calls in flight", b.GetName(),
-			amount(b.GetSettledNanos()), amount(b.GetLimitNanos()), b.GetCurrency(), amount(b.GetHeldNanos()))
-	}
+}
+
+// threshold writes an alert's threshold as 80% or 99.5%.
+func threshold(a *pb.BudgetAlert) string {
+	return strings.Replace(percent(int64(a.GetThresholdPermille()), 1000), ".0%", "%", 1)
 }
 
 // refused sums a run up.
@@ -244,7 +246,7 @@ func sortedStatuses(statuses map[string]*pb.BudgetStatus, prefix string) []*pb.B
 func alertNames(st *pb.BudgetStatus) string {
 	var names []string
 	for _, a := range st.GetAlerts() {
-		names = append(names, percent(int64(a.GetThresholdPermille()), 1000))
+		names = append(names, threshold(a))
 	}
 	return strings.Join(names, ", ")
 }
@@ -290,17 +292,19 @@ func (d *demo) costs() {
 	g.write(d.w, "  ")
 }
 
-func (s *story) agreed(nanos int64) {
+func (s *story) agreed(busy, all int64) {
 	fmt.Fprintln(s.w)
-	s.tell("%s the clients saw %s nanos settled, and the ledger says %s: equal to the nano.", s.paint(bold+";"+green, "Checked:"), thousands(nanos), thousands(nanos))
+	checked := s.paint(bold+";"+green, "Checked:")
+	s.tell("%s %s's clients saw %s nanos settled; its budget and overflow say the same, to the nano.", checked, busyFeature, thousands(busy))
+	s.tell("%s all clients saw %s nanos settled; the company's budget says the same, to the nano.", checked, thousands(all))
 }
 
 func (s *story) whatNext() {
 	s.chapter("Try next")
 	for _, line := range []string{
-		"bin/chartergate serve                                  a server that keeps its data in ./data",
+		"bin/chartergate serve                                  a server that keeps its data in ./chartergate-data",
 		"bin/chartergate apply -f examples/acme                 in a second terminal: the same company",
-		"bin/chartergate check --feature support-copilot --input-tokens 1200 --max-output-tokens 400",
+		"bin/chartergate check --feature support-copilot --task-class chat --input-tokens 1200 --max-output-tokens 400",
 		"bin/chartergate get budgets                            how the budgets stand",
 		"bin/chartergate replay --help                          send a trace of your own through the gate",
 		"bin/chartergate bench                                  what a decision costs in time",

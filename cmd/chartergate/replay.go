@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -22,6 +23,7 @@ import (
 	chartergate "github.com/chartergate/chartergate/clients/go"
 	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 	"github.com/chartergate/chartergate/replay"
+	"github.com/chartergate/chartergate/server"
 )
 
 type replayFlags struct {
@@ -61,13 +63,16 @@ Columns and keys (input_tokens and output_tokens are required):
 	fl.StringVar(&f.options.Tier, "tier", "", "tier that calls ask for, where the trace names none")
 	fl.StringVar(&f.options.TaskClass, "task-class", "", "task class of calls, where the trace names none")
 	fl.StringVar(&f.options.Cohort, "cohort", "", "cohort of calls, where the trace names none")
+	fl.StringVar(&f.options.User, "user", "", "user of calls, where the trace names none")
+	fl.StringVar(&f.options.Agent, "agent", "", "agent of calls, where the trace names none")
+	fl.StringVar(&f.options.Run, "run", "", "agent run of calls, where the trace names none")
 	fl.StringVar(&f.speed, "speed", "max", "real for the trace's own times, a number for that many times faster, or max")
 	fl.IntVar(&f.options.Concurrency, "concurrency", 16, "calls in flight at most")
 	fl.Int64Var(&f.options.MaxOutput, "max-output", 0, "hold money for at least this many output tokens; 0: for what each call really used")
 	fl.IntVar(&f.limit, "limit", 0, "send only this many rows; 0: all")
 	fl.StringVar(&f.options.RunID, "run-id", "", "what request ids are made from; a random one unless set")
 	fl.DurationVar(&f.options.RetryFor, "retry-for", replay.DefaultRetryFor, "how long to try a call again while the server is out of reach")
-	fl.StringVar(&f.server, "server", "127.0.0.1:7070", "gRPC address of the server")
+	fl.StringVar(&f.server, "server", server.DefaultGRPCAddr, "gRPC address of the server")
 	fl.StringVarP(&f.output, "output", "o", "table", "table or json")
 	cmd.MarkFlagsMutuallyExclusive("model", "tier")
 	for _, name := range []string{"format", "file", "feature"} {
@@ -88,7 +93,10 @@ func describeColumns() string {
 
 func runReplay(cmd *cobra.Command, f *replayFlags) error {
 	if f.output != "table" && f.output != "json" {
-		return fmt.Errorf("unknown output %q: use table or json", f.output)
+		return usagef("unknown output %q: use table or json", f.output)
+	}
+	if !slices.Contains(replay.Formats, replay.Format(f.format)) {
+		return usagef("unknown trace format %q: use one of %v", f.format, replay.Formats)
 	}
 	var err error
 	if f.options.Speed, err = parseSpeed(f.speed); err != nil {
@@ -96,6 +104,9 @@ func runReplay(cmd *cobra.Command, f *replayFlags) error {
 	}
 	if f.options.RunID == "" {
 		f.options.RunID = "replay-" + rand.Text()[:16]
+	}
+	if err := f.options.Check(); err != nil {
+		return usagef("%v", err)
 	}
 	source, err := openTrace(cmd, f.file)
 	if err != nil {
@@ -122,7 +133,7 @@ func runReplay(cmd *cobra.Command, f *replayFlags) error {
 	progress := newReplayProgress(cmd.ErrOrStderr(), source, f.limit)
 	result, runErr := replay.Run(ctx, f.options, client.Preflight, replay.Limit(rows, f.limit), progress.answer)
 	progress.finish()
-	if result == nil {
+	if result == nil || result.Requests == 0 && runErr != nil {
 		return runErr
 	}
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.options.RetryFor)
@@ -164,7 +175,7 @@ func parseSpeed(s string) (float64, error) {
 	}
 	n, err := strconv.ParseFloat(s, 64)
 	if err != nil || !(n > 0 && n <= 1e9) {
-		return 0, fmt.Errorf("speed %q is neither real, max nor a number above 0", s)
+		return 0, usagef("--speed %q is neither real, max nor a number above 0", s)
 	}
 	return n, nil
 }

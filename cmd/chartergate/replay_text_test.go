@@ -111,7 +111,7 @@ func TestTheDemoIsPlainWithoutATerminal(t *testing.T) {
 	s.chapter("b")
 	s.once("c", red, "what", "text %d", 1)
 	s.once("c", red, "what", "text %d", 2)
-	s.agreed(1)
+	s.agreed(1, 2)
 	if strings.ContainsRune(b.String(), '\x1b') || strings.Count(b.String(), "text") != 1 {
 		t.Errorf("%q", b.String())
 	}

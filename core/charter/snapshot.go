@@ -369,8 +369,8 @@ func (s *Snapshot) checkBudget(b, old *Budget) error {
 	}
 	seen := []string{b.ID}
 	for at := b; at.Parent != ""; {
-		if at.Parent == b.ID {
-			return &CycleError{append(seen, b.ID)}
+		if i := slices.Index(seen, at.Parent); i >= 0 { // also a cycle above b
+			return &CycleError{append(seen[i:], at.Parent)}
 		}
 		parent := s.Budget(at.Parent)
 		if parent == nil {

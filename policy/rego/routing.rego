@@ -92,10 +92,10 @@ need := level_ranks[complexity_level] if {
 	asked_tier
 } else := middle
 
-# The tier that the caller wishes: that of the model, or the tier itself. Names that the catalog lacks are no wish.
-asked_tier := input.catalog.models[i].tier if {
-	some i
-	input.catalog.models[i].id == input.request.model
+# The tier that the caller wishes: that of the model asked for, if it can serve the call, or else the tier asked for.
+asked_tier := tier if {
+	some tier, models in input.able.models
+	input.request.model in models
 } else := input.request.tier if {
 	input.request.tier in input.catalog.tiers
 }
@@ -107,24 +107,9 @@ wanted := min([need, rank[asked_tier]]) if {
 
 # --- Which tiers can serve it -----------------------------------------------------------------------------------------
 
-# Models that the charter permits and that can do what the call requires, as places in the catalog.
-able contains i if {
-	some i, model in input.catalog.models
-	model.id in permitted
-	every c in required {
-		c in model.capabilities
-	}
-}
-
-permitted := {id | some id in input.charter.permitted_models}
-
-required := {c | some c in input.request.required_capabilities}
-
-able_tiers := {input.catalog.models[i].tier | some i in able}
-
-# Cheapest first. Where no model is able the gate refuses the call, with a reason of its own.
-ladder := [tier | some tier in input.charter.permitted_tiers; tier in able_tiers] if {
-	count(able) > 0
+# Cheapest first. Where nothing is able the gate refuses the call, with a reason of its own.
+ladder := input.able.tiers if {
+	count(input.able.tiers) > 0
 } else := input.charter.permitted_tiers
 
 # The lowest rung that is high enough, or else the highest.
@@ -144,18 +129,18 @@ tiers := array.reverse(array.slice(ladder, 0, eased + 1))
 
 # A model that was asked for goes first, if it is on these rungs.
 asked_model_fits if {
-	some i in able
-	input.catalog.models[i].id == input.request.model
-	input.catalog.models[i].tier in tiers
+	some tier in tiers
+	input.request.model in input.able.models[tier]
 }
+
+asked_model_able if input.request.model in input.able.models[_]
 
 models := array.slice(array.concat([input.request.model], other_models), 0, 64)
 
-other_models := [input.catalog.models[i].id |
+other_models := [id |
 	some tier in tiers
-	some i in able
-	input.catalog.models[i].tier == tier
-	input.catalog.models[i].id != input.request.model
+	some id in input.able.models[tier]
+	id != input.request.model
 ]
 
 # --- How the budgets stand --------------------------------------------------------------------------------------------
@@ -196,9 +181,15 @@ reasons contains sprintf("The %s tier was asked for, which is more than the task
 	rank[asked_tier] > need
 }
 
-reasons contains sprintf("The %s tier was asked for, but no model of it that is permitted can do what the call requires.", [asked_tier]) if {
+reasons contains sprintf("The %s tier was asked for, but has no model that is permitted and able.", [asked_tier]) if {
 	may_run
 	not asked_tier in ladder
+}
+
+reasons contains "The model that was asked for is not permitted, or not able to serve the call." if {
+	may_run
+	input.request.model != ""
+	not asked_model_able
 }
 
 reasons contains sprintf("%s was asked for.", [input.request.model]) if {

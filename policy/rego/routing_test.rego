@@ -3,22 +3,10 @@ package chartergate.routing_test
 
 import data.chartergate.routing
 
-catalog := {
-	"tiers": ["economy", "standard", "premium"],
-	"models": [
-		{"id": "nano", "tier": "economy", "capabilities": ["chat", "json"]},
-		{"id": "mini", "tier": "economy", "capabilities": ["chat", "json", "tools"]},
-		{"id": "base", "tier": "standard", "capabilities": ["chat", "json", "tools"]},
-		{"id": "eyes", "tier": "standard", "capabilities": ["chat", "vision"]},
-		{"id": "large", "tier": "premium", "capabilities": ["chat", "json", "tools", "vision", "code"]},
-	],
-}
-
 calm := {
 	"request": {
 		"task_class": "",
 		"complexity": 0,
-		"required_capabilities": [],
 		"input_tokens": 200,
 		"cached_input_tokens": 0,
 		"model": "",
@@ -27,19 +15,38 @@ calm := {
 	"charter": {
 		"stage": "production",
 		"permitted_tiers": ["economy", "standard", "premium"],
-		"permitted_models": ["nano", "mini", "base", "eyes", "large"],
 		"exhausted": {"mode": "deny"},
 	},
 	"budgets": [
 		{"id": "support-emea", "over_alert": false, "exhausted": false},
 		{"id": "acme", "over_alert": false, "exhausted": false},
 	],
-	"catalog": catalog,
+	"catalog": {"tiers": ["economy", "standard", "premium"]},
+	"able": all_able,
 }
+
+all_able := {
+	"tiers": ["economy", "standard", "premium"],
+	"models": {"economy": ["nano", "mini"], "standard": ["base", "eyes"], "premium": ["large"]},
+}
+
+# What can serve the call where a tier or two cannot.
+up_to_standard := {
+	"tiers": ["economy", "standard"],
+	"models": object.remove(all_able.models, ["premium"]),
+}
+
+from_standard := {
+	"tiers": ["standard", "premium"],
+	"models": {"standard": ["eyes"], "premium": ["large"]},
+}
+
+only_premium := {"tiers": ["premium"], "models": {"premium": ["large"]}}
 
 # The decision on the calm input with some of it replaced.
 decide(change) := decision if {
-	decision := routing.decision with input as object.union(calm, change)
+	able := {"able": object.get(change, "able", all_able)} # replaced as a whole
+	decision := routing.decision with input as object.union_n([object.remove(calm, ["able"]), change, able])
 }
 
 ask(request) := decide({"request": request})
@@ -101,14 +108,14 @@ test_the_reason_names_the_complexity if {
 }
 
 test_two_tiers if {
-	two := {"catalog": {"tiers": ["economy", "premium"]}, "charter": {"permitted_tiers": ["economy", "premium"]}}
+	two := {"catalog": {"tiers": ["economy", "premium"]}, "able": {"tiers": ["economy", "premium"], "models": {}}}
 	decide(object.union(two, {"request": {"task_class": "classify"}})).tiers == ["economy"]
 	decide(object.union(two, {"request": {"task_class": "chat"}})).tiers == ["premium", "economy"]
 	decide(object.union(two, {"request": {"task_class": "code"}})).tiers == ["premium", "economy"]
 }
 
 test_one_tier if {
-	one := {"catalog": {"tiers": ["economy"]}, "charter": {"permitted_tiers": ["economy"]}}
+	one := {"catalog": {"tiers": ["economy"]}, "able": {"tiers": ["economy"], "models": {}}}
 	every class in ["classify", "chat", "code"] {
 		decide(object.union(one, {"request": {"task_class": class}})).tiers == ["economy"]
 	}
@@ -116,52 +123,35 @@ test_one_tier if {
 
 # --- What is permitted and able ---
 
-test_capability_lifts_to_the_lowest_able_tier if {
-	ask({"task_class": "classify", "required_capabilities": ["vision"]}).tiers == ["standard"]
-}
-
-test_capabilities_have_to_be_in_one_model if {
-	ask({"task_class": "classify", "required_capabilities": ["vision", "tools"]}).tiers == ["premium"]
+test_the_lowest_able_tier_where_the_need_is_below if {
+	decision := decide({"able": from_standard, "request": {"task_class": "classify"}})
+	decision.effect == "allow"
+	decision.tiers == ["standard"]
 }
 
 test_a_tier_that_is_not_able_is_no_fallback if {
-	ask({"task_class": "code", "required_capabilities": ["vision"]}).tiers == ["premium", "standard"]
+	decide({"able": from_standard, "request": {"task_class": "code"}}).tiers == ["premium", "standard"]
 }
 
-test_a_model_that_is_not_permitted_does_not_count if {
-	decision := decide({
-		"charter": {"permitted_models": ["nano", "mini", "base", "large"]},
-		"request": {"task_class": "classify", "required_capabilities": ["vision"]},
-	})
-	decision.tiers == ["premium"]
-}
-
-test_highest_permitted_tier_where_the_need_is_above if {
-	decision := decide({
-		"charter": {"permitted_tiers": ["economy", "standard"], "permitted_models": ["nano", "mini", "base", "eyes"]},
-		"request": {"task_class": "code"},
-	})
+test_the_highest_able_tier_where_the_need_is_above if {
+	decision := decide({"able": up_to_standard, "request": {"task_class": "code"}})
 	decision.effect == "allow"
 	decision.tiers == ["standard", "economy"]
 }
 
-test_lowest_permitted_tier_where_the_need_is_below if {
-	decision := decide({
-		"charter": {"permitted_tiers": ["premium"], "permitted_models": ["large"]},
-		"request": {"task_class": "classify"},
-	})
-	decision.effect == "allow"
-	decision.tiers == ["premium"]
+test_a_gap_is_skipped if {
+	gap := {"tiers": ["economy", "premium"], "models": {}}
+	decide({"able": gap, "request": {"task_class": "chat"}}).tiers == ["premium", "economy"]
 }
 
-test_no_able_model_is_left_to_the_gate if {
-	decision := ask({"task_class": "chat", "required_capabilities": ["audio"]})
+test_nothing_able_is_left_to_the_gate if {
+	decision := decide({"able": {"tiers": [], "models": {}}, "request": {"task_class": "chat"}})
 	decision.effect == "allow"
 	decision.tiers == ["standard", "economy"]
 }
 
 test_nothing_permitted_is_denied if {
-	decision := decide({"charter": {"permitted_tiers": [], "permitted_models": []}})
+	decision := decide({"able": {"tiers": [], "models": {}}, "charter": {"permitted_tiers": []}})
 	decision.effect == "deny"
 	decision.reasons == {"The charter permits no tier of the catalog."}
 }
@@ -194,13 +184,11 @@ test_a_wish_is_the_need_where_nothing_else_is_known if {
 	decision.tiers == ["premium", "standard", "economy"]
 }
 
-test_a_wish_that_is_not_permitted_gets_the_best_that_is if {
-	decision := decide({
-		"charter": {"permitted_tiers": ["economy", "standard"], "permitted_models": ["nano", "mini", "base", "eyes"]},
-		"request": {"tier": "premium"},
-	})
+test_a_wish_that_is_not_able_gets_the_best_that_is if {
+	decision := decide({"able": up_to_standard, "request": {"tier": "premium"}})
 	decision.effect == "downgrade"
 	decision.tiers == ["standard", "economy"]
+	"The premium tier was asked for, but has no model that is permitted and able." in decision.reasons
 }
 
 test_an_unknown_wish_is_none if {
@@ -227,16 +215,18 @@ test_an_asked_model_that_is_too_dear_is_not_taken if {
 	not decision.models
 }
 
-test_an_asked_model_that_is_not_permitted_is_not_taken if {
-	decision := decide({
-		"charter": {"permitted_models": ["nano", "mini", "base", "large"]},
-		"request": {"task_class": "chat", "model": "eyes"},
-	})
+test_an_asked_model_that_is_not_able_is_not_taken if {
+	decision := decide({"able": up_to_standard, "request": {"task_class": "chat", "model": "large"}})
+	decision.effect == "allow"
 	decision.tiers == ["standard", "economy"]
+	"The model that was asked for is not permitted, or not able to serve the call." in decision.reasons
 }
 
-test_an_asked_model_that_is_not_able_is_not_taken if {
-	ask({"task_class": "chat", "model": "eyes", "required_capabilities": ["tools"]}).tiers == ["standard", "economy"]
+test_at_most_64_models if {
+	many := {"tiers": ["economy"], "models": {"economy": [sprintf("m%d", [i]) | some i in numbers.range(1, 100)]}}
+	decision := decide({"able": many, "request": {"task_class": "classify", "model": "m70"}})
+	decision.models[0] == "m70"
+	count(decision.models) == 64
 }
 
 # --- How the budgets stand ---
@@ -249,9 +239,15 @@ test_alert_starts_one_tier_lower if {
 }
 
 test_alert_skips_tiers_that_are_not_able if {
-	decision := decide({"budgets": alert, "request": {"task_class": "code", "required_capabilities": ["vision"]}})
+	decision := decide({"budgets": alert, "able": from_standard, "request": {"task_class": "code"}})
 	decision.effect == "downgrade"
 	decision.tiers == ["standard"]
+}
+
+test_alert_at_the_only_able_tier_changes_nothing if {
+	decision := decide({"budgets": alert, "able": only_premium, "request": {"task_class": "code"}})
+	decision.effect == "allow"
+	decision.tiers == ["premium"]
 }
 
 test_alert_at_the_lowest_tier_changes_nothing if {
@@ -279,7 +275,8 @@ test_used_up_is_throttled_where_the_charter_pays_some if {
 		decision := decide({
 			"budgets": used_up,
 			"charter": {"exhausted": {"mode": mode}},
-			"request": {"task_class": "code", "required_capabilities": ["vision"]},
+			"able": from_standard,
+			"request": {"task_class": "code"},
 		})
 		decision.effect == "throttle"
 		decision.tiers == ["standard"]

@@ -115,12 +115,8 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 			d.Reasons = append(d.Reasons, Reason{CodeBudgetAlert, "the budget is over its alert threshold", statusName(path[i].id)})
 		}
 	}
-	switch plan.Effect {
-	case routing.Deny:
-		d.Effect = routing.Deny
-		return d, nil, nil
-	case routing.Throttle:
-		return s.throttled(ctx, q, d, plan)
+	if plan.Effect == routing.Deny || plan.Effect == routing.Throttle {
+		return s.refused(ctx, q, d, plan)
 	}
 	return s.fit(ctx, q, d, plan)
 }
@@ -256,22 +252,27 @@ func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account
 	}
 }
 
-// throttled applies the charter's throttle because the policy says so.
-func (s *Service) throttled(ctx context.Context, q *query, d *Decision, plan *routing.Plan) (*Decision, *ledger.Hold, error) {
+// refused answers for a policy that refuses: with the money's reason and retry delay where a budget is used up.
+func (s *Service) refused(ctx context.Context, q *query, d *Decision, plan *routing.Plan) (*Decision, *ledger.Hold, error) {
+	var full *ledger.Refusal
 	s.mu.Lock()
-	var full *ledger.Account
 	for _, a := range q.accounts {
-		if a.Utilization() >= 1000 {
-			full = a
-			break
+		if full == nil && a.Utilization() >= 1000 {
+			st := a.State()
+			full = &ledger.Refusal{Account: a, InFlight: st.Settled < st.Ceil}
 		}
 	}
 	s.mu.Unlock()
-	if full == nil {
-		d.Effect, d.RetryDelay = routing.Throttle, retryPolicy
-		return d, nil, nil
+	switch {
+	case full != nil && plan.Effect == routing.Deny:
+		return s.spent(q, d, full), nil, nil
+	case full != nil:
+		return s.exhausted(ctx, q, d, plan, full)
+	case plan.Effect == routing.Throttle:
+		d.RetryDelay = retryPolicy
 	}
-	return s.exhausted(ctx, q, d, plan, &ledger.Refusal{Account: full})
+	d.Effect = plan.Effect
+	return d, nil, nil
 }
 
 // exhausted applies what the charter says of calls at 100%.
@@ -283,15 +284,24 @@ func (s *Service) exhausted(ctx context.Context, q *query, d *Decision, plan *ro
 			return decided, h, err
 		}
 	}
+	return s.spent(q, d, r), nil, nil
+}
+
+// spent refuses for want of money: for now where calls in flight may give some back, else until the period ends.
+func (s *Service) spent(q *query, d *Decision, r *ledger.Refusal) *Decision {
 	name := statusName(r.Account.ID)
 	if r.InFlight {
 		d.Effect, d.RetryDelay = routing.Throttle, retryHeld
-		d.Reasons = append(d.Reasons, Reason{CodeBudgetHeld, fmt.Sprintf("the call costs up to %s %s; the rest of the budget is held by calls in flight", r.Amount, q.currency), name})
-		return d, nil, nil
+		d.Reasons = append(d.Reasons, Reason{CodeBudgetHeld, "what is left of the budget is held by calls in flight; it comes back as they settle for less", name})
+		return d
 	}
-	d.RetryDelay = max(0, time.Unix(r.Account.ID.End, 0).Sub(q.now))
-	return deny(d, Reason{CodeBudgetExhausted, fmt.Sprintf("the call costs up to %s %s, %s %s is left until %s",
-		r.Amount, q.currency, r.Remaining, q.currency, time.Unix(r.Account.ID.End, 0).UTC().Format(time.RFC3339)), name}), nil, nil
+	end := time.Unix(r.Account.ID.End, 0)
+	d.RetryDelay = max(0, end.Sub(q.now))
+	left := fmt.Sprintf("%s %s is left", r.Remaining, q.currency)
+	if r.Amount > 0 {
+		left += fmt.Sprintf(", the call may cost %s %s", r.Amount, q.currency)
+	}
+	return deny(d, Reason{CodeBudgetExhausted, left + "; the next period starts " + end.UTC().Format(time.RFC3339), name})
 }
 
 // overflow pays for the call on the cheapest permitted model from the charter's overflow allowance, in place of the leaf

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	chartergate "github.com/chartergate/chartergate/clients/go"
+	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
+)
+
+func newDeleteCommand() *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "delete KIND NAME",
+		Short: "Delete a charter, a budget or a price book",
+		Long: `Delete a charter, a budget or a price book. A budget goes only when no budget and no charter is below it. Open holds of
+a deleted charter still settle. The catalog and the policy are replaced with apply, not deleted.`,
+		Example:           "  chartergate delete charter code-assistant",
+		Args:              exactArgs("KIND", "NAME"),
+		ValidArgsFunction: completeKinds("charter", "budget", "prices"),
+	}
+	c := addClientFlags(cmd)
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell whether it could be deleted")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		kind, err := kindOf(args[0])
+		if err != nil {
+			return err
+		}
+		name := kind.name(args[1])
+		return c.call(cmd, func(ctx context.Context, client *chartergate.Client) error {
+			var answer proto.Message
+			switch kind.plural {
+			case "charters":
+				answer, err = client.Charters.DeleteCharter(ctx, &pb.DeleteCharterRequest{Name: name, ValidateOnly: dryRun})
+			case "budgets":
+				answer, err = client.Budgets.DeleteBudget(ctx, &pb.DeleteBudgetRequest{Name: name, ValidateOnly: dryRun})
+			case "prices":
+				answer, err = client.Prices.DeletePriceBook(ctx, &pb.DeletePriceBookRequest{Name: name, ValidateOnly: dryRun})
+			default:
+				return usagef("%s cannot be deleted: only charters, budgets and prices can", kind.plural)
+			}
+			if err != nil {
+				return err
+			}
+			return c.print(cmd.OutOrStdout(), answer, func(w io.Writer) {
+				fmt.Fprintf(w, "- %s %s\n", name, map[bool]string{false: "deleted", true: "could be deleted"}[dryRun])
+			})
+		})
+	}
+	return cmd
+}
+
+// exactArgs asks for these arguments by their names.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			return usagef("write %s, not %d arguments", strings.Join(names, " "), len(args))
+		}
+		return nil
+	}
+}
+
+func completeKinds(kinds ...string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return kinds, cobra.ShellCompDirectiveNoFileComp
+	}
+}

@@ -1,0 +1,112 @@
+// Command chartergate is the gate every AI call passes before it spends: the server and everything to talk to it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Exit statuses.
+const (
+	exitOK      = 0
+	exitFailed  = 1
+	exitUsage   = 2 // the command line is wrong; nothing was done
+	exitRefused = 3 // the gate throttled or denied the call
+)
+
+func main() { os.Exit(execute(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// execute runs a command line and gives its exit status.
+func execute(args []string, in io.Reader, out, errs io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errs)
+	started := noteStart(root)
+	cmd, err := root.ExecuteContextC(context.Background())
+	if err == nil {
+		return exitOK
+	}
+	if _, ok := errors.AsType[*refusedError](err); ok {
+		return exitRefused
+	}
+	for line := range strings.SplitSeq(explain(err), "\n") {
+		fmt.Fprintln(errs, "chartergate:", line)
+	}
+	if _, ok := errors.AsType[*usageError](err); ok || !*started {
+		fmt.Fprintf(errs, "chartergate: see `%s --help`\n", cmd.CommandPath())
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// noteStart tells whether a command began its work: an error before that is one of the command line.
+func noteStart(root *cobra.Command) *bool {
+	started := new(bool)
+	var wrap func(*cobra.Command)
+	wrap = func(c *cobra.Command) {
+		if work := c.RunE; work != nil {
+			c.RunE = func(cmd *cobra.Command, args []string) error {
+				*started = true
+				return work(cmd, args)
+			}
+		}
+		for _, sub := range c.Commands() {
+			wrap(sub)
+		}
+	}
+	wrap(root)
+	return started
+}
+
+// usageError says that the command line cannot be meant as it is.
+type usageError struct{ problem string }
+
+func (e *usageError) Error() string { return e.problem }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// refusedError says that the gate refused a call. The decision is printed; there is nothing to add.
+type refusedError struct{}
+
+func (*refusedError) Error() string { return "the call was refused" }
+
+// explain is an error for people: without the names of gRPC, one line for each of joined errors.
+func explain(err error) string {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var lines []string
+		for _, e := range joined.Unwrap() {
+			lines = append(lines, explain(e))
+		}
+		return strings.Join(lines, "\n")
+	}
+	answer, ok := errors.AsType[grpcError](err)
+	if !ok {
+		return err.Error()
+	}
+	s := answer.GRPCStatus()
+	text := s.Message()
+	switch s.Code() {
+	case codes.DeadlineExceeded:
+		text = "the server did not answer in time: try again, or give it longer with --timeout"
+	case codes.Unavailable:
+		text = "the server is not available (" + text + "): try again when `chartergate serve` is running"
+	case codes.Unimplemented:
+		text = "the server cannot do that (" + text + "): it may be of another version"
+	}
+	return strings.Replace(err.Error(), answer.Error(), text, 1)
+}
+
+type grpcError interface {
+	error
+	GRPCStatus() *status.Status
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
+)
+
+// decisionFacts tells a decision.
+func decisionFacts(d *pb.Decision) facts {
+	var f facts
+	f.add("effect", short(d.GetEffect(), "EFFECT_"))
+	if d.GetModel() != "" {
+		f.add("model", fmt.Sprintf("%s (%s, %s)", d.GetModel(), d.GetTier(), d.GetProvider()))
+		f.add("cost", exact(d.GetEstimatedCostNanos(), d.GetCurrency())+" at most")
+	}
+	var alternates []string
+	for _, a := range d.GetAlternates() {
+		alternates = append(alternates, a.GetModel())
+	}
+	f.add("alternates", strings.Join(alternates, ", "))
+	f.add("input", tokens("at most", d.GetMaxInputTokens()))
+	f.add("output", tokens("at most", d.GetMaxOutputTokens()))
+	f.add("context", tokens("trim to", d.GetTrimContextToTokens()))
+	if c := d.GetPromptCache(); c != pb.PromptCache_PROMPT_CACHE_UNSPECIFIED {
+		f.add("prompt cache", short(c, "PROMPT_CACHE_"))
+	}
+	for _, r := range d.GetReasons() {
+		text := r.GetMessage()
+		if b := r.GetBudget(); b != "" && !strings.Contains(text, bareID(b)) {
+			text += " (" + b + ")"
+		}
+		f.add(short(r.GetCode(), "REASON_CODE_"), text)
+	}
+	if d.GetRetryDelay() != nil {
+		f.add("try again in", wait(d.GetRetryDelay().AsDuration()))
+	}
+	f.add("policy", d.GetPolicyRevision())
+	return f
+}
+
+func tokens(what string, n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return what + " " + thousands(n) + " tokens"
+}
+
+func holdFacts(h *pb.Hold, currency string) facts {
+	if h == nil {
+		return nil
+	}
+	var f facts
+	f.add("held", strings.TrimSpace(exact(h.GetAmountNanos(), currency))+" until "+localTime(h.GetExpireTime()))
+	f.add("hold", h.GetToken())
+	return f
+}
+
+// writeSettlement tells a settlement and its lines.
+func writeSettlement(w io.Writer, s *pb.Settlement) {
+	var f facts
+	f.add("feature", s.GetFeature())
+	f.add("model", fmt.Sprintf("%s (%s)", s.GetModel(), s.GetTier()))
+	f.add("cost", exact(s.GetCostNanos(), s.GetCurrency()))
+	if s.GetForcedNanos() > 0 {
+		f.add("forced", exact(s.GetForcedNanos(), s.GetCurrency())+" above its hold")
+	}
+	f.add("released", exact(s.GetReleasedNanos(), s.GetCurrency()))
+	if s.GetLate() {
+		f.add("late", "the hold had expired: all of it is forced spend")
+	}
+	f.add("journal", s.GetJournal())
+	f.write(w)
+	g := newGrid("UNIT", ">QUANTITY", ">COST")
+	for _, l := range s.GetLines() {
+		g.add(l.GetUnit(), thousands(l.GetQuantity()), exact(l.GetCostNanos(), s.GetCurrency()))
+	}
+	if len(g.rows) > 1 {
+		fmt.Fprintln(w)
+		g.write(w, "")
+	}
+}

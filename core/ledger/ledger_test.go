@@ -1,0 +1,444 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/chartergate/chartergate/core/money"
+)
+
+// records is the store: what transactions have written, with their revisions.
+type records struct {
+	rev     int64
+	budgets map[AccountID]Budget
+	grants  map[AccountID]map[string]Grant
+	journal map[string][]*Entry
+}
+
+func newRecords() *records {
+	return &records{budgets: map[AccountID]Budget{}, grants: map[AccountID]map[string]Grant{}, journal: map[string][]*Entry{}}
+}
+
+func (r *records) open(id AccountID, owner string) Opened {
+	o := Opened{ID: id, Budget: r.budgets[id], Others: map[string]Grant{}}
+	for who, g := range r.grants[id] {
+		if who == owner {
+			o.Own = g
+		} else {
+			o.Others[who] = g
+		}
+	}
+	return o
+}
+
+// commit writes changes all or nothing; false on a conflict.
+func (r *records) commit(changes []AccountChange) bool {
+	for _, c := range changes {
+		if !c.GrantFixed && r.grants[c.ID][c.GrantOwner].Rev != c.Grant.Rev || !c.BudgetFixed && r.budgets[c.ID].Rev != c.Budget.Rev {
+			return false
+		}
+	}
+	r.rev++
+	for _, c := range changes {
+		if !c.GrantFixed {
+			if r.grants[c.ID] == nil {
+				r.grants[c.ID] = map[string]Grant{}
+			}
+			c.Grant.Rev = r.rev
+			if r.grants[c.ID][c.GrantOwner] = c.Grant; c.DropGrant {
+				delete(r.grants[c.ID], c.GrantOwner)
+			}
+		}
+		if !c.BudgetFixed {
+			c.Budget.Rev = r.rev
+			r.budgets[c.ID] = c.Budget
+		}
+	}
+	return true
+}
+
+// token is a hold as its client knows it.
+type token struct {
+	claim   Claim
+	settled money.Nanos // -1: not yet; acknowledged
+	late    bool
+	forced  money.Nanos
+	over    bool // released
+}
+
+// machine drives a ledger through random events and checks the invariants after each.
+type machine struct {
+	store  *records
+	l      *Ledger
+	now    time.Time
+	owners int
+	ids    []AccountID // leaf 0, leaf 1, root
+	limits []money.Nanos
+	ceil   []money.Nanos // the highest ceiling that a grant was made under
+	tokens []*token
+	queued map[*Entry]*token
+}
+
+const limit = 1000
+
+func newMachine() *machine {
+	m := &machine{store: newRecords(), now: time.Unix(1_800_000_000, 0), queued: map[*Entry]*token{}}
+	for i := range 3 {
+		m.ids = append(m.ids, AccountID{Budget: fmt.Sprint("b", i), Start: 0, End: 1 << 40})
+	}
+	m.limits = []money.Nanos{limit, limit, limit + limit/2}
+	m.ceil = append(m.ceil, m.limits...)
+	m.start()
+	return m
+}
+
+// start is a process that starts: a new owner, which takes over what others have left.
+func (m *machine) start() {
+	m.owners++
+	m.l = New(fmt.Sprint("E", m.owners))
+	for i, id := range m.ids {
+		m.l.Open(m.store.open(id, m.l.Owner), Terms{Limit: m.limits[i]}, m.now)
+	}
+	for n := 1; n < m.owners; n++ {
+		owner := fmt.Sprint("E", n)
+		accounts := map[AccountID]bool{}
+		for _, id := range m.ids {
+			if _, ok := m.store.grants[id][owner]; ok {
+				accounts[id] = true
+			}
+		}
+		var settled []Settled
+		for _, e := range m.store.journal[owner] {
+			settled = append(settled, Settled{Seq: e.Seq, Batch: e.Batch.N, Released: e.Kind == KindRelease})
+		}
+		p := m.l.TakeOver(Predecessor{Owner: owner, Closed: len(accounts) == 0, Ready: m.now.Add(Quarantine(DefaultMaxTTL)), Accounts: accounts})
+		p.LoadJournal(m.batches(owner), nil, settled)
+	}
+	m.queued = map[*Entry]*token{}
+}
+
+func (m *machine) path(leaf int) []*Account {
+	return []*Account{m.l.Account(m.ids[leaf]), m.l.Account(m.ids[2])}
+}
+
+func (m *machine) reserve(t *rapid.T) {
+	x := money.Nanos(rapid.IntRange(0, 300).Draw(t, "amount"))
+	amounts := []money.Nanos{x, x / 2}
+	ttl := time.Duration(rapid.IntRange(1, 600).Draw(t, "ttl")) * time.Second
+	leaf := rapid.IntRange(0, 1).Draw(t, "leaf")
+	res := m.l.Reserve(m.now, m.path(leaf), amounts, ttl, Call{})
+	switch {
+	case res.Wait:
+		m.adjust(t)
+	case res.Hold != nil:
+		h := res.Hold
+		m.tokens = append(m.tokens, &token{settled: -1, claim: Claim{
+			Owner: m.l.Owner, Seq: h.Seq, Amount: h.Amount, Expires: h.Expires, Path: []AccountID{m.ids[leaf], m.ids[2]},
+		}})
+	case res.Refused.Account == nil:
+		t.Fatal("neither held, nor waiting, nor refused")
+	}
+}
+
+func (m *machine) end(t *rapid.T) {
+	if len(m.tokens) == 0 {
+		return
+	}
+	k := m.tokens[rapid.IntRange(0, len(m.tokens)-1).Draw(t, "token")]
+	x := money.Nanos(rapid.IntRange(0, 400).Draw(t, "cost"))
+	var e *Entry
+	var before *Journaled
+	var err error
+	release := rapid.IntRange(0, 4).Draw(t, "release") == 0
+	if release {
+		e, before, err = m.l.Release(m.now, &k.claim)
+	} else {
+		e, before, err = m.l.Settle(m.now, &k.claim, Entry{Amount: x})
+	}
+	switch {
+	case k.settled >= 0 && before == nil && !errors.Is(err, ErrSettled):
+		t.Fatalf("settled at %d, then: entry %v, %v", k.settled, e, err)
+	case k.over && before == nil && !errors.Is(err, ErrReleased):
+		t.Fatalf("released, then: entry %v, %v", e, err)
+	case err != nil && !errors.Is(err, ErrSettled) && !errors.Is(err, ErrReleased) && !errors.Is(err, ErrExpired):
+		t.Fatal(err)
+	case e != nil:
+		m.queued[e] = k
+	}
+}
+
+func (m *machine) adjust(*rapid.T) {
+	if adj, ok := m.l.NextAdjustment(m.now); ok {
+		for _, c := range adj.Changes {
+			for i, id := range m.ids {
+				if id == c.ID && c.Budget.Alloc > m.store.budgets[id].Alloc {
+					m.ceil[i] = max(m.ceil[i], m.limits[i])
+				}
+			}
+		}
+		if !m.store.commit(adj.Changes) {
+			panic("a single owner has no conflicts")
+		}
+		m.l.AdjustmentCommitted(adj, m.store.rev)
+	}
+}
+
+func (m *machine) commit(t *rapid.T) {
+	b, ok := m.l.NextBatch(m.now)
+	if !ok {
+		return
+	}
+	if b.N != m.batches(b.Owner) {
+		t.Fatalf("batch %d of %s comes after %d batches", b.N, b.Owner, m.batches(b.Owner))
+	}
+	if !m.store.commit(b.Changes) {
+		t.Fatal("a single owner has no conflicts")
+	}
+	m.store.journal[b.Owner] = append(m.store.journal[b.Owner], b.Entries...)
+	m.l.BatchCommitted(b, m.store.rev, nil)
+	if rapid.IntRange(0, 5).Draw(t, "lost") == 0 {
+		return // the acknowledgement is lost: the client knows nothing
+	}
+	for _, e := range b.Entries {
+		if k := m.queued[e]; k != nil {
+			if e.Kind == KindRelease {
+				k.over = true
+			} else {
+				k.settled, k.late, k.forced = e.Amount, e.Late, e.Forced
+			}
+		}
+	}
+}
+
+// batches counts the batches in a journal.
+func (m *machine) batches(owner string) uint64 {
+	batches := map[uint64]bool{}
+	for _, e := range m.store.journal[owner] {
+		batches[e.Batch.N] = true
+	}
+	return uint64(len(batches))
+}
+
+func (m *machine) pass(t *rapid.T) {
+	m.now = m.now.Add(time.Duration(rapid.SampledFrom([]int{1, 5, 40, 300, 1200}).Draw(t, "seconds")) * time.Second)
+	m.l.Expire(m.now)
+	m.l.Sweep(m.now)
+	for _, p := range m.l.Predecessors() {
+		changes, done := m.l.NextReclaim(m.now, p)
+		if len(changes) > 0 {
+			if !m.store.commit(changes) {
+				t.Fatal("a single owner has no conflicts")
+			}
+			m.l.Reclaimed(p, changes, m.store.rev)
+		}
+		p.Closed = p.Closed || done
+	}
+}
+
+func (m *machine) edit(t *rapid.T) {
+	i := rapid.IntRange(0, 2).Draw(t, "budget")
+	m.limits[i] = money.Nanos(rapid.IntRange(0, 2*limit).Draw(t, "limit"))
+	m.l.Account(m.ids[i]).SetTerms(Terms{Limit: m.limits[i]})
+}
+
+func (m *machine) check(t *rapid.T) {
+	for i, id := range m.ids {
+		a, b := m.l.Account(id), m.store.budgets[id]
+		var alloc, spent, journaled, forced money.Nanos
+		for who, g := range m.store.grants[id] {
+			alloc, spent = alloc+g.Alloc, spent+g.Spent
+			if g.Spent > g.Alloc {
+				t.Fatalf("I3: %s has spent %d of %d", who, g.Spent, g.Alloc)
+			}
+		}
+		if b.Alloc != b.Base+alloc {
+			t.Fatalf("I1: %s: alloc %d, base %d + grants %d", id, b.Alloc, b.Base, alloc)
+		}
+		if b.Alloc > m.ceil[i]+b.Forced {
+			t.Fatalf("I2: %s: alloc %d > ceiling %d + forced %d", id, b.Alloc, m.ceil[i], b.Forced)
+		}
+		seen := map[string]bool{}
+		for owner, entries := range m.store.journal {
+			for _, e := range entries {
+				key := fmt.Sprint(owner, "/", e.Seq)
+				for _, at := range e.Path {
+					if at != id {
+						continue
+					}
+					if seen[key] {
+						t.Fatalf("I4: %s is twice in the journal", key)
+					}
+					seen[key] = true
+					journaled, forced = journaled+e.Amount, forced+e.Forced
+				}
+			}
+		}
+		if b.Base+spent != journaled || b.Forced != forced {
+			t.Fatalf("I7: %s: base %d + spent %d, journal %d; forced %d, journal %d", id, b.Base, spent, journaled, b.Forced, forced)
+		}
+		if st := a.State(); st.Settled != journaled || st.Forced != forced || st.Settled+st.Held > m.ceil[i]+st.Forced {
+			t.Fatalf("%s: state %+v, journal %d, ceiling %d", id, st, journaled, m.ceil[i])
+		}
+		// CORE: live holds and what was settled of them in time never exceed the ceiling.
+		var admitted money.Nanos
+		for _, k := range m.tokens {
+			if k.claim.Path[0] != id && k.claim.Path[1] != id {
+				continue
+			}
+			e := m.entry(k)
+			switch {
+			case e == nil && m.now.Before(k.claim.Expires):
+				admitted += k.claim.Amount
+			case e != nil && !e.Late:
+				admitted += e.Amount - e.Forced
+			}
+		}
+		if admitted > m.ceil[i] {
+			t.Fatalf("CORE: %s: admitted %d > ceiling %d", id, admitted, m.ceil[i])
+		}
+	}
+	for _, k := range m.tokens { // I6: what was acknowledged is in the journal
+		if e := m.entry(k); k.settled >= 0 && (e == nil || e.Amount != k.settled) || k.over && e == nil {
+			t.Fatalf("I6: hold %s/%d was acknowledged at %d, the journal has %v", k.claim.Owner, k.claim.Seq, k.settled, e)
+		}
+	}
+}
+
+func (m *machine) entry(k *token) *Entry {
+	for _, e := range m.store.journal[k.claim.Owner] {
+		if e.Seq == k.claim.Seq {
+			return e
+		}
+	}
+	return nil
+}
+
+func TestInvariantsHoldThroughCrashes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newMachine()
+		t.Repeat(map[string]func(*rapid.T){
+			"reserve": m.reserve, "reserve2": m.reserve, "end": m.end, "end2": m.end, "adjust": m.adjust,
+			"commit": m.commit, "commit2": m.commit, "pass": m.pass, "edit": m.edit,
+			"crash": func(*rapid.T) { m.start() },
+			"":      m.check,
+		})
+	})
+}
+
+func opened(t *testing.T, limit money.Nanos) (*Ledger, *Account) {
+	t.Helper()
+	l := New("E")
+	id := AccountID{Budget: "b", End: 1 << 40}
+	return l, l.Open(Opened{ID: id, Others: map[string]Grant{}}, Terms{Limit: limit, Thresholds: []int32{800}}, time.Unix(1000, 0))
+}
+
+func TestReserveWaitsForAGrantRatherThanTakingLess(t *testing.T) {
+	l, a := opened(t, 100)
+	now := time.Unix(1000, 0)
+	if res := l.Reserve(now, []*Account{a}, []money.Nanos{60, 1}, time.Minute, Call{}); !res.Wait {
+		t.Fatalf("%+v; want to wait", res)
+	}
+	adj, ok := l.NextAdjustment(now)
+	if !ok || adj.Changes[0].Grant.Alloc < 60 {
+		t.Fatalf("adjustment %+v", adj)
+	}
+	l.AdjustmentCommitted(adj, 1)
+	res := l.Reserve(now, []*Account{a}, []money.Nanos{60, 1}, time.Minute, Call{})
+	if res.Hold == nil || res.Choice != 0 {
+		t.Fatalf("%+v", res)
+	}
+	if res := l.Reserve(now, []*Account{a}, []money.Nanos{41}, time.Minute, Call{}); res.Choice != -1 || res.Refused.Remaining != 40 || !res.Refused.InFlight {
+		t.Errorf("%+v; want a refusal with 40 left, as holds are in flight", res)
+	}
+}
+
+func TestBatchesAreBounded(t *testing.T) {
+	l, a := opened(t, 1<<40)
+	now := time.Unix(1000, 0)
+	for range 2*MaxBatchEntries + 1 {
+		if _, err := l.Use(now, []AccountID{a.ID}, Entry{Amount: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, want := range []int{MaxBatchEntries, MaxBatchEntries, 1} {
+		b, ok := l.NextBatch(now)
+		if !ok || len(b.Entries) != want || b.N != uint64(i) {
+			t.Fatalf("batch %d: %v", i, b)
+		}
+		if _, again := l.NextBatch(now); again {
+			t.Fatal("two batches in flight")
+		}
+		l.BatchCommitted(b, int64(i+1), nil)
+	}
+	if a.State().Settled != 2*MaxBatchEntries+1 {
+		t.Errorf("settled %d", a.State().Settled)
+	}
+}
+
+func TestAlertIsDueOnceAndAfterReopening(t *testing.T) {
+	l, a := opened(t, 100)
+	now := time.Unix(1000, 0)
+	spend := func(x money.Nanos) []Alert {
+		if _, err := l.Use(now, []AccountID{a.ID}, Entry{Amount: x}); err != nil {
+			t.Fatal(err)
+		}
+		b, _ := l.NextBatch(now)
+		return l.BatchCommitted(b, 1, nil)
+	}
+	if due := spend(79); len(due) != 0 {
+		t.Errorf("at 79%%: %v", due)
+	}
+	if due := spend(1); len(due) != 1 || due[0].Permille != 800 || due[0].Settled != 80 {
+		t.Errorf("at 80%%: %v", due)
+	}
+	if due := spend(15); len(due) != 0 {
+		t.Errorf("again: %v", due)
+	}
+	fresh := New("F").Open(Opened{ID: a.ID, Budget: a.bud, Others: map[string]Grant{"E": a.own}}, a.terms, now)
+	if due := fresh.Due(now); len(due) != 1 {
+		t.Errorf("an alert that was lost in a crash: %v", due)
+	}
+}
+
+func TestForgottenSettlementsAreUnknown(t *testing.T) {
+	l, a := opened(t, 1<<40)
+	now := time.Unix(1000, 0)
+	l.Reserve(now, []*Account{a}, []money.Nanos{1}, time.Minute, Call{})
+	adj, _ := l.NextAdjustment(now)
+	l.AdjustmentCommitted(adj, 1)
+	settle := func() *Claim {
+		for {
+			res := l.Reserve(now, []*Account{a}, []money.Nanos{1}, time.Minute, Call{})
+			if res.Wait {
+				adj, _ := l.NextAdjustment(now)
+				l.AdjustmentCommitted(adj, 1)
+				continue
+			}
+			c := &Claim{Owner: "E", Seq: res.Hold.Seq, Amount: 1, Path: []AccountID{a.ID}}
+			if _, _, err := l.Settle(now, c, Entry{Amount: 1}); err != nil {
+				t.Fatal(err)
+			}
+			b, _ := l.NextBatch(now)
+			l.BatchCommitted(b, 1, nil)
+			return c
+		}
+	}
+	first := settle()
+	for range 2 * chunkSize {
+		settle()
+	}
+	if _, before, err := l.Settle(now, first, Entry{Amount: 1}); err != nil || before == nil {
+		t.Fatalf("before it is forgotten: %v, %v", before, err)
+	}
+	l.Forget(2 * chunkSize)
+	if _, _, err := l.Settle(now, first, Entry{Amount: 1}); !errors.Is(err, ErrUnknownHold) {
+		t.Errorf("forgotten: %v", err)
+	}
+	if len(l.results.chunks) != 1 {
+		t.Errorf("%d chunks are kept", len(l.results.chunks))
+	}
+}
