@@ -62,15 +62,11 @@ func (e *Error) Error() string {
 // files before it fails: the error joins one *Error for each mistake.
 func Load(path string) ([]File, error) {
 	if path == "-" {
-		data, err := read("-", os.Stdin)
+		f, err := Read(path, os.Stdin)
 		if err != nil {
 			return nil, err
 		}
-		resources, err := Parse("-", data)
-		if err != nil {
-			return nil, err
-		}
-		return []File{{"-", resources}}, nil
+		return []File{f}, nil
 	}
 	paths, err := find(path)
 	if err != nil {
@@ -123,6 +119,16 @@ func find(path string) ([]string, error) {
 		err = &Error{File: path, Problem: "there are no *.yaml or *.yml files in this folder"}
 	}
 	return paths, err
+}
+
+// Read reads one manifest of at most 4 MiB. name stands in errors, as in Parse.
+func Read(name string, r io.Reader) (File, error) {
+	data, err := read(name, r)
+	if err != nil {
+		return File{}, err
+	}
+	resources, err := Parse(name, data)
+	return File{name, resources}, err
 }
 
 func load(path string) ([]*chartergatev1.Resource, []*yaml.Node, error) {

@@ -11,7 +11,7 @@ import (
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
 
-type code = chartergatev1.ErrorReason
+type code = chartergatev1.ErrorReason // of an error
 
 const (
 	isInvalid       = chartergatev1.ErrorReason_ERROR_REASON_INVALID

@@ -42,7 +42,7 @@ units of the currency, as in "limit: 5000.00"; prices are per million units. exa
 		if path == "" {
 			return usagef("-f is required: name a manifest, a folder or -")
 		}
-		files, err := manifest.Load(path)
+		files, err := loadManifests(cmd, path)
 		if err != nil {
 			return err
 		}
@@ -52,6 +52,9 @@ units of the currency, as in "limit: 5000.00"; prices are per million units. exa
 				apply = checkFiles
 			}
 			results, err := apply(ctx, client.Manifests, files)
+			if err != nil && len(results) == 0 {
+				return err
+			}
 			printErr := c.print(cmd.OutOrStdout(), &pb.ApplyResponse{Results: results}, func(w io.Writer) {
 				writeResults(w, results, dryRun)
 			})
@@ -59,6 +62,14 @@ units of the currency, as in "limit: 5000.00"; prices are per million units. exa
 		})
 	}
 	return cmd
+}
+
+func loadManifests(cmd *cobra.Command, path string) ([]manifest.File, error) {
+	if path != "-" {
+		return manifest.Load(path)
+	}
+	f, err := manifest.Read(path, cmd.InOrStdin())
+	return []manifest.File{f}, err
 }
 
 // applyFiles applies each file. One that refers to what is not there yet, or takes away what is still in use, is tried
@@ -109,7 +120,11 @@ func checkFiles(ctx context.Context, client pb.ManifestServiceClient, files []ma
 }
 
 func fileError(f manifest.File, err error) error {
-	return fmt.Errorf("%s was not applied: %w", f.Path, err)
+	name := f.Path
+	if name == "-" {
+		name = "the standard input"
+	}
+	return fmt.Errorf("%s was not applied: %w", name, err)
 }
 
 var actions = map[pb.ApplyAction]struct{ sign, color, word string }{

@@ -108,11 +108,12 @@ func runDemo(ctx context.Context, s *story, seed uint64) (err error) {
 		err = errors.Join(err, <-watched)
 	}()
 	for _, step := range []func(context.Context) error{d.apply, d.ordinaryHour, d.loop, d.busyDay, d.reckon} {
-		if err := step(ctx); err != nil {
-			return err
-		}
+		err := step(ctx)
 		if ctx.Err() != nil {
 			return errors.New("interrupted")
+		}
+		if err != nil {
+			return err
 		}
 	}
 	d.whatNext()
@@ -328,29 +329,21 @@ func (d *demo) tighten(ctx context.Context, charter *pb.Charter) error {
 // reckon shows the money and checks that the clients and the ledger agree.
 func (d *demo) reckon(ctx context.Context) error {
 	d.chapter("Where the money went")
-	var budgets []*pb.Budget
-	for token := ""; ; {
-		page, err := d.client.Budgets.ListBudgets(ctx, &pb.ListBudgetsRequest{PageSize: 1000, PageToken: token})
-		if err != nil {
-			return err
-		}
-		budgets = append(budgets, page.GetBudgets()...)
-		if token = page.GetNextPageToken(); token == "" {
-			break
-		}
+	budgets, err := pages(func(token string) (*pb.ListBudgetsResponse, error) {
+		return d.client.Budgets.ListBudgets(ctx, &pb.ListBudgetsRequest{PageSize: pageSize, PageToken: token})
+	}, (*pb.ListBudgetsResponse).GetBudgets)
+	if err != nil {
+		return err
 	}
-	statuses := map[string]*pb.BudgetStatus{}
-	for token := ""; ; {
-		page, err := d.client.Budgets.ListBudgetStatuses(ctx, &pb.ListBudgetStatusesRequest{PageSize: 1000, PageToken: token})
-		if err != nil {
-			return err
-		}
-		for _, s := range page.GetStatuses() {
-			statuses[s.GetName()] = s
-		}
-		if token = page.GetNextPageToken(); token == "" {
-			break
-		}
+	all, err := pages(func(token string) (*pb.ListBudgetStatusesResponse, error) {
+		return d.client.Budgets.ListBudgetStatuses(ctx, &pb.ListBudgetStatusesRequest{PageSize: pageSize, PageToken: token})
+	}, (*pb.ListBudgetStatusesResponse).GetStatuses)
+	if err != nil {
+		return err
+	}
+	statuses := make(map[string]*pb.BudgetStatus, len(all))
+	for _, s := range all {
+		statuses[s.GetName()] = s
 	}
 	d.tree(budgets, statuses)
 	d.costs()

@@ -85,7 +85,7 @@ func (s *story) company(resources []*pb.Resource) {
 		switch {
 		case r.GetCharter() != nil:
 			c := r.GetCharter()
-			charters.add(strings.TrimPrefix(c.GetName(), "charters/"), c.GetOwner().GetName(), c.GetBudget(), exhaustedName(c.GetExhausted()))
+			charters.add(bareID(c.GetName()), c.GetOwner().GetName(), c.GetBudget(), exhaustedName(c.GetExhausted()))
 		case r.GetBudget() != nil:
 			budgets++
 		case r.GetCatalog() != nil:
@@ -114,7 +114,7 @@ func periodName(p *pb.Period) string {
 	if p.GetCalendar() == pb.CalendarPeriod_CALENDAR_PERIOD_UNSPECIFIED {
 		return "window"
 	}
-	return strings.ToLower(strings.TrimPrefix(p.GetCalendar().String(), "CALENDAR_PERIOD_"))
+	return short(p.GetCalendar(), "CALENDAR_PERIOD_")
 }
 
 // served tells which tiers the features were given.
@@ -163,12 +163,8 @@ func (s *story) answered(a *replay.Answer) {
 // alerted tells each alert the first time that it is seen.
 func (s *story) alerted(alerts []*pb.BudgetAlert) {
 	for _, a := range alerts {
-		owner := a.GetOwner().GetName()
-		if mail := a.GetOwner().GetEmail(); mail != "" {
-			owner += " <" + mail + ">"
-		}
 		s.once(fmt.Sprintf("alert %s %d", a.GetBudget(), a.GetThresholdPermille()), yellow, "alert", "%s is at %s: %s of %s settled. Owner: %s",
-			a.GetBudget(), threshold(a), amount(a.GetSettledNanos()), amount(a.GetLimitNanos()), owner)
+			a.GetBudget(), threshold(a), amount(a.GetSettledNanos()), amount(a.GetLimitNanos()), ownerText(a.GetOwner()))
 	}
 }
 
@@ -207,12 +203,11 @@ func (s *story) tree(budgets []*pb.Budget, statuses map[string]*pb.BudgetStatus)
 }
 
 func (s *story) addBudget(g *grid, b *pb.Budget, indent string, statuses map[string]*pb.BudgetStatus) {
-	id := strings.TrimPrefix(b.GetName(), "budgets/")
+	id := bareID(b.GetName())
 	if st := statuses[b.GetName()]; b.GetPer() == pb.BudgetKey_BUDGET_KEY_UNSPECIFIED {
 		g.add(indent+id, b.GetOwner().GetName(), st.GetPeriod(), amount(st.GetLimitNanos()), amount(st.GetSettledNanos()), amount(st.GetHeldNanos()),
 			percent(st.GetSettledNanos()+st.GetHeldNanos(), st.GetLimitNanos()), gauge(st), alertNames(st))
 	} else {
-		per := strings.ToLower(strings.TrimPrefix(b.GetPer().String(), "BUDGET_KEY_"))
 		var keys, full, settled int64
 		for _, st := range statuses {
 			if strings.HasPrefix(st.GetName(), b.GetName()+"/keys/") {
@@ -224,7 +219,7 @@ func (s *story) addBudget(g *grid, b *pb.Budget, indent string, statuses map[str
 			}
 		}
 		g.add(indent+id, b.GetOwner().GetName(), periodName(b.GetPeriod()), amount(b.GetLimitNanos()), amount(settled), "", "", "",
-			fmt.Sprintf("limit for each %s; %d seen, %d used up", per, keys, full))
+			fmt.Sprintf("limit for each %s; %d seen, %d used up", short(b.GetPer(), "BUDGET_KEY_"), keys, full))
 	}
 	for _, st := range sortedStatuses(statuses, b.GetName()+"/overflow/") {
 		g.add(indent+"  overflow of "+st.GetName()[strings.LastIndexByte(st.GetName(), '/')+1:], "", st.GetPeriod(), amount(st.GetLimitNanos()),

@@ -37,7 +37,7 @@ func decisionFacts(d *pb.Decision) facts {
 	if d.GetRetryDelay() != nil {
 		f.add("try again in", wait(d.GetRetryDelay().AsDuration()))
 	}
-	f.add("policy", d.GetPolicyRevision())
+	f.add("decided by", d.GetPolicyRevision())
 	return f
 }
 

@@ -33,7 +33,7 @@ func newRoot() *cobra.Command {
 feature spend this much now, and on which tier of model? It answers from the feature's charter, the budgets above it
 and your policy, holds the money while the call runs, and settles what the call really used.
 
-New here? This takes 20 seconds and leaves nothing behind:
+New here? This takes ten seconds and leaves nothing behind:
 
   chartergate demo
 

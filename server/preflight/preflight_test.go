@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/ledger"
 	"github.com/chartergate/chartergate/core/money"
@@ -28,7 +26,6 @@ type clock struct {
 	mu    sync.Mutex
 	start time.Time
 	base  time.Time
-	boot  time.Duration
 }
 
 func newClock(at time.Time) *clock { return &clock{start: time.Now(), base: at} }
@@ -68,7 +65,7 @@ func (m *metrics) Alert()                 { m.mu.Lock(); m.alerts++; m.mu.Unlock
 
 // world is a gate on a real etcd.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	clock   *clock
 	metrics *metrics
@@ -80,7 +77,7 @@ type world struct {
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), clock: newClock(noon), metrics: &metrics{}}
 	w.open()
@@ -126,8 +123,6 @@ func (w *world) open() {
 	})
 }
 
-func (w *world) client() *clientv3.Client { return w.etcd.Client() }
-
 // apply commits control records.
 func (w *world) apply(records ...charter.Record) {
 	w.t.Helper()
@@ -143,7 +138,7 @@ func (w *world) apply(records ...charter.Record) {
 	}
 }
 
-func period(t *testing.T, c charter.Calendar) charter.Period {
+func period(t testing.TB, c charter.Calendar) charter.Period {
 	t.Helper()
 	p, err := charter.NewPeriod(c, "", time.Time{}, time.Time{})
 	if err != nil {
@@ -152,7 +147,7 @@ func period(t *testing.T, c charter.Calendar) charter.Period {
 	return p
 }
 
-func budget(t *testing.T, id, parent string, limit money.Nanos) *charter.Budget {
+func budget(t testing.TB, id, parent string, limit money.Nanos) *charter.Budget {
 	return &charter.Budget{ID: id, Parent: parent, Owner: charter.Owner{Name: "Ada"}, Limit: limit, Currency: "USD", Period: period(t, charter.Day)}
 }
 

@@ -1,0 +1,66 @@
+# `make demo` shows the main job, `make test` runs all tests. Both need Go and nothing else.
+
+TOOL := go tool -modfile=tools/go.mod
+BUF  := $(TOOL) buf
+# What runs concurrently is tested with the race detector too, which needs a C compiler.
+CONCURRENT := ./clients/... ./core/ledger ./policy ./replay ./server/... ./store/...
+PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.2
+
+.PHONY: build demo test race check generate bench fuzz lint breaking clean
+
+build: ## bin/chartergate
+	@go build -trimpath -o bin/chartergate ./cmd/chartergate
+
+demo: build ## AI calls being gated by budgets and policy, in ten seconds
+	@bin/chartergate demo
+
+test: ## all tests
+	go test ./...
+
+race: ## the concurrent packages with the race detector
+	@if [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null; then set -x; go test -race $(CONCURRENT); \
+	else echo "make race: SKIPPED: the race detector needs a C compiler ($$(go env CC)) and CGO_ENABLED=1"; fi
+
+bench: build ## what a decision costs: over gRPC as a ratio to an empty call, and in the process
+	@bin/chartergate bench
+	go test -run '^$$' -bench . -benchmem ./server/preflight ./policy ./core/pricing
+
+FUZZTIME ?= 30s
+fuzz: ## random operation sequences through the ledger, and hostile manifests and tokens
+	go test ./core/ledger -run Invariants -rapid.checks=20000 -rapid.steps=150
+	go test ./server/preflight -run '^$$' -fuzz FuzzToken -fuzztime $(FUZZTIME)
+
+generate: .cache/proto ## code and OpenAPI from proto/
+	$(BUF) format -w proto
+	$(BUF) generate
+
+check: .cache/proto lint breaking ## everything but the tests
+	$(BUF) generate
+	@git diff --exit-code --stat -- proto/gen || { echo "make check: proto/gen is not what proto/ generates: run make generate and commit"; exit 1; }
+	@test -z "$$(git ls-files --others --exclude-standard -- proto/gen)" || { echo "make check: generated files are not committed"; exit 1; }
+	go test -run TestImportsPointInward .
+
+lint: .cache/proto
+	$(BUF) lint
+	$(BUF) format -d --exit-code proto
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "make lint: run gofmt -w on these"; exit 1; }
+	go vet ./...
+	$(TOOL) staticcheck ./...
+	go mod tidy -diff
+
+# The contract may grow, but not break: it is compared with the newest release, or before there is one with the first
+# commit that had it.
+breaking: .cache/proto
+	@base=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || git log --reverse --format=%H -- proto/chartergate/v1/preflight.proto | head -n 1); \
+	if [ -z "$$base" ]; then echo "make breaking: SKIPPED: no commit has the contract yet"; exit 0; fi; \
+	rm -rf .cache/against && mkdir -p .cache/against/.cache && git archive "$$base" buf.yaml proto | tar -x -C .cache/against && \
+	cp -r .cache/proto .cache/against/.cache/proto && echo "buf breaking --against $$base" && $(BUF) breaking --against .cache/against
+
+# validate.proto from the Go module that has it: the buf registry is not needed.
+.cache/proto:
+	@mkdir -p .cache && rm -rf .cache/proto.new && mkdir .cache/proto.new && \
+	dir=$$(go mod download -json $(PROTOVALIDATE) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p') && \
+	cp -r "$$dir/proto/protovalidate/buf" .cache/proto.new/ && chmod -R u+w .cache/proto.new && mv .cache/proto.new .cache/proto
+
+clean:
+	rm -rf bin .cache
