@@ -102,16 +102,21 @@ func commonValue(f protoreflect.FieldDescriptor) protoreflect.Value {
 // fillMessage sets every field to a common value.
 func fillMessage(m protoreflect.Message) {
 	for i := range m.Descriptor().Fields().Len() {
-		switch f := m.Descriptor().Fields().Get(i); {
-		case f.IsMap():
-			m.Mutable(f).Map().Set(protoreflect.ValueOfString("key").MapKey(), commonValue(f.MapValue()))
-		case f.IsList():
-			m.Mutable(f).List().Append(commonValue(f))
-		case f.Message() != nil:
-			fillMessage(m.Mutable(f).Message())
-		default:
-			m.Set(f, commonValue(f))
-		}
+		fillField(m, m.Descriptor().Fields().Get(i))
+	}
+}
+
+func fillField(m protoreflect.Message, f protoreflect.FieldDescriptor) {
+	m.Clear(f)
+	switch {
+	case f.IsMap():
+		m.Mutable(f).Map().Set(protoreflect.ValueOfString("key").MapKey(), commonValue(f.MapValue()))
+	case f.IsList():
+		m.Mutable(f).List().Append(commonValue(f))
+	case f.Message() != nil:
+		fillMessage(m.Mutable(f).Message())
+	default:
+		m.Set(f, commonValue(f))
 	}
 }
 
@@ -119,7 +124,7 @@ func fillMessage(m protoreflect.Message) {
 func vary(m protoreflect.Message, path string, try func(what string)) {
 	for i := range m.Descriptor().Fields().Len() {
 		f := m.Descriptor().Fields().Get(i)
-		at, was := path+string(f.Name()), m.Get(f)
+		at := path + string(f.Name())
 		set := func(v protoreflect.Value, what any) {
 			m.Set(f, v)
 			try(fmt.Sprintf("%s %.20v", at, what))
@@ -157,7 +162,7 @@ func vary(m protoreflect.Message, path string, try func(what string)) {
 				elements(1, value)
 			}
 		case f.Message() != nil:
-			vary(was.Message(), at+".", try)
+			vary(m.Mutable(f).Message(), at+".", try)
 			m.Clear(f)
 			try("no " + at)
 		default:
@@ -165,6 +170,6 @@ func vary(m protoreflect.Message, path string, try func(what string)) {
 				set(value, value)
 			}
 		}
-		m.Set(f, was)
+		fillField(m, f)
 	}
 }
