@@ -9,6 +9,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/chartergate/chartergate/core/money"
@@ -192,7 +193,7 @@ func (l *Ledger) Reserve(now time.Time, path []*Account, amounts []money.Nanos, 
 		return res
 	}
 	l.seq++
-	h := &Hold{Seq: l.seq, Amount: x, Expires: now.Add(ttl), Call: call, Path: path}
+	h := &Hold{Seq: l.seq, Amount: x, Expires: now.Add(ttl), Call: call, Path: slices.Clone(path)}
 	for _, a := range path {
 		a.held += x
 		if a.low(now) {

@@ -3,6 +3,8 @@ package preflight
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/chartergate/chartergate/core/charter"
@@ -17,7 +19,7 @@ const (
 	retryPolicy = time.Minute // a policy throttles by things that change slowly
 )
 
-// query is one call on its way to a decision.
+// query is one call on its way to a decision, with the scratch space that it needs. Queries are used again.
 type query struct {
 	call     *routing.Call
 	snap     *charter.Snapshot
@@ -28,10 +30,22 @@ type query struct {
 	currency string
 	ttl      time.Duration
 	hold     bool // Reserve, not Check
+
+	input      routing.Input
+	steps      [charter.MaxDepth]step
+	open       [charter.MaxDepth]*ledger.Account
+	states     [charter.MaxDepth]routing.BudgetState
+	candidates [16]candidate
+	amounts    [16]money.Nanos
 }
+
+var queries = sync.Pool{New: func() any { return new(query) }}
 
 // Check decides without holding money. Errors: *FeatureUnknownError, *KeyRequiredError, *UnavailableError.
 func (s *Service) Check(ctx context.Context, call *routing.Call) (*Decision, error) {
+	if err := s.alive(s.Clock.Boot()); err != nil {
+		return nil, err
+	}
 	d, _, err := s.decide(ctx, call, 0, false)
 	return d, err
 }
@@ -46,6 +60,9 @@ func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Dura
 	if ttl < 0 || ttl > s.MaxTTL {
 		return nil, nil, &TTLError{ttl, s.MaxTTL}
 	}
+	if err := s.alive(start); err != nil {
+		return nil, nil, err
+	}
 	d, h, err := s.decide(ctx, call, ttl, true)
 	if err != nil {
 		return nil, nil, err
@@ -54,26 +71,28 @@ func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Dura
 	if h != nil {
 		hold = &Hold{s.sealer.seal(s.ledger.Owner, h, h.Expires), h.Amount, h.Expires}
 	}
-	if err := s.alive(); err != nil { // the answer may come too late to be ours to give
+	end := s.Clock.Boot()
+	if err := s.alive(end); err != nil { // the answer may come too late to be ours to give
 		return nil, nil, err
 	}
 	s.Metrics.Decision(d.Effect)
-	s.Metrics.ReserveSeconds((s.Clock.Boot() - start).Seconds())
+	s.Metrics.ReserveSeconds((end - start).Seconds())
 	return d, hold, nil
 }
 
 func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Duration, hold bool) (*Decision, *ledger.Hold, error) {
-	if err := s.alive(); err != nil {
-		return nil, nil, err
-	}
 	snap, now := s.Control.Snapshot(), s.Clock.Now()
 	c := snap.Charter(call.Feature)
 	if c == nil {
 		return nil, nil, &FeatureUnknownError{call.Feature}
 	}
-	q := &query{call: call, snap: snap, charter: c, now: now, ttl: ttl, hold: hold}
-	var buf [6]step
-	path, closed, err := s.path(buf[:0], snap, c, call, now)
+	q := queries.Get().(*query)
+	defer func() {
+		*q = query{} // nothing stays reachable
+		queries.Put(q)
+	}()
+	q.call, q.snap, q.charter, q.now, q.ttl, q.hold = call, snap, c, now, ttl, hold
+	path, closed, err := s.path(q.steps[:0], snap, c, call, now)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -86,14 +105,15 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 		d.RetryDelay = max(0, closed.span.Start.Sub(now))
 		return deny(d, Reason{CodeBudgetExhausted, "the budget's window is " + closed.span.String(), statusName(closed.id)}), nil, nil
 	}
-	accounts, states, err := s.accounts(ctx, snap, c.ID, path, now)
+	accounts, states, err := s.accounts(ctx, q.open[:0], q.states[:0], snap, c.ID, path, now)
 	if err != nil {
 		return nil, nil, err
 	}
 	q.accounts = accounts
-	plan, err := s.Decider.Decide(ctx, &routing.Input{
+	q.input = routing.Input{
 		Now: now, Call: call, Charter: c, Budgets: states, Catalog: snap.Catalog(), Prices: snap.Prices(), Epoch: snap.Epoch,
-	})
+	}
+	plan, err := s.Decider.Decide(ctx, &q.input)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, nil, ctx.Err()
@@ -107,6 +127,7 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 		plan = &routing.Plan{Effect: routing.Downgrade, Tiers: s.strictest(c, snap.Catalog())}
 	}
 	d.PolicyRevision = plan.Revision
+	d.Reasons = slices.Grow(d.Reasons, len(plan.Reasons)+1)
 	for _, r := range plan.Reasons {
 		d.Reasons = append(d.Reasons, Reason{Code: CodePolicy, Message: r})
 	}
@@ -138,8 +159,7 @@ func (s *Service) strictest(c *charter.Charter, catalog *charter.Catalog) []stri
 // fit takes the first of the plan's models whose price fits the money left on every budget.
 func (s *Service) fit(ctx context.Context, q *query, d *Decision, plan *routing.Plan) (*Decision, *ledger.Hold, error) {
 	models := s.models(plan, q.charter, q.snap.Catalog())
-	var buf [8]candidate
-	candidates, why, err := s.price(buf[:0], nil, q, plan, models)
+	candidates, why, err := s.price(q.candidates[:0], nil, q, plan, models)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -212,8 +232,7 @@ func (s *Service) fill(d *Decision, q *query, plan *routing.Plan, candidates []c
 
 // take holds the first candidate that fits, waiting for grants where they are needed. Check only looks.
 func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account, candidates []candidate) (*ledger.Hold, ledger.Result, error) {
-	var buf [8]money.Nanos
-	amounts := buf[:0]
+	amounts := q.amounts[:0]
 	for i := range candidates {
 		amounts = append(amounts, candidates[i].cost)
 	}
@@ -307,8 +326,7 @@ func (s *Service) spent(q *query, d *Decision, r *ledger.Refusal) *Decision {
 // overflow pays for the call on the cheapest permitted model from the charter's overflow allowance, in place of the leaf
 // budget. A nil decision says that the allowance cannot.
 func (s *Service) overflow(ctx context.Context, q *query, d *Decision, plan *routing.Plan) (*Decision, *ledger.Hold, error) {
-	var buf [16]candidate
-	candidates, _, err := s.price(buf[:0], nil, q, plan, s.models(nil, q.charter, q.snap.Catalog()))
+	candidates, _, err := s.price(q.candidates[:0], nil, q, plan, s.models(nil, q.charter, q.snap.Catalog()))
 	if err != nil || len(candidates) == 0 {
 		return nil, nil, err
 	}
@@ -322,7 +340,7 @@ func (s *Service) overflow(ctx context.Context, q *query, d *Decision, plan *rou
 	candidates[0].effect = routing.Downgrade
 	leaf := q.path[0].id
 	allowance := step{id: ledger.AccountID{Budget: leaf.Budget, Overflow: q.charter.ID, Start: leaf.Start, End: leaf.End}, span: q.path[0].span}
-	accounts, _, err := s.accounts(ctx, q.snap, q.charter.ID, append([]step{allowance}, q.path[1:]...), q.now)
+	accounts, _, err := s.accounts(ctx, nil, nil, q.snap, q.charter.ID, append([]step{allowance}, q.path[1:]...), q.now)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -177,9 +177,9 @@ func (s *Service) announce() {
 	s.changed = make(chan struct{})
 }
 
-// alive says whether this owner may reserve now.
-func (s *Service) alive() error {
-	if int64(s.Clock.Boot()) < s.deadline.Load() {
+// alive says whether this owner may reserve at a time of Clock.Boot.
+func (s *Service) alive(at time.Duration) error {
+	if int64(at) < s.deadline.Load() {
 		return nil
 	}
 	s.mu.Lock()
@@ -230,12 +230,12 @@ func await(ctx context.Context, ch <-chan struct{}, why string) error {
 
 // step is one budget of a call's path.
 type step struct {
-	budget *charter.Budget
-	span   charter.Span
+	budget *charter.Budget // nil for an overflow allowance
+	span   *charter.Span
 	id     ledger.AccountID
 }
 
-// path gives the accounts of a call, from the leaf to the root. A budget whose window is not now comes back as closed.
+// path gives the accounts of a call, from the leaf to the root. closed is a budget of it whose window is not now.
 func (s *Service) path(dst []step, snap *charter.Snapshot, c *charter.Charter, call *routing.Call, now time.Time) (path []step, closed *step, err error) {
 	var buf [charter.MaxDepth]*charter.Budget
 	budgets, ok := snap.Path(buf[:0], c.Budget)
@@ -243,18 +243,17 @@ func (s *Service) path(dst []step, snap *charter.Snapshot, c *charter.Charter, c
 		return nil, nil, &BudgetUnknownError{"budgets/" + c.Budget}
 	}
 	for _, b := range budgets {
-		st := step{budget: b}
-		st.span, ok = s.span(b, now)
-		st.id = ledger.AccountID{Budget: b.ID, Start: st.span.Start.Unix(), End: st.span.End.Unix()}
+		span, open := s.span(b, now)
+		id := ledger.AccountID{Budget: b.ID, Start: span.Start.Unix(), End: span.End.Unix()}
 		if b.Per != charter.PerNone {
-			if st.id.Key = callKey(b.Per, call); st.id.Key == "" {
+			if id.Key = callKey(b.Per, call); id.Key == "" {
 				return nil, nil, &KeyRequiredError{b.ID, b.Per}
 			}
 		}
-		if !ok && closed == nil {
-			closed = &st
+		dst = append(dst, step{b, span, id})
+		if !open && closed == nil {
+			closed = &step{b, span, id}
 		}
-		dst = append(dst, st)
 	}
 	return dst, closed, nil
 }
@@ -272,25 +271,25 @@ func callKey(per charter.Per, call *routing.Call) string {
 }
 
 // span is b.Period.At(now), remembered while it lasts.
-func (s *Service) span(b *charter.Budget, now time.Time) (charter.Span, bool) {
+func (s *Service) span(b *charter.Budget, now time.Time) (*charter.Span, bool) {
 	known := s.spans.Load()
 	if v, ok := known.Load(b); ok {
 		if span := v.(*charter.Span); span.Contains(now) {
-			return *span, true
+			return span, true
 		}
 	}
 	span, ok := b.Period.At(now)
 	if ok {
 		known.Store(b, &span)
 	}
-	return span, ok
+	return &span, ok
 }
 
-// accounts gives the open accounts of a path, opening those that are not, and how each stands.
-func (s *Service) accounts(ctx context.Context, snap *charter.Snapshot, feature string, path []step, now time.Time) ([]*ledger.Account, []routing.BudgetState, error) {
-	accounts := make([]*ledger.Account, len(path))
-	states := make([]routing.BudgetState, len(path))
+// accounts appends the open accounts of a path, opening those that are not, and how each stands.
+func (s *Service) accounts(ctx context.Context, accounts []*ledger.Account, states []routing.BudgetState, snap *charter.Snapshot,
+	feature string, path []step, now time.Time) ([]*ledger.Account, []routing.BudgetState, error) {
 	for {
+		accounts, states = accounts[:0], states[:0]
 		s.mu.Lock()
 		if s.failure != nil {
 			defer s.mu.Unlock()
@@ -301,15 +300,15 @@ func (s *Service) accounts(ctx context.Context, snap *charter.Snapshot, feature 
 			a := s.ledger.Account(path[i].id)
 			if a == nil {
 				missing = true
-				s.toOpen[path[i].id] = opening{terms(snap, path[i].id, feature), path[i].budget, path[i].span}
+				s.toOpen[path[i].id] = opening{terms(snap, path[i].id, feature), path[i].budget, *path[i].span}
 				continue
 			}
 			if i == 0 && a.Terms().Feature == "" && path[0].id.Overflow == "" {
 				a.SetTerms(terms(snap, path[0].id, feature))
 			}
 			a.Touch(now)
-			accounts[i] = a
-			states[i] = routing.BudgetState{ID: path[i].id.Budget, UtilizationPermille: a.Utilization(), AlertPermille: a.LowestThreshold()}
+			accounts = append(accounts, a)
+			states = append(states, routing.BudgetState{ID: path[i].id.Budget, UtilizationPermille: a.Utilization(), AlertPermille: a.LowestThreshold()})
 		}
 		changed := s.changed
 		s.mu.Unlock()

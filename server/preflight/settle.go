@@ -115,7 +115,7 @@ func (s *Service) Extend(ctx context.Context, token string, ttl time.Duration) (
 	if ttl <= 0 || ttl > s.MaxTTL {
 		return nil, &TTLError{ttl, s.MaxTTL}
 	}
-	if err := s.alive(); err != nil {
+	if err := s.alive(s.Clock.Boot()); err != nil {
 		return nil, err
 	}
 	if claim.Owner != s.ledger.Owner {
@@ -280,7 +280,7 @@ func (s *Service) RecordUsage(ctx context.Context, use *Use) (*Settlement, error
 	if err != nil {
 		return nil, err
 	}
-	if _, _, err := s.accounts(ctx, snap, c.ID, path, now); err != nil {
+	if _, _, err := s.accounts(ctx, nil, nil, snap, c.ID, path, now); err != nil {
 		return nil, err
 	}
 	ids := make([]ledger.AccountID, len(path))

@@ -65,7 +65,7 @@ func (s *Service) Status(ctx context.Context, name string) (*Status, error) {
 
 func (s *Service) current(b *charter.Budget) (ledger.AccountID, charter.Span) {
 	span, _ := s.span(b, s.Clock.Now())
-	return ledger.AccountID{Budget: b.ID, Start: span.Start.Unix(), End: span.End.Unix()}, span
+	return ledger.AccountID{Budget: b.ID, Start: span.Start.Unix(), End: span.End.Unix()}, *span
 }
 
 func status(b *charter.Budget, span charter.Span, st ledger.State) *Status {
