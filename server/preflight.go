@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/sha256"
+	"log/slog"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -22,11 +23,12 @@ type PreflightService struct {
 	gate      *preflight.Service
 	validator *Validator
 	requests  *Idempotency
+	log       *slog.Logger
 }
 
 // NewPreflightService serves gate. validator and requests are those of the server: sessions share them.
-func NewPreflightService(gate *preflight.Service, validator *Validator, requests *Idempotency) *PreflightService {
-	return &PreflightService{gate: gate, validator: validator, requests: requests}
+func NewPreflightService(gate *preflight.Service, validator *Validator, requests *Idempotency, log *slog.Logger) *PreflightService {
+	return &PreflightService{gate: gate, validator: validator, requests: requests, log: log}
 }
 
 // Check implements PreflightService.

@@ -3,8 +3,13 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"runtime/debug"
+	"slices"
+	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -15,15 +20,17 @@ import (
 
 const (
 	maxInFlight        = 4096 // operations of one session that are unanswered
-	maxResultsPerReply = 256
+	maxOperations      = 512  // operations in one message
+	chunkSize          = 16   // operations that one goroutine does, unless they wait for a commit
+	maxResultsPerReply = 256  // after which no more are waited for
 )
 
-// Session implements PreflightService. Operations that memory can answer are answered in line; those that may wait for a
-// commit go on beside it. Results that are ready together leave in one message.
+// Session implements PreflightService. The operations of a message are done in chunks, side by side; what is ready
+// leaves together.
 func (s *PreflightService) Session(stream chartergatev1.PreflightService_SessionServer) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	x := &session{service: s, results: make(chan *chartergatev1.SessionResult, maxInFlight), slots: make(chan struct{}, maxInFlight)}
+	x := &session{service: s, results: make(chan []*chartergatev1.SessionResult, maxInFlight)}
 	sent := make(chan error, 1)
 	go func() {
 		err := x.send(stream)
@@ -42,10 +49,10 @@ func (s *PreflightService) Session(stream chartergatev1.PreflightService_Session
 }
 
 type session struct {
-	service *PreflightService
-	results chan *chartergatev1.SessionResult // holds every result that slots allow, so that adding one never blocks
-	slots   chan struct{}
-	running sync.WaitGroup
+	service    *PreflightService
+	results    chan []*chartergatev1.SessionResult // has room for all that may be unanswered, so that adding never blocks
+	unanswered atomic.Int64
+	running    sync.WaitGroup
 }
 
 func (x *session) receive(ctx context.Context, stream chartergatev1.PreflightService_SessionServer) error {
@@ -57,51 +64,63 @@ func (x *session) receive(ctx context.Context, stream chartergatev1.PreflightSer
 		if err != nil {
 			return err
 		}
-		if n := len(req.GetOperations()); n == 0 || n > 512 {
-			return invalid("operations", "has %d operations, it must have 1 to 512", n)
+		n := len(req.GetOperations())
+		if n == 0 || n > maxOperations {
+			return invalid("operations", "has %d operations, it must have 1 to %d", n, maxOperations)
 		}
-		for _, op := range req.GetOperations() {
-			select {
-			case x.slots <- struct{}{}:
-			default:
-				return &apiError{chartergatev1.ErrorReason_ERROR_REASON_TOO_MANY_IN_FLIGHT, codes.ResourceExhausted,
-					"4096 operations are unanswered: wait for results before sending more", map[string]string{"limit": "4096"}}
-			}
-			switch op.GetOperation().(type) {
-			case *chartergatev1.SessionOperation_Check, *chartergatev1.SessionOperation_Reserve, *chartergatev1.SessionOperation_Extend:
-				x.results <- x.service.operate(ctx, op)
-			default:
-				x.running.Add(1)
-				go func() {
-					defer x.running.Done()
-					x.results <- x.service.operate(ctx, op)
-				}()
-			}
+		if x.unanswered.Add(int64(n)) > maxInFlight {
+			return &apiError{chartergatev1.ErrorReason_ERROR_REASON_TOO_MANY_IN_FLIGHT, codes.ResourceExhausted,
+				fmt.Sprintf("more than %d operations are unanswered: wait for results before sending more", maxInFlight),
+				map[string]string{"limit": strconv.Itoa(maxInFlight)}}
+		}
+		for chunk := range slices.Chunk(req.GetOperations(), chunkSize) {
+			x.running.Add(1)
+			go func() {
+				defer x.running.Done()
+				x.answer(ctx, chunk)
+			}()
 		}
 	}
 }
 
-// send sends results as they come until there are no more. After an error it only frees the slots.
+// answer does operations one after the other, but for those that wait for a commit: they share it.
+func (x *session) answer(ctx context.Context, operations []*chartergatev1.SessionOperation) {
+	answered := make([]*chartergatev1.SessionResult, 0, len(operations))
+	for _, op := range operations {
+		switch op.GetOperation().(type) {
+		case *chartergatev1.SessionOperation_Settle, *chartergatev1.SessionOperation_Release:
+			x.running.Add(1)
+			go func() {
+				defer x.running.Done()
+				x.results <- []*chartergatev1.SessionResult{x.service.operate(ctx, op)}
+			}()
+		default:
+			answered = append(answered, x.service.operate(ctx, op))
+		}
+	}
+	if len(answered) > 0 {
+		x.results <- answered
+	}
+}
+
+// send sends results as they come until there are no more. After an error it only takes them.
 func (x *session) send(stream chartergatev1.PreflightService_SessionServer) (err error) {
-	for result := range x.results {
-		reply := &chartergatev1.SessionResponse{Results: append(make([]*chartergatev1.SessionResult, 0, 16), result)}
+	for results := range x.results {
 	more:
-		for len(reply.GetResults()) < maxResultsPerReply {
+		for len(results) < maxResultsPerReply {
 			select {
 			case r, ok := <-x.results:
 				if !ok {
 					break more
 				}
-				reply.Results = append(reply.Results, r)
+				results = append(results, r...)
 			default:
 				break more
 			}
 		}
-		for range reply.GetResults() {
-			<-x.slots
-		}
+		x.unanswered.Add(-int64(len(results)))
 		if err == nil {
-			err = stream.Send(reply)
+			err = stream.Send(&chartergatev1.SessionResponse{Results: results})
 		}
 	}
 	return err
@@ -113,6 +132,9 @@ func (s *PreflightService) operate(ctx context.Context, op *chartergatev1.Sessio
 	err := s.dispatch(ctx, op, r)
 	if err != nil {
 		st := Status(err)
+		if st.Code() == codes.Internal {
+			s.log.Error("an operation of a session failed", "operation", fmt.Sprintf("%T", op.GetOperation()), "error", err)
+		}
 		e := &chartergatev1.SessionError{Code: int32(st.Code()), Message: st.Message()}
 		for _, d := range st.Details() {
 			if info, ok := d.(*errdetails.ErrorInfo); ok {
@@ -124,7 +146,12 @@ func (s *PreflightService) operate(ctx context.Context, op *chartergatev1.Sessio
 	return r
 }
 
-func (s *PreflightService) dispatch(ctx context.Context, op *chartergatev1.SessionOperation, r *chartergatev1.SessionResult) error {
+func (s *PreflightService) dispatch(ctx context.Context, op *chartergatev1.SessionOperation, r *chartergatev1.SessionResult) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &panicError{p, debug.Stack()}
+		}
+	}()
 	switch o := op.GetOperation().(type) {
 	case *chartergatev1.SessionOperation_Check:
 		if err := s.validator.Validate(o.Check); err != nil {

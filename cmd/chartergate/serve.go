@@ -156,7 +156,7 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	requests := server.NewIdempotency(time.Now)
 	s, err := server.New(server.Config{
 		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: builtin,
-		Preflight: server.NewPreflightService(gate, validator, requests), Usage: server.NewUsageService(gate),
+		Preflight: server.NewPreflightService(gate, validator, requests, log), Usage: server.NewUsageService(gate),
 		Statuses: server.NewBudgetStatusService(gate), Requests: requests, Validator: validator,
 		Logger: log, Registry: registry, Tracing: tracing,
 	})
