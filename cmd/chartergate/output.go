@@ -35,7 +35,7 @@ func (c *clientFlags) print(w io.Writer, m proto.Message, table func(io.Writer))
 
 // writeJSON writes a message with the field names of the API.
 func writeJSON(w io.Writer, m proto.Message) error {
-	data, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+	data, err := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}.Marshal(m)
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func writeJSON(w io.Writer, m proto.Message) error {
 
 // writeYAML writes a message as writeJSON does, in YAML.
 func writeYAML(w io.Writer, m proto.Message) error {
-	data, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+	data, err := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}.Marshal(m)
 	if err != nil {
 		return err
 	}

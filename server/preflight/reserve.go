@@ -323,21 +323,21 @@ func (s *Service) spent(q *query, d *Decision, r *ledger.Refusal) *Decision {
 	return deny(d, Reason{CodeBudgetExhausted, left + "; the next period starts " + end.UTC().Format(time.RFC3339), name})
 }
 
-// overflow pays for the call on the cheapest permitted model from the charter's overflow allowance, in place of the leaf
+// overflow pays for the call on the cheapest permitted tier from the charter's overflow allowance, in place of the leaf
 // budget. A nil decision says that the allowance cannot.
 func (s *Service) overflow(ctx context.Context, q *query, d *Decision, plan *routing.Plan) (*Decision, *ledger.Hold, error) {
 	candidates, _, err := s.price(q.candidates[:0], nil, q, plan, s.models(nil, q.charter, q.snap.Catalog()))
 	if err != nil || len(candidates) == 0 {
 		return nil, nil, err
 	}
-	cheapest := 0
-	for i := range candidates {
-		if candidates[i].cost < candidates[cheapest].cost {
-			cheapest = i
-		}
+	n := 1
+	for n < len(candidates) && candidates[n].model.Tier == candidates[0].model.Tier {
+		n++
 	}
-	candidates = candidates[cheapest : cheapest+1]
-	candidates[0].effect = routing.Downgrade
+	candidates = candidates[:n]
+	for i := range candidates {
+		candidates[i].effect = routing.Downgrade
+	}
 	leaf := q.path[0].id
 	allowance := step{id: ledger.AccountID{Budget: leaf.Budget, Overflow: q.charter.ID, Start: leaf.Start, End: leaf.End}, span: q.path[0].span}
 	accounts, _, err := s.accounts(ctx, nil, nil, q.snap, q.charter.ID, append([]step{allowance}, q.path[1:]...), q.now)
@@ -359,7 +359,7 @@ func (s *Service) overflow(ctx context.Context, q *query, d *Decision, plan *rou
 	if res.Choice < 0 {
 		return nil, nil, nil
 	}
-	d.Reasons = append(d.Reasons, Reason{CodeOverflow, "the budget is used up: the charter's overflow allowance pays, on the cheapest permitted model", statusName(allowance.id)})
-	s.fill(d, q, plan, candidates, 0)
+	d.Reasons = append(d.Reasons, Reason{CodeOverflow, "the budget is used up: the charter's overflow allowance pays, on the cheapest permitted tier", statusName(allowance.id)})
+	s.fill(d, q, plan, candidates, res.Choice)
 	return d, h, nil
 }
