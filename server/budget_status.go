@@ -46,7 +46,7 @@ func (s *BudgetStatusService) GetBudgetStatus(ctx context.Context, req *charterg
 
 // ListBudgetStatuses implements BudgetService.
 func (s *BudgetStatusService) ListBudgetStatuses(ctx context.Context, req *chartergatev1.ListBudgetStatusesRequest) (*chartergatev1.ListBudgetStatusesResponse, error) {
-	after, err := pageAfter(req.GetPageToken())
+	after, err := pageAfter(req.GetPageToken(), "budgets/")
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (s *BudgetStatusService) WatchBudgetStatuses(req *chartergatev1.WatchBudget
 
 // ListBudgetAlerts implements BudgetService.
 func (s *BudgetStatusService) ListBudgetAlerts(ctx context.Context, req *chartergatev1.ListBudgetAlertsRequest) (*chartergatev1.ListBudgetAlertsResponse, error) {
-	after, err := pageAfter(req.GetPageToken())
+	after, err := pageAfter(req.GetPageToken(), alertPrefix)
 	if err != nil {
 		return nil, err
 	}
@@ -127,10 +127,10 @@ func (s *BudgetStatusService) ListBudgetAlerts(ctx context.Context, req *charter
 	return resp, nil
 }
 
-// pageAfter is the name in a page token.
-func pageAfter(token string) (string, error) {
+// pageAfter is the name in a page token, empty for none. Names start with prefix.
+func pageAfter(token, prefix string) (string, error) {
 	name, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil {
+	if err != nil || token != "" && !strings.HasPrefix(string(name), prefix) {
 		return "", invalid("page_token", "is not one that this method gave: send next_page_token of the last response, or none to start again")
 	}
 	return string(name), nil
@@ -140,8 +140,12 @@ func pageToken(name string) string { return base64.RawURLEncoding.EncodeToString
 
 func pageSize(asked int32) int { return cmp.Or(int(asked), defaultPageSize) }
 
+const alertPrefix = "alerts/"
+
+// alertKey names an alert in page tokens; short enough for one, whatever the key.
 func alertKey(a *ledger.Alert) string {
-	return a.ID.String() + "#" + a.Time.UTC().Format(time.RFC3339Nano) + "#" + strconv.Itoa(int(a.Permille))
+	return alertPrefix + a.Time.UTC().Format(time.RFC3339Nano) + "/" + strconv.FormatInt(a.ID.Start, 10) + "/" +
+		strconv.Itoa(int(a.Permille)) + "/" + preflight.StatusName(a.ID)
 }
 
 func (s *BudgetStatusService) alert(a *ledger.Alert) *chartergatev1.BudgetAlert {

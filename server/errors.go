@@ -107,9 +107,6 @@ func reasoned(err error) Reasoned {
 	if r := ledgerReason(err); r != nil {
 		return r
 	}
-	if r := ledgerReason(err); r != nil {
-		return r
-	}
 	make := func(reason chartergatev1.ErrorReason, code codes.Code, metadata ...string) Reasoned {
 		e := &apiError{reason: reason, code: code, message: err.Error(), metadata: map[string]string{}}
 		for i := 0; i < len(metadata); i += 2 {
@@ -146,9 +143,12 @@ func reasoned(err error) Reasoned {
 	}
 	switch {
 	case errors.Is(err, money.ErrOverflow):
-		return make(chartergatev1.ErrorReason_ERROR_REASON_AMOUNT_OVERFLOW, codes.OutOfRange)
+		return &apiError{chartergatev1.ErrorReason_ERROR_REASON_AMOUNT_OVERFLOW, codes.OutOfRange,
+			err.Error() + "; check the counts and the model's price", nil}
 	case errors.Is(err, usage.ErrInvalid):
 		return make(chartergatev1.ErrorReason_ERROR_REASON_INVALID, codes.InvalidArgument, "field", "usage")
+	case errors.Is(err, store.ErrTooLarge):
+		return make(chartergatev1.ErrorReason_ERROR_REASON_INVALID, codes.InvalidArgument, "field", "resources")
 	case errors.Is(err, store.ErrUnavailable):
 		return make(chartergatev1.ErrorReason_ERROR_REASON_LEDGER_UNAVAILABLE, codes.Unavailable)
 	}

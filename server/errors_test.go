@@ -17,6 +17,7 @@ import (
 	"github.com/chartergate/chartergate/core/pricing"
 	"github.com/chartergate/chartergate/core/usage"
 	"github.com/chartergate/chartergate/store"
+	"github.com/chartergate/chartergate/store/etcd"
 )
 
 func TestStatus(t *testing.T) {
@@ -36,6 +37,7 @@ func TestStatus(t *testing.T) {
 		{&pricing.UnpricedError{Model: "m", Unit: "input_tokens"}, codes.FailedPrecondition, "NO_PRICE"},
 		{money.ErrOverflow, codes.OutOfRange, "AMOUNT_OVERFLOW"},
 		{(&usage.Usage{InputTokens: -1}).Validate(), codes.InvalidArgument, "INVALID"},
+		{&etcd.TooLargeError{Changes: 200, Bytes: 9e6}, codes.InvalidArgument, "INVALID"},
 		{store.ErrUnavailable, codes.Unavailable, "LEDGER_UNAVAILABLE"},
 		{notFound("budgets/a"), codes.NotFound, "NOT_FOUND"},
 		{context.Canceled, codes.Canceled, ""},

@@ -26,8 +26,11 @@ import (
 	"github.com/chartergate/chartergate/store/etcd"
 )
 
-// control is one real store for the whole test binary; start empties it.
-var control *etcd.Control
+// One real etcd, and the store in it, for the whole test binary; start empties the store.
+var (
+	etcdServer *embedded.Server
+	control    *etcd.Control
+)
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -38,8 +41,7 @@ func run(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	ctx, quiet := context.Background(), slog.New(slog.DiscardHandler)
-	etcdServer, err := embedded.Start(ctx, dir, quiet)
-	if err != nil {
+	if etcdServer, err = embedded.Start(ctx, dir, quiet); err != nil {
 		panic(err)
 	}
 	defer func() { _ = etcdServer.Close() }()

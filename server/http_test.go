@@ -49,8 +49,8 @@ func TestREST(t *testing.T) {
 	if made["limit_nanos"] != "5000000000" || made["currency"] != "USD" || made["etag"] == "" {
 		t.Errorf("POST gives %v", made)
 	}
-	if _, there := made["rollover_cap_nanos"]; there {
-		t.Error("fields that are not set are sent")
+	if made["rollover_cap_nanos"] != "0" {
+		t.Errorf("a 0 is left out: %v", made)
 	}
 	got := r.rest(t, "GET", "/v1/budgets/beta", "", 200)
 	if got["etag"] != made["etag"] {

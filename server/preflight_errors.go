@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"strconv"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -21,7 +22,7 @@ func ledgerReason(err error) Reasoned {
 	}
 	if e, ok := errors.AsType[*preflight.KeyRequiredError](err); ok {
 		return make(chartergatev1.ErrorReason_ERROR_REASON_KEY_REQUIRED, codes.InvalidArgument,
-			map[string]string{"budget": "budgets/" + e.Budget, "field": "call." + e.Per.String()})
+			map[string]string{"budget": "budgets/" + e.Budget, "field": e.Field})
 	}
 	if e, ok := errors.AsType[*preflight.RequestConflictError](err); ok {
 		return make(chartergatev1.ErrorReason_ERROR_REASON_REQUEST_ID_CONFLICT, codes.AlreadyExists, map[string]string{"request_id": e.RequestID})
@@ -38,6 +39,13 @@ func ledgerReason(err error) Reasoned {
 	if e, ok := errors.AsType[*preflight.SettledError](err); ok {
 		return make(chartergatev1.ErrorReason_ERROR_REASON_HOLD_SETTLED, codes.FailedPrecondition,
 			map[string]string{"settled_nanos": strconv.FormatInt(int64(e.First), 10)})
+	}
+	if e, ok := errors.AsType[*preflight.ExpiredError](err); ok {
+		return make(chartergatev1.ErrorReason_ERROR_REASON_HOLD_EXPIRED, codes.FailedPrecondition,
+			map[string]string{"expire_time": e.At.UTC().Format(time.RFC3339)})
+	}
+	if e, ok := errors.AsType[*preflight.CurrencyError](err); ok {
+		return make(chartergatev1.ErrorReason_ERROR_REASON_NO_PRICE, codes.FailedPrecondition, map[string]string{"model": e.Model})
 	}
 	switch {
 	case errors.Is(err, ledger.ErrUnknownHold):

@@ -18,7 +18,7 @@ type Control interface {
 	// Commit makes decide's changes in one transaction, checked (charter.Snapshot.With) against exactly the state that
 	// they change: on a conflict with another writer decide is called again with the newer snapshot. It returns the
 	// snapshot that holds the changes, which Snapshot gives from then on. Records are stored with new Meta. No changes is
-	// no transaction. Errors: decide's and With's own, ErrUnavailable; then nothing is written, but for
+	// no transaction. Errors: decide's and With's own, ErrTooLarge, ErrUnavailable; then nothing is written, but for
 	// ErrUnavailable, after which the outcome is unknown.
 	Commit(ctx context.Context, decide func(*charter.Snapshot) ([]charter.Change, error)) (*charter.Snapshot, error)
 
@@ -27,5 +27,10 @@ type Control interface {
 	OnChange(f func(*charter.Snapshot))
 }
 
-// ErrUnavailable says that the store does not answer. Errors that wrap it say why.
-var ErrUnavailable = errors.New("the store does not answer")
+// Errors of Control. Those that wrap them say why.
+var (
+	// ErrUnavailable says that the store does not answer.
+	ErrUnavailable = errors.New("the store does not answer")
+	// ErrTooLarge says that the changes are more than one transaction of the store takes.
+	ErrTooLarge = errors.New("the changes are more than one transaction takes")
+)

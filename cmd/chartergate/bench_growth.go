@@ -38,7 +38,7 @@ type growthRow struct {
 	Reserve64P99ms float64 `json:"reserve_64_p99_ms"`
 	ResidentBytes  int64   `json:"resident_bytes"`
 	HeapBytes      int64   `json:"heap_inuse_bytes"` // garbage included
-	LiveBytes      int64   `json:"heap_live_bytes"`  // what the last collection left: next_gc/2
+	LiveBytes      int64   `json:"heap_live_bytes"`  // what the last collection left
 	RSSPerCharter  int64   `json:"resident_bytes_per_charter"`
 	LivePerCharter int64   `json:"heap_live_bytes_per_charter"`
 }
@@ -108,7 +108,7 @@ func growthOf(ctx context.Context, cmd *cobra.Command, f *benchFlags, n int) (ro
 	}
 	row.ResidentBytes = int64(m["process_resident_memory_bytes"])
 	row.HeapBytes = int64(m["go_memstats_heap_inuse_bytes"])
-	row.LiveBytes = int64(m["go_memstats_next_gc_bytes"] / 2)
+	row.LiveBytes = int64(m["go_memstats_next_gc_bytes"] / (1 + m["go_gc_gogc_percent"]/100))
 
 	client, err := chartergate.Dial(server.grpcAddr)
 	if err != nil {

@@ -82,12 +82,15 @@ func (*refusedError) Error() string { return "the call was refused" }
 
 // explain is an error for people: without the names of gRPC, one line for each of joined errors.
 func explain(err error) string {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		var lines []string
-		for _, e := range joined.Unwrap() {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		var texts, lines []string
+		for _, e := range several.Unwrap() {
+			texts = append(texts, e.Error())
 			lines = append(lines, explain(e))
 		}
-		return strings.Join(lines, "\n")
+		if strings.Join(texts, "\n") == err.Error() { // joined, and not one error with several causes
+			return strings.Join(lines, "\n")
+		}
 	}
 	answer, ok := errors.AsType[grpcError](err)
 	if !ok {

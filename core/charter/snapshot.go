@@ -19,6 +19,9 @@ type Change struct {
 // Set is the change that sets a record.
 func Set(r Record) Change { return Change{r.Name(), r} }
 
+// users counts what names a budget.
+type users struct{ children, charters int }
+
 // Snapshot is the immutable whole of the control records at one epoch. The zero value is empty.
 type Snapshot struct {
 	// Epoch is the store's revision of the last control transaction in it.
@@ -26,7 +29,7 @@ type Snapshot struct {
 
 	charters  cowMap[*Charter]
 	budgets   cowMap[*Budget]
-	children  cowMap[int] // how many budgets and charters name a budget
+	users     cowMap[users] // by budget
 	books     map[string]*PriceBook
 	revisions map[string]*PolicyRevision
 	catalog   *Catalog
@@ -161,11 +164,11 @@ func (s *Snapshot) Replace(epoch int64, changes []Change) (*Snapshot, error) {
 	next := *s
 	next.Epoch = max(s.Epoch, epoch)
 	charters, budgets := edit[*Charter]{m: s.charters}, edit[*Budget]{m: s.budgets}
-	children := edit[int]{m: s.children}
-	count := func(budget string, by int) {
+	named := edit[users]{m: s.users}
+	count := func(budget string, children, charters int) {
 		if budget != "" {
-			n, _ := children.m.get(budget)
-			children.set(budget, n+by)
+			n, _ := named.m.get(budget)
+			named.set(budget, users{n.children + children, n.charters + charters})
 		}
 	}
 	booksChanged := false
@@ -174,23 +177,23 @@ func (s *Snapshot) Replace(epoch int64, changes []Change) (*Snapshot, error) {
 		switch {
 		case kind == "charters":
 			if old, ok := charters.m.get(id); ok {
-				count(old.Budget, -1)
+				count(old.Budget, 0, -1)
 			}
 			charters.delete(id)
 			if c.Record != nil {
 				r := c.Record.(*Charter)
 				charters.set(id, r)
-				count(r.Budget, 1)
+				count(r.Budget, 0, 1)
 			}
 		case kind == "budgets":
 			if old, ok := budgets.m.get(id); ok {
-				count(old.Parent, -1)
+				count(old.Parent, -1, 0)
 			}
 			budgets.delete(id)
 			if c.Record != nil {
 				r := c.Record.(*Budget)
 				budgets.set(id, r)
-				count(r.Parent, 1)
+				count(r.Parent, 1, 0)
 			}
 		case kind == "priceBooks":
 			if !booksChanged {
@@ -225,7 +228,7 @@ func (s *Snapshot) Replace(epoch int64, changes []Change) (*Snapshot, error) {
 			return nil, fmt.Errorf("unknown control record %q", c.Name)
 		}
 	}
-	next.charters, next.budgets, next.children = charters.m, budgets.m, children.m
+	next.charters, next.budgets, next.users = charters.m, budgets.m, named.m
 	if booksChanged {
 		var prices []*pricing.Price
 		for _, b := range next.books {
@@ -278,7 +281,7 @@ func (s *Snapshot) With(changes []Change) (*Snapshot, error) {
 			}
 		case nil:
 			if id, ok := strings.CutPrefix(c.Name, "budgets/"); ok {
-				if n, _ := next.children.get(id); n > 0 {
+				if n, _ := next.users.get(id); n != (users{}) {
 					err = &InUseError{c.Name, next.userOf(id)}
 				}
 			}
@@ -390,7 +393,7 @@ func (s *Snapshot) checkBudget(b, old *Budget) error {
 
 // checkDepthBelow keeps paths through b short enough when b moves with its subtree.
 func (s *Snapshot) checkDepthBelow(b *Budget, depth int) error {
-	if n, _ := s.children.get(b.ID); n == 0 {
+	if n, _ := s.users.get(b.ID); n.children == 0 {
 		return nil
 	}
 	if depth >= MaxDepth {

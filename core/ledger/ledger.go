@@ -124,7 +124,7 @@ type Entry struct {
 
 // Errors of Settle, Release and Extend.
 var (
-	ErrUnknownHold = errors.New("the hold is not one of this ledger's, or is older than the 7 days in which a settlement can be repeated")
+	ErrUnknownHold = errors.New("the hold is not one of this ledger's, or is older than the 7 days in which a settlement can be repeated: send the token of Reserve or Extend, or record the spend with UsageService.RecordUsage")
 	ErrReleased    = errors.New("the hold was released before: record the spend with UsageService.RecordUsage")
 	ErrSettled     = errors.New("the hold is settled already")
 	ErrExpired     = errors.New("the hold has expired: it can still be settled, as forced spend, but not released or extended")
@@ -456,8 +456,11 @@ func (l *Ledger) path(ids []AccountID) ([]*Account, error) {
 // checkSum refuses an amount that an account's sums could not hold, with room for what is queued before it.
 func checkSum(path []*Account, x money.Nanos) error {
 	const most = money.Nanos(1<<63-1) / 4 // 2.3 billion currency units
+	if x < 0 || x > most/MaxBatchEntries {
+		return fmt.Errorf("one call settles at most %s: %w", most/MaxBatchEntries, money.ErrOverflow)
+	}
 	for _, a := range path {
-		if x < 0 || x > most/MaxBatchEntries || a.bud.Alloc > most || a.bud.Forced > most {
+		if a.bud.Alloc > most || a.bud.Forced > most {
 			return money.ErrOverflow
 		}
 	}

@@ -16,17 +16,25 @@ func (e *FeatureUnknownError) Error() string {
 	return fmt.Sprintf("no charter has the id %q: apply one, or correct the feature", e.Feature)
 }
 
-// KeyRequiredError says that a budget of the path is kept per key and the call does not name it.
+// KeyRequiredError says that a budget of the path is kept per key and the request does not name it.
 type KeyRequiredError struct {
 	Budget string
 	Per    charter.Per
+	Field  string // of the request, such as `call.user`
 }
 
 func (e *KeyRequiredError) Error() string {
-	return fmt.Sprintf("budgets/%s is kept per %s: set call.%s", e.Budget, e.Per, e.Per)
+	return fmt.Sprintf("budgets/%s is kept per %s: set %s", e.Budget, e.Per, e.Field)
 }
 
-// SettledError says that a hold was settled before at another cost. It is ledger.ErrSettled.
+// CurrencyError says that the model that was used is priced in another currency than the budgets.
+type CurrencyError struct{ Model, Price, Budgets string }
+
+func (e *CurrencyError) Error() string {
+	return fmt.Sprintf("model %q is priced in %s, the budgets are in %s: add a price in %s", e.Model, e.Price, e.Budgets, e.Budgets)
+}
+
+// SettledError says that a hold was settled before, and at what cost. It is ledger.ErrSettled.
 type SettledError struct {
 	First money.Nanos
 	Kind  ledger.Kind
@@ -42,6 +50,16 @@ func (e *SettledError) Error() string {
 
 // Unwrap gives ledger.ErrSettled.
 func (e *SettledError) Unwrap() error { return ledger.ErrSettled }
+
+// ExpiredError says that a hold has expired, by its token. It is ledger.ErrExpired.
+type ExpiredError struct{ At time.Time }
+
+func (e *ExpiredError) Error() string {
+	return fmt.Sprintf("the hold expired at %s: it can still be settled, as forced spend, but not released or extended", e.At.UTC().Format(time.RFC3339))
+}
+
+// Unwrap gives ledger.ErrExpired.
+func (e *ExpiredError) Unwrap() error { return ledger.ErrExpired }
 
 // RequestConflictError says that a request id was used with another body.
 type RequestConflictError struct{ RequestID string }

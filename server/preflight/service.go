@@ -247,7 +247,7 @@ func (s *Service) path(dst []step, snap *charter.Snapshot, c *charter.Charter, c
 		id := ledger.AccountID{Budget: b.ID, Start: span.Start.Unix(), End: span.End.Unix()}
 		if b.Per != charter.PerNone {
 			if id.Key = callKey(b.Per, call); id.Key == "" {
-				return nil, nil, &KeyRequiredError{b.ID, b.Per}
+				return nil, nil, &KeyRequiredError{b.ID, b.Per, "call." + b.Per.String()}
 			}
 		}
 		dst = append(dst, step{b, span, id})

@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,7 @@ type Settlement struct {
 
 // Settle prices what a call really used, commits it and frees the rest of the hold. model is empty for the decision's.
 // The price is the one in force when the call was reserved. Errors: ledger.ErrUnknownHold, ledger.ErrReleased,
-// *SettledError, *pricing.UnpricedError, usage.ErrInvalid, money.ErrOverflow, *UnavailableError.
+// *SettledError, *pricing.UnpricedError, *CurrencyError, usage.ErrInvalid, money.ErrOverflow, *UnavailableError.
 func (s *Service) Settle(ctx context.Context, token string, used *usage.Usage, model string, outcome usage.Outcome) (*Settlement, error) {
 	start := s.Clock.Boot()
 	claim, err := s.sealer.open(token)
@@ -42,7 +43,11 @@ func (s *Service) Settle(ctx context.Context, token string, used *usage.Usage, m
 			call.Tier = m.Tier
 		}
 	}
-	price, cost, lines, err := s.cost(used, claim.Call.Model, call.Model, claim.Call.Time)
+	budgets := "" // a budget that is deleted had the currency of the price that was decided by
+	if b := s.Control.Snapshot().Budget(claim.Path[0].Budget); b != nil {
+		budgets = b.Currency
+	}
+	price, cost, lines, err := s.cost(used, cmp.Or(call.Model, claim.Call.Model), budgets, claim.Call.Time)
 	if err != nil {
 		return nil, err
 	}
@@ -59,17 +64,17 @@ func (s *Service) Settle(ctx context.Context, token string, used *usage.Usage, m
 	return settlement(e, price, lines), nil
 }
 
-// cost prices usage on the model that was used, or else on the one that was decided.
-func (s *Service) cost(used *usage.Usage, decided, other string, at time.Time) (*pricing.Price, money.Nanos, []pricing.Line, error) {
+// cost prices usage on a model, in the currency of the budgets if that is known.
+func (s *Service) cost(used *usage.Usage, model, currency string, at time.Time) (*pricing.Price, money.Nanos, []pricing.Line, error) {
 	if err := used.Validate(); err != nil {
 		return nil, 0, nil, err
 	}
-	if other == "" {
-		other = decided
-	}
-	price, err := s.Control.Snapshot().Prices().Lookup(other, at)
+	price, err := s.Control.Snapshot().Prices().Lookup(model, at)
 	if err != nil {
 		return nil, 0, nil, err
+	}
+	if currency != "" && price.Currency != currency {
+		return nil, 0, nil, &CurrencyError{model, price.Currency, currency}
 	}
 	cost, lines, err := price.Lines(used)
 	return price, cost, lines, err
@@ -78,7 +83,8 @@ func (s *Service) cost(used *usage.Usage, decided, other string, at time.Time) (
 func settlement(e *ledger.Entry, price *pricing.Price, lines []pricing.Line) *Settlement {
 	return &Settlement{
 		Feature: e.Call.Feature, Tier: e.Call.Tier, Model: e.Call.Model, Cost: e.Amount, Forced: e.Forced,
-		Released: released(e), Late: e.Late, Lines: lines, Currency: price.Currency, Time: e.Time,
+		Released: released(e), Late: e.Late, Lines: lines, Currency: price.Currency,
+		Time:    e.Time.Truncate(time.Millisecond), // as the journal keeps it
 		Journal: fmt.Sprintf("jr/%s/%d", e.Batch.Owner, e.Batch.N),
 	}
 }
@@ -90,7 +96,7 @@ func released(e *ledger.Entry) money.Nanos {
 	return max(0, e.Held-e.Amount)
 }
 
-// Release gives a hold back. Errors: ledger.ErrUnknownHold, ErrSettled, ErrExpired, *UnavailableError.
+// Release gives a hold back. Errors: ledger.ErrUnknownHold, *SettledError, *ExpiredError, *UnavailableError.
 func (s *Service) Release(ctx context.Context, token string) (money.Nanos, error) {
 	claim, err := s.sealer.open(token)
 	if err != nil {
@@ -100,13 +106,30 @@ func (s *Service) Release(ctx context.Context, token string) (money.Nanos, error
 		return s.ledger.Release(now, claim)
 	})
 	if err != nil {
-		return 0, err
+		return 0, s.over(ctx, claim, err)
 	}
 	return e.Held, nil
 }
 
+// over says more of a hold that is over: when it expired, or what it was settled at.
+func (s *Service) over(ctx context.Context, claim *ledger.Claim, err error) error {
+	switch {
+	case errors.Is(err, ledger.ErrExpired):
+		return &ExpiredError{claim.Expires}
+	case errors.Is(err, ledger.ErrSettled):
+		first, err := s.finish(ctx, claim, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
+			return s.ledger.Settle(now, claim, ledger.Entry{}) // finds the first settlement: it is settled already
+		})
+		if err != nil {
+			return err
+		}
+		return &SettledError{first.Amount, first.Kind}
+	}
+	return err
+}
+
 // Extend makes a live hold last until now+ttl; its new token and expiry. Errors: *TTLError, ledger.ErrUnknownHold,
-// ErrSettled, ErrReleased, ErrExpired, *UnavailableError.
+// ledger.ErrReleased, *SettledError, *ExpiredError, *UnavailableError.
 func (s *Service) Extend(ctx context.Context, token string, ttl time.Duration) (*Hold, error) {
 	claim, err := s.sealer.open(token)
 	if err != nil {
@@ -125,13 +148,13 @@ func (s *Service) Extend(ctx context.Context, token string, ttl time.Duration) (
 		} else if !known {
 			return nil, ledger.ErrUnknownHold
 		}
-		return nil, ledger.ErrExpired
+		return nil, &ExpiredError{claim.Expires}
 	}
 	s.mu.Lock()
 	h, err := s.ledger.Extend(s.Clock.Now(), claim.Seq, ttl)
 	if err != nil {
 		s.mu.Unlock()
-		return nil, err
+		return nil, s.over(ctx, claim, err)
 	}
 	expires := h.Expires
 	s.mu.Unlock()
@@ -247,8 +270,8 @@ type Use struct {
 }
 
 // RecordUsage prices usage that had no hold and commits it as forced spend on every budget of the feature's path. Once
-// for each request id. Errors: *FeatureUnknownError, *KeyRequiredError, *pricing.UnpricedError, *RequestConflictError,
-// usage.ErrInvalid, money.ErrOverflow, *UnavailableError.
+// for each request id. Errors: *FeatureUnknownError, *KeyRequiredError, *pricing.UnpricedError, *CurrencyError,
+// *RequestConflictError, usage.ErrInvalid, money.ErrOverflow, *UnavailableError.
 func (s *Service) RecordUsage(ctx context.Context, use *Use) (*Settlement, error) {
 	snap, now := s.Control.Snapshot(), s.Clock.Now()
 	first, err := s.Ledger.Usage(ctx, use.RequestID)
@@ -271,12 +294,15 @@ func (s *Service) RecordUsage(ctx context.Context, use *Use) (*Settlement, error
 	if c == nil {
 		return nil, &FeatureUnknownError{use.Call.Feature}
 	}
-	price, cost, lines, err := s.cost(&use.Usage, use.Model, "", now)
+	var buf [6]step
+	path, _, err := s.path(buf[:0], snap, c, &use.Call, now)
+	if e, ok := errors.AsType[*KeyRequiredError](err); ok {
+		e.Field = e.Per.String()
+	}
 	if err != nil {
 		return nil, err
 	}
-	var buf [6]step
-	path, _, err := s.path(buf[:0], snap, c, &use.Call, now)
+	price, cost, lines, err := s.cost(&use.Usage, use.Model, path[0].budget.Currency, now)
 	if err != nil {
 		return nil, err
 	}

@@ -145,11 +145,15 @@ func (s *Service) Open(limit int) []ledger.State {
 	return states
 }
 
-// Alerts gives recorded alerts of a budget, or of all for "", the newest first, at most limit.
+// Alerts gives recorded alerts of a budget, or of all for "", the newest first, at most limit. Those of a budget that is
+// deleted stay. Errors: *BudgetUnknownError, *UnavailableError.
 func (s *Service) Alerts(ctx context.Context, budget string, limit int) ([]ledger.Alert, error) {
 	alerts, err := s.Ledger.Alerts(ctx, budget, limit)
 	if err != nil {
 		return nil, &UnavailableError{err.Error()}
+	}
+	if budget != "" && len(alerts) == 0 && s.Control.Snapshot().Budget(budget) == nil {
+		return nil, &BudgetUnknownError{"budgets/" + budget}
 	}
 	return alerts, nil
 }

@@ -77,7 +77,7 @@ func change(kv *mvccpb.KeyValue) (charter.Change, error) {
 	return charter.Change{}, fmt.Errorf("the record at etcd key %s cannot be read; another version of Chartergate may have written it: %w", kv.Key, err)
 }
 
-// TooLargeError says that changes do not fit one transaction of etcd.
+// TooLargeError says that changes do not fit one transaction of etcd. It is store.ErrTooLarge.
 type TooLargeError struct {
 	Changes, Bytes int
 	cause          error
@@ -88,8 +88,8 @@ func (e *TooLargeError) Error() string {
 		"--max-txn-ops and --max-request-bytes of the etcd cluster (%v)", e.Changes, e.Bytes, e.cause)
 }
 
-// Unwrap gives etcd's error.
-func (e *TooLargeError) Unwrap() error { return e.cause }
+// Unwrap gives store.ErrTooLarge and etcd's error.
+func (e *TooLargeError) Unwrap() []error { return []error{store.ErrTooLarge, e.cause} }
 
 func writeError(err error, ops []clientv3.Op) error {
 	var known rpctypes.EtcdError

@@ -72,7 +72,7 @@ func TestControlTooManyChanges(t *testing.T) {
 	if tooLarge := (*etcd.TooLargeError)(nil); !errors.As(err, &tooLarge) || tooLarge.Bytes < embedded.MaxRequestBytes {
 		t.Errorf("too many bytes: error %v, want a TooLargeError", err)
 	}
-	if errors.Is(err, store.ErrUnavailable) || c.Snapshot().Epoch != 0 {
+	if !errors.Is(err, store.ErrTooLarge) || errors.Is(err, store.ErrUnavailable) || c.Snapshot().Epoch != 0 {
 		t.Errorf("error %v at epoch %d, want nothing written and that said", err, c.Snapshot().Epoch)
 	}
 }

@@ -191,7 +191,8 @@ type Call struct {
 	RequiredCapabilities []string `protobuf:"bytes,4,rep,name=required_capabilities,json=requiredCapabilities,proto3" json:"required_capabilities,omitempty"`
 	// What the call is expected to use. Required: an estimate of nothing holds nothing.
 	Estimate *Estimate `protobuf:"bytes,5,opt,name=estimate,proto3" json:"estimate,omitempty"`
-	// Who is served, for `per: USER` budgets and reports. An opaque id: do not send personal data.
+	// Who is served, for `per: USER` budgets and reports. An opaque id: do not send personal data. At most 128 bytes, as
+	// the four ids that follow: they travel in the hold's token.
 	User string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
 	// The cohort that the user belongs to.
 	Cohort string `protobuf:"bytes,7,opt,name=cohort,proto3" json:"cohort,omitempty"`
@@ -934,8 +935,9 @@ type ReserveRequest struct {
 	Call *Call `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
 	// How long to hold the money: 1 s to the server's longest hold (10 minutes by default). Absent: 2 minutes.
 	Ttl *durationpb.Duration `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
-	// Makes a retry safe: the same id with the same body gives the first answer for at least one minute; with another
-	// body it is an error. Empty: no retry safety.
+	// Makes a retry safe: the same id with the same body gives the first answer, with another body it is an error. Kept
+	// for one to two minutes, or less when more than 131,072 requests a minute come, and not across a restart. Empty: no
+	// retry safety.
 	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2005,12 +2007,12 @@ const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\x15required_capabilities\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\x10\"\x06r\x04\x10\x01\x18@R\x14requiredCapabilities\x12<\n" +
 	"\bestimate\x18\x05 \x01(\v2\x18.chartergate.v1.EstimateB\x06\xbaH\x03\xc8\x01\x01R\bestimate\x12\x1c\n" +
-	"\x04user\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04user\x12 \n" +
-	"\x06cohort\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06cohort\x12\x1e\n" +
-	"\x05agent\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05agent\x12\x1a\n" +
-	"\x03run\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x03run\x12/\n" +
+	"\x04user\x18\x06 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04user\x12 \n" +
+	"\x06cohort\x18\a \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x06cohort\x12\x1e\n" +
+	"\x05agent\x18\b \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x05agent\x12\x1a\n" +
+	"\x03run\x18\t \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x03run\x12/\n" +
 	"\x0eprompt_pattern\x18\n" +
-	" \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\rpromptPattern\x12\x1e\n" +
+	" \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\rpromptPattern\x12\x1e\n" +
 	"\x05model\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05model\x12\x1b\n" +
 	"\x04tier\x18\f \x01(\tB\a\xbaH\x04r\x02\x18@R\x04tier\x12Q\n" +
 	"\x06labels\x18\r \x03(\v2 .chartergate.v1.Call.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x10\"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x01R\x06labels\x1a9\n" +

@@ -31,7 +31,7 @@ type RecordUsageRequest struct {
 	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
 	// What was used. Required.
 	Usage *Usage `protobuf:"bytes,3,opt,name=usage,proto3" json:"usage,omitempty"`
-	// Who was served.
+	// Who was served. At most 128 bytes, as the four ids that follow.
 	User string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
 	// The cohort.
 	Cohort string `protobuf:"bytes,5,opt,name=cohort,proto3" json:"cohort,omitempty"`
@@ -205,11 +205,11 @@ const file_chartergate_v1_usage_proto_rawDesc = "" +
 	"\x05model\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x05model\x123\n" +
 	"\x05usage\x18\x03 \x01(\v2\x15.chartergate.v1.UsageB\x06\xbaH\x03\xc8\x01\x01R\x05usage\x12\x1c\n" +
-	"\x04user\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04user\x12 \n" +
-	"\x06cohort\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06cohort\x12\x1e\n" +
-	"\x05agent\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05agent\x12\x1a\n" +
-	"\x03run\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x03run\x12/\n" +
-	"\x0eprompt_pattern\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\rpromptPattern\x12;\n" +
+	"\x04user\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04user\x12 \n" +
+	"\x06cohort\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x06cohort\x12\x1e\n" +
+	"\x05agent\x18\x06 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x05agent\x12\x1a\n" +
+	"\x03run\x18\a \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x03run\x12/\n" +
+	"\x0eprompt_pattern\x18\b \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\rpromptPattern\x12;\n" +
 	"\aoutcome\x18\t \x01(\x0e2\x17.chartergate.v1.OutcomeB\b\xbaH\x05\x82\x01\x02\x10\x01R\aoutcome\x12(\n" +
 	"\n" +
 	"request_id\x18\n" +
