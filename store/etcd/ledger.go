@@ -312,7 +312,7 @@ func (l *Ledger) Append(ctx context.Context, b *ledger.Batch) (int64, []byte, er
 	}
 	cmps = append(cmps, absent(k))
 	if rev, ok := l.takeovers[b.Owner]; ok {
-		_ = rev
+		cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(key("tk", b.Owner)), "=", rev))
 	}
 	ops = append(ops, clientv3.OpPut(k, string(data)))
 	for i, e := range b.Entries {

@@ -631,7 +631,7 @@ func RegisterBudgetServiceHandlerServer(ctx context.Context, mux *runtime.ServeM
 		var stream runtime.ServerTransportStream
 		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
 		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
-		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/chartergate.v1.BudgetService/GetBudgetStatus", runtime.WithHTTPPathPattern("/v1/{name=budgets/*/keys/*}:status"))
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/chartergate.v1.BudgetService/GetBudgetStatus", runtime.WithHTTPPathPattern("/v1/{name=budgets/*/keys/**}:status"))
 		if err != nil {
 			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
 			return
@@ -858,7 +858,7 @@ func RegisterBudgetServiceHandlerClient(ctx context.Context, mux *runtime.ServeM
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
 		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
-		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/chartergate.v1.BudgetService/GetBudgetStatus", runtime.WithHTTPPathPattern("/v1/{name=budgets/*/keys/*}:status"))
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/chartergate.v1.BudgetService/GetBudgetStatus", runtime.WithHTTPPathPattern("/v1/{name=budgets/*/keys/**}:status"))
 		if err != nil {
 			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
 			return
@@ -949,7 +949,7 @@ var (
 	pattern_BudgetService_UpdateBudget_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 2, 5, 2}, []string{"v1", "budgets", "budget.name"}, ""))
 	pattern_BudgetService_DeleteBudget_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 2, 5, 2}, []string{"v1", "budgets", "name"}, ""))
 	pattern_BudgetService_GetBudgetStatus_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 2, 5, 2}, []string{"v1", "budgets", "name"}, "status"))
-	pattern_BudgetService_GetBudgetStatus_1     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 2, 2, 1, 0, 4, 4, 5, 3}, []string{"v1", "budgets", "keys", "name"}, "status"))
+	pattern_BudgetService_GetBudgetStatus_1     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 2, 2, 3, 0, 4, 4, 5, 3}, []string{"v1", "budgets", "keys", "name"}, "status"))
 	pattern_BudgetService_GetBudgetStatus_2     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 2, 2, 1, 0, 4, 4, 5, 3}, []string{"v1", "budgets", "overflow", "name"}, "status"))
 	pattern_BudgetService_ListBudgetStatuses_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "budgets"}, "statuses"))
 	pattern_BudgetService_WatchBudgetStatuses_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "budgets"}, "watch"))
