@@ -151,7 +151,7 @@ func TestBudgetStatusesThatAreNotThere(t *testing.T) {
 func TestWatchBudgetStatuses(t *testing.T) {
 	g := startGate(t)
 	g.tree(t)
-	w, err := g.budgets.WatchBudgetStatuses(t.Context(), &chartergatev1.WatchBudgetStatusesRequest{Budget: "budgets/acme"})
+	w, err := g.budgets.WatchBudgetStatuses(soon(t), &chartergatev1.WatchBudgetStatusesRequest{Budget: "budgets/acme"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestWatchBudgetStatuses(t *testing.T) {
 	seen := map[string]*chartergatev1.BudgetStatus{}
 	until := func(what string, ok func() bool) {
 		t.Helper()
-		for !ok() { // the test's own deadline ends a watch that says nothing
+		for !ok() {
 			resp, err := w.Recv()
 			if err != nil {
 				t.Fatalf("waiting until %s: %v", what, err)

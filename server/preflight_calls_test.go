@@ -37,6 +37,10 @@ decision := {
 	"max_input_tokens": 5000, "max_output_tokens": 300, "trim_context_to_tokens": 900, "prompt_cache": "1h",
 }
 `
+	const economical = `package chartergate.routing
+
+decision := {"effect": "allow", "tiers": ["economy", "premium"]}
+`
 	for name, c := range map[string]struct {
 		rego string
 		call *chartergatev1.Call
@@ -64,6 +68,14 @@ decision := {
 				TrimContextToTokens: 900, PromptCache: chartergatev1.PromptCache_PROMPT_CACHE_1H, EstimatedCostNanos: 16_000_000,
 				Alternates: []*chartergatev1.Alternate{{Tier: "economy", Model: "small", EstimatedCostNanos: 1_600_000}},
 				Reasons:    []*chartergatev1.Reason{{Code: chartergatev1.ReasonCode_REASON_CODE_POLICY, Message: "because"}},
+			},
+		},
+		"an alternate is never dearer than the hold": {
+			rego: economical,
+			call: &chartergatev1.Call{Feature: "chat", Estimate: &chartergatev1.Estimate{InputTokens: 1000, MaxOutputTokens: 500}},
+			want: &chartergatev1.Decision{
+				Effect: allow, Tier: "economy", Model: "small", Provider: "acme", MaxInputTokens: 99_500, MaxOutputTokens: 500,
+				EstimatedCostNanos: 2_000_000,
 			},
 		},
 	} {

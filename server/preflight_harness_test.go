@@ -206,6 +206,13 @@ func (g *gateRig) status(t *testing.T, name string) *chartergatev1.BudgetStatus 
 	return st
 }
 
+// soon ends a stream that should have said something within 20 s.
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // eventually polls until ok, for at most 10 s.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()

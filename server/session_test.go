@@ -22,7 +22,7 @@ type sessionClient struct {
 
 func (g *gateRig) session(t *testing.T) sessionClient {
 	t.Helper()
-	stream, err := g.preflight.Session(t.Context())
+	stream, err := g.preflight.Session(soon(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,6 +259,9 @@ func TestTooManyInFlight(t *testing.T) {
 		if err := s.Send(req); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := s.CloseSend(); err != nil {
+		t.Fatal(err)
 	}
 	eventually(t, "all messages came", func() bool { return slow.received.Load() == messages })
 	close(slow.read)

@@ -58,6 +58,7 @@ type Service struct {
 	// changed is closed and replaced when a grant came or an account was opened.
 	changed chan struct{}
 	toOpen  map[ledger.AccountID]opening
+	usages  map[string]*usageUnderWay // by request id
 	alerts  []ledger.Alert
 	failure error // why the service has stopped
 }
@@ -84,7 +85,7 @@ func Start(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		Config: cfg, sealer: newSealer(secret), kick: make(chan struct{}, 1), ledger: ledger.New(owner),
-		changed: make(chan struct{}), toOpen: map[ledger.AccountID]opening{},
+		changed: make(chan struct{}), toOpen: map[ledger.AccountID]opening{}, usages: map[string]*usageUnderWay{},
 	}
 	s.spans.Store(new(sync.Map))
 	if err := s.heartbeat(ctx); err != nil {

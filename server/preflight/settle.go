@@ -273,6 +273,11 @@ type Use struct {
 // for each request id. Errors: *FeatureUnknownError, *KeyRequiredError, *pricing.UnpricedError, *CurrencyError,
 // *RequestConflictError, usage.ErrInvalid, money.ErrOverflow, *UnavailableError.
 func (s *Service) RecordUsage(ctx context.Context, use *Use) (*Settlement, error) {
+	mine, err := s.beginUsage(ctx, use.RequestID)
+	if err != nil {
+		return nil, err
+	}
+	defer s.endUsage(use.RequestID, mine)
 	snap, now := s.Control.Snapshot(), s.Clock.Now()
 	first, err := s.Ledger.Usage(ctx, use.RequestID)
 	switch {
@@ -325,10 +330,58 @@ func (s *Service) RecordUsage(ctx context.Context, use *Use) (*Settlement, error
 	}
 	e, err := s.finish(ctx, &ledger.Claim{Path: ids}, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
 		e, err := s.ledger.Use(now, ids, entry)
+		mine.entry = e
 		return e, nil, err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return settlement(e, price, lines), nil
+}
+
+// usageUnderWay is the one request of its id that may look for an earlier record and queue a new one.
+type usageUnderWay struct {
+	entry *ledger.Entry // once it is queued
+	over  chan struct{} // closed when what it queued is committed or given up
+}
+
+// beginUsage waits until no other request of the id is under way: its record cannot be found before it is committed.
+func (s *Service) beginUsage(ctx context.Context, id string) (*usageUnderWay, error) {
+	for {
+		s.mu.Lock()
+		other := s.usages[id]
+		if other == nil {
+			mine := &usageUnderWay{over: make(chan struct{})}
+			s.usages[id] = mine
+			s.mu.Unlock()
+			return mine, nil
+		}
+		s.mu.Unlock()
+		if err := await(ctx, other.over, "etcd has not confirmed the usage of the same request: whether it was recorded is unknown"); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// endUsage lets the next request of the id go on. A caller that does not wait leaves its entry queued.
+func (s *Service) endUsage(id string, mine *usageUnderWay) {
+	end := func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.usages, id)
+		close(mine.over)
+	}
+	if mine.entry == nil {
+		end()
+		return
+	}
+	select {
+	case <-mine.entry.Batch.Done:
+		end()
+	default:
+		go func() {
+			<-mine.entry.Batch.Done
+			end()
+		}()
+	}
 }

@@ -109,11 +109,13 @@ func TestDialNobody(t *testing.T) {
 }
 
 // startListening runs an etcd with its own defaults but the transaction size, and gives the address that it listens on.
-func startListening(t *testing.T) string {
+func startListening(t *testing.T) string { return startWithTxnOps(t, 10_000) }
+
+func startWithTxnOps(t *testing.T, most uint) string {
 	t.Helper()
 	loopback := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
 	cfg := embed.NewConfig()
-	cfg.Dir, cfg.LogLevel, cfg.MaxTxnOps = t.TempDir(), "fatal", 10_000
+	cfg.Dir, cfg.LogLevel, cfg.MaxTxnOps = t.TempDir(), "fatal", most
 	cfg.ListenClientUrls, cfg.ListenPeerUrls = []url.URL{loopback}, []url.URL{loopback}
 	cfg.AdvertiseClientUrls, cfg.AdvertisePeerUrls = []url.URL{loopback}, []url.URL{loopback}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)

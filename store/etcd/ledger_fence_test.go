@@ -95,7 +95,11 @@ func TestLedgerOneOwner(t *testing.T) {
 			}
 		}
 	}()
+	began := time.Now()
 	_, err := etcd.NewLedger(other, false, time.Now, nil).Claim(t.Context())
+	if waited := time.Since(began); waited > ledger.SessionLease/2 {
+		t.Errorf("a second claim was refused after %s, while the owner shows that it lives", waited)
+	}
 	owned, host := (*store.OwnedError)(nil), hostname(t)
 	if !errors.As(err, &owned) || owned.PID != int64(os.Getpid()) || owned.Host != host || time.Since(owned.Since) > time.Minute {
 		t.Errorf("a second claim: error %#v, want an OwnedError of process %d on %s", err, os.Getpid(), host)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
 
 	"github.com/chartergate/chartergate/core/ledger"
 	"github.com/chartergate/chartergate/core/money"
@@ -75,7 +76,7 @@ var unescaped = []string{"a", "a/b", "a/", "/", "a%2Fb", "%", "a b", "a#b", "a?b
 
 // Each account has records of its own, however its key is written and whatever else is kept of the budget.
 func TestLedgerOpen(t *testing.T) {
-	client := startEmbedded(t, t.TempDir()).Client()
+	client := withDefaultLimits(t)
 	first, gone := claimed(t, client, false)
 	plain := account("acme")
 	ids := []ledger.AccountID{plain}
@@ -146,6 +147,34 @@ func TestLedgerOpen(t *testing.T) {
 	if err != nil || len(p) != 1 || p[0].Owner != gone || len(p[0].Accounts) != len(ids) || !containsAll(p[0].Accounts, ids) {
 		t.Errorf("predecessors %v, error %v; want %s with %d accounts", p, err, gone, len(ids))
 	}
+}
+
+// The largest transactions of the ledger fit an etcd that nobody has configured.
+func TestLedgerLargestTransactions(t *testing.T) {
+	l, owner := claimed(t, withDefaultLimits(t), false)
+	changes := make([]ledger.AccountChange, ledger.MaxBatchAccounts)
+	ids := make([]ledger.AccountID, len(changes))
+	for i := range changes {
+		ids[i] = account(fmt.Sprintf("b-%d", i))
+		changes[i] = newAccount(ids[i], owner, 100, 0)
+	}
+	adjust(t, l, changes...)
+	for i, o := range opened(t, l, ids...) {
+		changes[i].Grant, changes[i].Budget = o.Own, o.Budget
+	}
+	entries := make([]*ledger.Entry, ledger.MaxBatchEntries)
+	for i := range entries {
+		entries[i] = settled(uint64(i+1), 1, ids[i%len(ids)])[0]
+		if i < ledger.MaxBatchAccounts {
+			entries[i].RequestID = fmt.Sprintf("request-%d", i)
+		}
+	}
+	mustAppend(t, l, batch(owner, 0, entries, changes...))
+}
+
+func withDefaultLimits(t *testing.T) *clientv3.Client {
+	t.Helper()
+	return dial(t, startWithTxnOps(t, embed.DefaultMaxTxnOps))
 }
 
 func containsAll[T comparable](list, all []T) bool {
@@ -326,7 +355,7 @@ func TestLedgerAlerts(t *testing.T) {
 
 // The journal of every owner is deleted up to a time, with the index of request ids, and nothing else.
 func TestLedgerTrim(t *testing.T) {
-	client := startEmbedded(t, t.TempDir()).Client()
+	client := withDefaultLimits(t)
 	l, owner := claimed(t, client, true)
 	if first, err := l.Trim(t.Context(), sealed); err != nil || len(first) != 0 {
 		t.Errorf("a trim of nothing: %v, error %v", first, err)
@@ -341,7 +370,9 @@ func TestLedgerTrim(t *testing.T) {
 		}
 		for i := range count {
 			b := batch(name, uint64(i), settled(uint64(i+1), 1, account("acme")))
-			b.Entries = append(b.Entries, &ledger.Entry{Kind: ledger.KindUsage, Path: []ledger.AccountID{account("acme")}, Time: sealed, RequestID: fmt.Sprintf("%s-%d", name, i)})
+			for _, more := range []string{"", "-b", "-c"} { // together more than one transaction deletes
+				b.Entries = append(b.Entries, &ledger.Entry{Kind: ledger.KindUsage, Path: []ledger.AccountID{account("acme")}, Time: sealed, RequestID: fmt.Sprintf("%s-%d%s", name, i, more)})
+			}
 			if i >= n {
 				b.Time = sealed.Add(time.Hour)
 			}
@@ -357,7 +388,7 @@ func TestLedgerTrim(t *testing.T) {
 	after := dump(t, client)
 	deleted := 0
 	for name, n := range old {
-		deleted += 2 * n
+		deleted += 4 * n
 		for _, i := range []int{0, n - 1, n} {
 			if i < 0 {
 				continue
@@ -373,7 +404,7 @@ func TestLedgerTrim(t *testing.T) {
 		t.Errorf("%d keys are gone, want %d: the batches and their request ids", len(before)-len(after), deleted)
 	}
 	resp, err := client.Get(t.Context(), etcd.Prefix+"rq/", clientv3.WithPrefix(), clientv3.WithCountOnly())
-	if err != nil || resp.Count != 4*3 {
+	if err != nil || resp.Count != 4*3*3 {
 		t.Errorf("%d request ids are left, error %v; want those of the batches that are kept", resp.Count, err)
 	}
 }

@@ -321,13 +321,26 @@ func TestLedgerPredecessor(t *testing.T) {
 	if known, closed, err := l.Known(t.Context(), gone); err != nil || !known || !closed {
 		t.Errorf("closed: known %v, closed %v, error %v", known, closed, err)
 	}
-	for _, k := range []string{"tk/", "qt/"} {
-		if _, left := dump(t, client)[etcd.Prefix+k+gone]; left {
-			t.Errorf("%s%s is left of an owner that is closed", k, gone)
+	c := account("c") // of an owner that is closed before its quarantine is over
+	adjust(t, l, newAccount(c, "idle", 7, 7))
+	if p, err := l.Predecessors(t.Context(), quarantine); err != nil || len(p) != 1 || !p[0].Idle {
+		t.Errorf("predecessors %+v, error %v", p, err)
+	}
+	idle := opened(t, l, c)[0]
+	drop := ledger.AccountChange{ID: c, GrantOwner: "idle", Grant: idle.Others["idle"], DropGrant: true, Budget: idle.Budget}
+	if _, err := l.Reclaim(t.Context(), "idle", []ledger.AccountChange{drop}); err != nil {
+		t.Errorf("reclaim of what is settled in full: %v", err)
+	}
+	if err := l.CloseOwner(t.Context(), "idle"); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	for _, k := range []string{"tk/" + gone, "qt/" + gone, "tk/idle", "qt/idle"} {
+		if _, left := dump(t, client)[etcd.Prefix+k]; left {
+			t.Errorf("%s is left of an owner that is closed", k)
 		}
 	}
 	if p, err := l.Predecessors(t.Context(), quarantine); err != nil || len(p) != 0 {
-		t.Errorf("predecessors %+v, error %v, after the only one is closed", p, err)
+		t.Errorf("predecessors %+v, error %v, after both are closed", p, err)
 	}
 	// What comes later is still written down.
 	late := ledger.AccountChange{ID: a, GrantOwner: gone, GrantFixed: true, Budget: opened(t, l, a)[0].Budget}
