@@ -8,10 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
@@ -20,6 +22,8 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 	"github.com/chartergate/chartergate/proto/gen/openapi"
@@ -80,6 +84,7 @@ func newGateway(conn *grpc.ClientConn) (*runtime.ServeMux, error) {
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
 		}),
 		runtime.WithErrorHandler(restError),
+		runtime.SetQueryParameterParser(strictQuery{}),
 	)
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		chartergatev1.RegisterPreflightServiceHandler,
@@ -96,6 +101,33 @@ func newGateway(conn *grpc.ClientConn) (*runtime.ServeMux, error) {
 		}
 	}
 	return mux, nil
+}
+
+// strictQuery refuses query parameters that the request does not have: a misspelled `validate_only` must not delete.
+type strictQuery struct{ runtime.DefaultQueryParser }
+
+// Parse implements runtime.QueryParameterParser.
+func (q strictQuery) Parse(m proto.Message, values url.Values, filter *utilities.DoubleArray) error {
+	for name := range values {
+		if !hasField(m.ProtoReflect().Descriptor(), strings.Split(name, ".")) {
+			return fmt.Errorf("unknown query parameter %q", name)
+		}
+	}
+	return q.DefaultQueryParser.Parse(m, values, filter)
+}
+
+func hasField(d protoreflect.MessageDescriptor, path []string) bool {
+	f := d.Fields().ByTextName(path[0])
+	if f == nil {
+		f = d.Fields().ByJSONName(path[0])
+	}
+	switch {
+	case f == nil:
+		return false
+	case len(path) == 1 || f.Message() == nil:
+		return len(path) == 1
+	}
+	return hasField(f.Message(), path[1:])
 }
 
 // restError answers {"code", "message", "details"}. What the gateway itself refuses, such as JSON with an unknown field,

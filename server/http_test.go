@@ -104,6 +104,7 @@ func TestRESTBadInput(t *testing.T) {
 		says               string
 	}{
 		"unknown field":  {"POST", "/v1/budgets", `{"name":"budgets/x","limit":5}`, 400, `unknown field "limit"`},
+		"unknown query":  {"DELETE", "/v1/budgets/x?validate_onli=true", ``, 400, `unknown query parameter "validate_onli"`},
 		"malformed JSON": {"POST", "/v1/budgets", `{"name":`, 400, "unexpected"},
 		"wrong type":     {"POST", "/v1/budgets", `{"limit_nanos":"many"}`, 400, "limitNanos"},
 		"bad value":      {"POST", "/v1/budgets", `{"name":"budgets/x"}`, 400, "budget.owner"},

@@ -68,8 +68,8 @@ type Ledger interface {
 type Predecessor struct {
 	Owner    string
 	Accounts []ledger.AccountID // that it has grants of
-	// Idle: every grant is settled in full, so that nothing has to be quarantined.
-	Idle bool
+	// Ready is when its grants may be reclaimed: now, if every grant is settled in full, so that nothing can be held.
+	Ready time.Time
 }
 
 // Errors of Ledger.

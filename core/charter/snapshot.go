@@ -328,12 +328,25 @@ func (s *Snapshot) missingInCatalog(c *Charter) string {
 	return ""
 }
 
+// permitsAny says whether a charter that names both tiers and models leaves any model.
+func (s *Snapshot) permitsAny(c *Charter) bool {
+	if len(c.PermittedTiers) == 0 || len(c.PermittedModels) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(c.PermittedModels, func(id string) bool {
+		return slices.Contains(c.PermittedTiers, s.catalog.Model(id).Tier)
+	})
+}
+
 func (s *Snapshot) checkCharter(c *Charter) error {
 	if s.Budget(c.Budget) == nil {
 		return &ReferenceError{c.Name(), "budgets/" + c.Budget}
 	}
 	if missing := s.missingInCatalog(c); missing != "" {
 		return &ReferenceError{c.Name(), missing}
+	}
+	if !s.permitsAny(c) {
+		return &InvalidError{c.Name(), "permitted_models", "has no model of the permitted tiers: no call could ever be served"}
 	}
 	e := c.Exhausted
 	if e.Mode >= ExhaustedDowngrade && e.OverflowAllowance <= 0 {
@@ -365,7 +378,7 @@ func (s *Snapshot) checkBudget(b, old *Budget) error {
 		}
 	}
 	if b.RolloverCap > 0 && b.Period.Calendar == Window {
-		return &InvalidError{b.Name(), "rollover_cap_nanos", "a fixed window has no next period to roll over to"}
+		return &InvalidError{b.Name(), "rollover_cap_nanos", "must be 0: a fixed window has no next period to roll over to"}
 	}
 	if err := checkThresholds(b.Name(), b.AlertThresholdsPermille); err != nil {
 		return err
@@ -384,7 +397,7 @@ func (s *Snapshot) checkBudget(b, old *Budget) error {
 		}
 		seen = append(seen, parent.ID)
 		if len(seen) > MaxDepth {
-			return &InvalidError{b.Name(), "parent", fmt.Sprintf("the path has more than %d budgets", MaxDepth)}
+			return &InvalidError{b.Name(), "parent", fmt.Sprintf("is too deep: the path would have more than %d budgets", MaxDepth)}
 		}
 		at = parent
 	}
@@ -399,7 +412,7 @@ func (s *Snapshot) checkDepthBelow(b *Budget, depth int) error {
 	if depth >= MaxDepth {
 		for _, c := range s.budgets.all() {
 			if c.Parent == b.ID {
-				return &InvalidError{b.Name(), "parent", fmt.Sprintf("paths below it would have more than %d budgets", MaxDepth)}
+				return &InvalidError{b.Name(), "parent", fmt.Sprintf("is too deep: paths below would have more than %d budgets", MaxDepth)}
 			}
 		}
 		return nil

@@ -75,11 +75,17 @@ func New(model string, effective time.Time, currency string, rates map[Unit]mone
 func (p *Price) Rate(u Unit) (money.Nanos, bool) { return p.rates[u], p.set&(1<<u) != 0 }
 
 // UnpricedError says that a price has no rate for a unit that was used.
-type UnpricedError struct{ Model, Unit string }
+type UnpricedError struct {
+	Model, Unit string
+	Derived     bool // the rate is there, but not how to derive the quantity
+}
 
 func (e *UnpricedError) Error() string {
 	if e.Unit == "" {
 		return fmt.Sprintf("model %q has no price at that time: add one to a price book", e.Model)
+	}
+	if e.Unit == GPUMillisecond.String() && e.Derived {
+		return fmt.Sprintf("model %q is paid by the GPU-hour, but the call does not report gpu_milliseconds: report them, or set gpu_milliseconds_per_mtok_input and _output in its price", e.Model)
 	}
 	return fmt.Sprintf("the price of model %q has no rate for %s: add one to its price book, 0 if it is free", e.Model, e.Unit)
 }
@@ -138,9 +144,9 @@ func (p *Price) cost(u *usage.Usage, lines *[]Line) (money.Nanos, error) {
 				continue
 			}
 			if p.set&(1<<GPUMillisecond) != 0 && unit < Request {
-				unit = GPUMillisecond // neither reported nor derivable
+				return 0, &UnpricedError{p.Model, GPUMillisecond.String(), true}
 			}
-			return 0, &UnpricedError{p.Model, unit.String()}
+			return 0, &UnpricedError{Model: p.Model, Unit: unit.String()}
 		}
 		weight := uint64(perMillion)
 		if unit == GPUMillisecond {
@@ -196,7 +202,7 @@ func (p *Price) addTool(sum *total, tool string, n int64) error {
 	}
 	rate, ok := p.Tools[tool]
 	if !ok {
-		return &UnpricedError{p.Model, "tool_calls/" + tool}
+		return &UnpricedError{Model: p.Model, Unit: "tool_calls/" + tool}
 	}
 	if !sum.add(n, rate, perMillion) {
 		return money.ErrOverflow

@@ -272,3 +272,69 @@ func TestCeilingHoldsUnderConcurrency(t *testing.T) {
 		t.Errorf("refused %d, settled %d: the budget should be all but used up", refused, st.Settled)
 	}
 }
+
+func TestALoweredLimitAlertsAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.company(10_000_000)
+	_, h := w.reserve(call(900, 50))
+	w.settle(h.Token, 1000, 0)
+	b := *w.control.Snapshot().Budget("chat")
+	b.Limit = 1_100_000
+	w.apply(&b)
+	w.eventually("the alert is recorded", func() bool { return len(w.status("budgets/chat").Alerted) == 1 })
+}
+
+func TestNoRetryDelayWhereTimeChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.company(1_000_000)
+	if d, h := w.reserve(call(1000, 500)); h != nil || d.Effect != routing.Deny || d.RetryDelay != 0 {
+		t.Errorf("a call dearer than the whole limit: %+v", d)
+	}
+	window, err := charter.NewPeriod(charter.Window, "", noon.Add(-time.Hour), noon.Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := budget(t, "event", "org", 2_000_000)
+	b.Period = window
+	c := *w.control.Snapshot().Charter("chat")
+	c.Budget = "event"
+	w.apply(b, &c)
+	if _, h := w.reserve(call(1000, 500)); h == nil {
+		t.Fatal("the window is open and has room")
+	} else {
+		w.settle(h.Token, 1000, 500)
+	}
+	if d, h := w.reserve(call(500, 250)); h != nil || d.Effect != routing.Deny || d.RetryDelay != 0 {
+		t.Errorf("a window that is used up: %+v", d)
+	}
+	w.clock.advance(2 * time.Hour)
+	if d, h := w.reserve(call(1, 1)); h != nil || d.Effect != routing.Deny || d.RetryDelay != 0 {
+		t.Errorf("a window that is over: %+v", d)
+	}
+}
+
+func TestALesserTierForWantOfContextIsADowngrade(t *testing.T) {
+	w := newWorld(t)
+	w.company(money.Unit)
+	catalog := *w.control.Snapshot().Catalog()
+	catalog.Models = append([]charter.Model{}, catalog.Models...)
+	for i := range catalog.Models {
+		if catalog.Models[i].Tier != "economy" {
+			catalog.Models[i].ContextTokens = 1000
+		}
+	}
+	w.apply(&catalog)
+	c := call(5000, 100)
+	c.Model, c.Tier, c.Complexity = "", "", 100
+	d, h := w.reserve(c)
+	if h == nil || d.Model != "small" || d.Effect != routing.Downgrade {
+		t.Fatalf("%+v", d)
+	}
+	found := false
+	for _, r := range d.Reasons {
+		found = found || r.Code == preflight.CodeContextTooLong
+	}
+	if !found {
+		t.Errorf("no reason says that the context is too long: %+v", d.Reasons)
+	}
+}

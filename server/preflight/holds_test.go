@@ -225,3 +225,21 @@ func TestForgedTokensAreUnknown(t *testing.T) {
 		}
 	}
 }
+
+func TestRestartsDoNotProlongAQuarantine(t *testing.T) {
+	w := newWorld(t)
+	w.company(money.Unit)
+	w.reserve(call(1000, 500))
+	for range 3 { // 9 minutes in all; the longest hold is 10
+		w.stop()
+		w.open()
+		w.clock.advance(3 * time.Minute)
+	}
+	if st := w.status("budgets/chat"); st.Quarantined != 2_000_000 {
+		t.Fatalf("before it is over: %+v", st.State)
+	}
+	w.stop()
+	w.open()
+	w.clock.advance(2 * time.Minute)
+	w.eventually("the grant is reclaimed", func() bool { return w.status("budgets/chat").Held == 0 })
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -103,7 +104,7 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 	}
 	if closed != nil {
 		d.RetryDelay = max(0, closed.span.Start.Sub(now))
-		return deny(d, Reason{CodeBudgetExhausted, "the budget's window is " + closed.span.String(), statusName(closed.id)}), nil, nil
+		return deny(d, Reason{CodeBudgetExhausted, "the budget's window, " + closed.span.String() + ", is not now", statusName(closed.id)}), nil, nil
 	}
 	accounts, states, err := s.accounts(ctx, q.open[:0], q.states[:0], snap, c.ID, path, now)
 	if err != nil {
@@ -119,7 +120,7 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 			return nil, nil, ctx.Err()
 		}
 		s.Log.Error("the routing policy gave no decision", "feature", c.ID, "error", err)
-		d.Reasons = append(d.Reasons, Reason{Code: CodePolicyFailed, Message: "the routing policy gave no decision; the charter's fail mode applies"})
+		d.Reasons = append(d.Reasons, Reason{Code: CodePolicyFailed, Message: "the charter's fail mode applies: " + err.Error()})
 		if c.FailMode != charter.FailStrictestTier {
 			d.Effect = routing.Deny
 			return d, nil, nil
@@ -165,14 +166,14 @@ func (s *Service) fit(ctx context.Context, q *query, d *Decision, plan *routing.
 	}
 	if len(candidates) == 0 {
 		if len(models) == 0 {
-			why = append(why, Reason{Code: CodeNotPermitted, Message: "the charter permits no model of the tiers that the policy chose"})
+			why = append(why, notPermitted(plan, q.snap.Catalog()))
 		}
 		d.Effect, d.Reasons = routing.Deny, append(d.Reasons, why...)
 		return d, nil, nil
 	}
 	catalog := q.snap.Catalog()
 	asked := askedRank(q.call, catalog)
-	first := catalog.Rank(candidates[0].model.Tier)
+	first := wantedRank(plan, catalog)
 	for i := range candidates {
 		c := &candidates[i]
 		c.effect = plan.Effect
@@ -193,11 +194,49 @@ func (s *Service) fit(ctx context.Context, q *query, d *Decision, plan *routing.
 			fmt.Sprintf("%s would have cost %s %s; %s fits the money left", candidates[0].model.ID, candidates[0].cost, q.currency, chosen.model.ID),
 			statusName(res.Bound.ID)})
 	}
+	if catalog.Rank(chosen.model.Tier) < first && res.Choice == 0 { // it was not money
+		d.Reasons = append(d.Reasons, why...)
+		if len(models) > 0 && catalog.Rank(models[0].Tier) < first {
+			d.Reasons = append(d.Reasons, notPermitted(plan, catalog))
+		}
+	}
 	if chosen.effect == routing.Downgrade && len(d.Reasons) == 0 {
 		d.Reasons = append(d.Reasons, Reason{Code: CodePolicy, Message: "the policy chose a cheaper tier than the one asked for"})
 	}
 	s.fill(d, q, plan, candidates, res.Choice)
 	return d, h, nil
+}
+
+// wantedRank is the rank of the tier that a plan would have first.
+func wantedRank(plan *routing.Plan, catalog *charter.Catalog) int {
+	if len(plan.Models) > 0 {
+		if m := catalog.Model(plan.Models[0]); m != nil {
+			return catalog.Rank(m.Tier)
+		}
+	}
+	if len(plan.Tiers) > 0 {
+		return catalog.Rank(plan.Tiers[0])
+	}
+	return -1
+}
+
+// notPermitted says that what a plan would have first is not to be had.
+func notPermitted(plan *routing.Plan, catalog *charter.Catalog) Reason {
+	var missing []string
+	for _, t := range plan.Tiers {
+		if catalog.Rank(t) < 0 {
+			missing = append(missing, "tier "+t)
+		}
+	}
+	for _, m := range plan.Models {
+		if catalog.Model(m) == nil {
+			missing = append(missing, "model "+m)
+		}
+	}
+	if len(missing) > 0 {
+		return Reason{Code: CodeNotPermitted, Message: "the policy chose what the catalog does not have: " + strings.Join(missing, ", ")}
+	}
+	return Reason{Code: CodeNotPermitted, Message: "the charter does not permit all that the policy chose: " + strings.Join(append(slices.Clone(plan.Models), plan.Tiers...), ", ")}
 }
 
 // askedRank is the rank of the tier that the call asks for, directly or by its model; -1 if it asks for none.
@@ -314,13 +353,21 @@ func (s *Service) spent(q *query, d *Decision, r *ledger.Refusal) *Decision {
 		d.Reasons = append(d.Reasons, Reason{CodeBudgetHeld, "what is left of the budget is held by calls in flight; it comes back as they settle for less", name})
 		return d
 	}
-	end := time.Unix(r.Account.ID.End, 0)
-	d.RetryDelay = max(0, end.Sub(q.now))
 	left := fmt.Sprintf("%s %s is left", r.Remaining, q.currency)
 	if r.Amount > 0 {
 		left += fmt.Sprintf(", the call may cost %s %s", r.Amount, q.currency)
 	}
-	return deny(d, Reason{CodeBudgetExhausted, left + "; the next period starts " + end.UTC().Format(time.RFC3339), name})
+	end := time.Unix(r.Account.ID.End, 0)
+	switch b := q.snap.Budget(r.Account.ID.Budget); {
+	case b == nil || b.Limit == 0 || r.Amount > r.Account.State().Ceil: // no period will have room for it
+		left += "; that is beyond the limit of a whole period"
+	case b.Period.Calendar == charter.Window:
+		left += "; the window ends " + end.UTC().Format(time.RFC3339)
+	default:
+		d.RetryDelay = max(0, end.Sub(q.now))
+		left += "; the next period starts " + end.UTC().Format(time.RFC3339)
+	}
+	return deny(d, Reason{CodeBudgetExhausted, left, name})
 }
 
 // overflow pays for the call on the cheapest permitted tier from the charter's overflow allowance, in place of the leaf

@@ -97,16 +97,12 @@ func Start(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, err
 	}
 	for _, p := range gone {
-		ready := cfg.Clock.Now()
-		if !p.Idle {
-			ready = ready.Add(quarantine)
-		}
 		accounts := make(map[ledger.AccountID]bool, len(p.Accounts))
 		for _, id := range p.Accounts {
 			accounts[id] = true
 		}
-		s.ledger.TakeOver(ledger.Predecessor{Owner: p.Owner, Ready: ready, Accounts: accounts})
-		cfg.Log.Info("took over the holds of an owner that is gone", "owner", p.Owner, "budgets", len(p.Accounts), "quarantined_until", ready)
+		s.ledger.TakeOver(ledger.Predecessor{Owner: p.Owner, Ready: p.Ready, Accounts: accounts})
+		cfg.Log.Info("took over the holds of an owner that is gone", "owner", p.Owner, "budgets", len(p.Accounts), "quarantined_until", p.Ready)
 	}
 	cfg.Control.OnChange(s.controlChanged)
 	return s, nil
@@ -117,12 +113,14 @@ func (s *Service) controlChanged(snap *charter.Snapshot) {
 	s.spans.Store(new(sync.Map))
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := s.Clock.Now()
 	for id, a := range s.ledger.Accounts() {
 		if t := terms(snap, id, a.Terms().Feature); !sameTerms(t, a.Terms()) {
 			a.SetTerms(t)
+			s.alerts = append(s.alerts, a.Due(now)...) // spend may be over a lowered ceiling's threshold
 		}
 	}
-	s.ledger.Sweep(s.Clock.Now())
+	s.ledger.Sweep(now)
 	s.wake()
 }
 

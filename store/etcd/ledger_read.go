@@ -212,7 +212,11 @@ func (l *Ledger) Known(ctx context.Context, owner string) (known, closed bool, e
 
 // Predecessors implements store.Ledger.
 func (l *Ledger) Predecessors(ctx context.Context, quarantine time.Duration) ([]store.Predecessor, error) {
-	found := map[string]*store.Predecessor{}
+	type predecessor struct {
+		store.Predecessor
+		busy bool // a grant is not settled in full
+	}
+	found := map[string]*predecessor{}
 	err := l.scan(ctx, key("gr")+"/", func(kv *mvccpb.KeyValue) error {
 		owner := lastPart(kv.Key)
 		if owner == l.owner {
@@ -224,11 +228,11 @@ func (l *Ledger) Predecessors(ctx context.Context, quarantine time.Duration) ([]
 		}
 		p := found[owner]
 		if p == nil {
-			p = &store.Predecessor{Owner: owner, Idle: true}
+			p = &predecessor{Predecessor: store.Predecessor{Owner: owner}}
 			found[owner] = p
 		}
 		p.Accounts = append(p.Accounts, accountID(r.GetAccount()))
-		p.Idle = p.Idle && r.GetAlloc() == r.GetSpent()
+		p.busy = p.busy || r.GetAlloc() != r.GetSpent()
 		return nil
 	})
 	if err != nil {
@@ -236,52 +240,74 @@ func (l *Ledger) Predecessors(ctx context.Context, quarantine time.Duration) ([]
 	}
 	list := make([]store.Predecessor, 0, len(found))
 	for _, p := range found {
-		if err := l.takeOver(ctx, p.Owner, quarantine); err != nil {
+		ready, err := l.takeOver(ctx, p.Owner, quarantine)
+		if err != nil {
 			return nil, err
 		}
-		list = append(list, *p)
+		if p.Ready = l.now(); p.busy {
+			p.Ready = ready
+		}
+		list = append(list, p.Predecessor)
 	}
 	return list, nil
 }
 
-// takeOver puts the takeover of a dead owner and, the first time, its quarantine.
-func (l *Ledger) takeOver(ctx context.Context, owner string, quarantine time.Duration) error {
+// takeOver puts the takeover of a dead owner and, the first time, its quarantine. It gives the time at which that is over.
+func (l *Ledger) takeOver(ctx context.Context, owner string, quarantine time.Duration) (time.Time, error) {
 	tk, dead, qt := key("tk", owner), key("dead", owner), key("qt", owner)
+	ready := l.now().Add(quarantine)
 	putTakeover, err := put(tk, &storev1.Takeover{Successor: l.owner}, clientv3.WithLease(l.lease))
 	if err != nil {
-		return err
+		return ready, err
 	}
-	gone := &storev1.Dead{TimeMs: l.now().UnixMilli()}
+	gone := &storev1.Dead{TimeMs: l.now().UnixMilli(), ReadyMs: ready.UnixMilli()}
 	putDead, err := put(dead, gone)
 	if err != nil {
-		return err
+		return ready, err
 	}
 	if l.exclusive { // a takeover that is left belongs to an owner that is dead too
 		if _, err := l.fenced(ctx, nil, clientv3.OpDelete(tk)); err != nil {
-			return err
+			return ready, err
 		}
 	}
 	free := []clientv3.Cmp{absent(key("own", owner)), absent(tk), absent(key("cl", owner))}
 	lease, err := l.client.Grant(ctx, int64((quarantine+time.Second-1)/time.Second))
 	if err != nil {
-		return unavailable(err)
+		return ready, unavailable(err)
 	}
 	putQuarantine, err := put(qt, gone, clientv3.WithLease(lease.ID))
 	if err != nil {
-		return err
+		return ready, err
 	}
 	rev, err := l.fenced(ctx, append(free, absent(dead)), putTakeover, putDead, putQuarantine)
 	if errors.Is(err, store.ErrConflict) {
 		if _, revokeErr := l.client.Revoke(ctx, lease.ID); revokeErr != nil {
-			return unavailable(revokeErr)
+			return ready, unavailable(revokeErr)
 		}
-		rev, err = l.fenced(ctx, free, putTakeover)
+		if rev, err = l.fenced(ctx, free, putTakeover); err == nil && l.exclusive {
+			ready, err = l.ready(ctx, dead)
+		}
 	}
 	if err != nil {
-		return fmt.Errorf("take over owner %s: %w", owner, err)
+		return ready, fmt.Errorf("take over owner %s: %w", owner, err)
 	}
 	l.takeovers[owner] = rev
-	return nil
+	return ready, nil
+}
+
+// ready is the end of a quarantine that an earlier successor began. Only for an embedded etcd: there the dead owner had
+// ended before any successor started, and the wall clock of this machine is the one that its holds expire by. Between
+// machines each successor counts the whole quarantine by its own clock.
+func (l *Ledger) ready(ctx context.Context, dead string) (time.Time, error) {
+	resp, err := l.client.Get(ctx, dead)
+	if err != nil {
+		return time.Time{}, unavailable(err)
+	}
+	var r storev1.Dead
+	if len(resp.Kvs) == 1 {
+		err = read(resp.Kvs[0], &r)
+	}
+	return time.UnixMilli(r.GetReadyMs()), err
 }
 
 // Reclaim implements store.Ledger.
@@ -291,7 +317,7 @@ func (l *Ledger) Reclaim(ctx context.Context, owner string, changes []ledger.Acc
 		return 0, err
 	}
 	for _, c := range changes { // nothing of a grant that is fully settled can be held
-		if c.Grant.Alloc != c.Grant.Spent {
+		if c.Grant.Alloc != c.Grant.Spent && !l.exclusive {
 			qt := key("qt", owner)
 			resp, err := l.client.Get(ctx, qt, clientv3.WithKeysOnly())
 			if err != nil {

@@ -246,7 +246,7 @@ func TestLedgerPredecessor(t *testing.T) {
 	takeOver := func(l *etcd.Ledger) {
 		t.Helper()
 		p, err := l.Predecessors(t.Context(), quarantine)
-		if err != nil || len(p) != 1 || p[0].Owner != gone || p[0].Idle || len(p[0].Accounts) != 2 {
+		if err != nil || len(p) != 1 || p[0].Owner != gone || idle(p[0]) || len(p[0].Accounts) != 2 {
 			t.Fatalf("predecessors %+v, error %v", p, err)
 		}
 		if known, closed, err := l.Known(t.Context(), gone); err != nil || !known || closed {
@@ -323,7 +323,7 @@ func TestLedgerPredecessor(t *testing.T) {
 	}
 	c := account("c") // of an owner that is closed before its quarantine is over
 	adjust(t, l, newAccount(c, "idle", 7, 7))
-	if p, err := l.Predecessors(t.Context(), quarantine); err != nil || len(p) != 1 || !p[0].Idle {
+	if p, err := l.Predecessors(t.Context(), quarantine); err != nil || len(p) != 1 || !idle(p[0]) {
 		t.Errorf("predecessors %+v, error %v", p, err)
 	}
 	idle := opened(t, l, c)[0]

@@ -220,7 +220,7 @@ func (*Resource_Policy) isResource_Resource() {}
 // Request of Apply.
 type ApplyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 1 to 100.
+	// 1 to 1000. An external etcd may take fewer in one transaction (its --max-txn-ops, 128 by default).
 	Resources []*Resource `protobuf:"bytes,1,rep,name=resources,proto3" json:"resources,omitempty"`
 	// Only check and tell what would change.
 	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
@@ -467,10 +467,9 @@ const file_chartergate_v1_manifest_proto_rawDesc = "" +
 	"\n" +
 	"price_book\x18\x04 \x01(\v2\x19.chartergate.v1.PriceBookH\x00R\tpriceBook\x120\n" +
 	"\x06policy\x18\x05 \x01(\v2\x16.chartergate.v1.PolicyH\x00R\x06policyB\x11\n" +
-	"\bresource\x12\x05\xbaH\x02\b\x01\"\x9f\x01\n" +
-	"\fApplyRequest\x12B\n" +
-	"\tresources\x18\x01 \x03(\v2\x18.chartergate.v1.ResourceB\n" +
-	"\xbaH\a\x92\x01\x04\b\x01\x10dR\tresources\x12#\n" +
+	"\bresource\x12\x05\xbaH\x02\b\x01\"\xa0\x01\n" +
+	"\fApplyRequest\x12C\n" +
+	"\tresources\x18\x01 \x03(\v2\x18.chartergate.v1.ResourceB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\tresources\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12&\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\"[\n" +

@@ -779,7 +779,8 @@ type Hold struct {
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// The amount held on every budget of the path, in nanos.
 	AmountNanos int64 `protobuf:"varint,2,opt,name=amount_nanos,json=amountNanos,proto3" json:"amount_nanos,omitempty"`
-	// When the hold ends. Do not start work after it; a settlement after it counts as forced spend.
+	// When the hold ends. Do not start work after it. A settlement within 5 s after it still counts as in time; a later
+	// one is forced spend.
 	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

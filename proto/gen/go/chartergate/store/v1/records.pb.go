@@ -1020,7 +1020,10 @@ func (x *RequestIndex) GetIndex() uint32 {
 type Dead struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When that was found, in Unix milliseconds.
-	TimeMs        int64 `protobuf:"varint,1,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	TimeMs int64 `protobuf:"varint,1,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	// When its last possible hold is over, in Unix milliseconds. With an embedded etcd, whose leases begin anew at every
+	// start, this ends the quarantine.
+	ReadyMs       int64 `protobuf:"varint,2,opt,name=ready_ms,json=readyMs,proto3" json:"ready_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1058,6 +1061,13 @@ func (*Dead) Descriptor() ([]byte, []int) {
 func (x *Dead) GetTimeMs() int64 {
 	if x != nil {
 		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *Dead) GetReadyMs() int64 {
+	if x != nil {
+		return x.ReadyMs
 	}
 	return 0
 }
@@ -1329,9 +1339,10 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\atime_ms\x18\x04 \x01(\x03R\x06timeMs\">\n" +
 	"\fRequestIndex\x12\x18\n" +
 	"\ajournal\x18\x01 \x01(\tR\ajournal\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\rR\x05index\"\x1f\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\":\n" +
 	"\x04Dead\x12\x17\n" +
-	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\"(\n" +
+	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x12\x19\n" +
+	"\bready_ms\x18\x02 \x01(\x03R\areadyMs\"(\n" +
 	"\bTakeover\x12\x1c\n" +
 	"\tsuccessor\x18\x01 \x01(\tR\tsuccessor\"!\n" +
 	"\x06Closed\x12\x17\n" +
