@@ -7,11 +7,11 @@ import (
 )
 
 // How grants are sized. A slice follows consumption: it doubles when it lasted less than SliceShort and shrinks when it
-// lasted longer than SliceLong, so that a crash puts well below a second's worth of spend out of reach, and a busy
-// account asks the store a few times a second.
+// lasted longer than SliceLong, so that a crash puts about a tenth of a second's worth of spend out of reach, and a busy
+// account asks the store some ten times a second.
 const (
-	SliceShort = 150 * time.Millisecond
-	SliceLong  = time.Second
+	SliceShort = 50 * time.Millisecond
+	SliceLong  = 400 * time.Millisecond
 	// IdleAfter is how long a grant may lie unused before it is returned.
 	IdleAfter = 30 * time.Second
 	// CloseAfter is how long an account may lie unused before it is closed; it is opened again when it is needed.

@@ -160,8 +160,12 @@ type Refusal struct {
 	Account   *Account    // the one that bound the smallest amount most tightly
 	Amount    money.Nanos // the smallest amount that was tried
 	Remaining money.Nanos // what could be held on Account
-	// InFlight: the amount would fit if the money held by calls in flight came back.
-	InFlight bool
+	State     State       // of Account
+}
+
+// InFlight says that the amount would fit if the money held by calls in flight came back.
+func (r *Refusal) InFlight() bool {
+	return r.State.Held > 0 && r.State.Ceil-r.State.Settled >= max(r.Amount, 1)
 }
 
 // Result is what Reserve found.
@@ -229,7 +233,7 @@ func choose(path []*Account, amounts []money.Nanos) Result {
 			res.Bound = bound
 		}
 		if res.Refused.Account == nil || x < res.Refused.Amount {
-			res.Refused = Refusal{bound, x, max(0, left), bound.ceiling()-bound.settled() >= x}
+			res.Refused = Refusal{bound, x, max(0, left), bound.State()}
 		}
 	}
 	return res

@@ -390,7 +390,7 @@ func TestReserveWaitsForAGrantRatherThanTakingLess(t *testing.T) {
 	if res.Hold == nil || res.Choice != 0 {
 		t.Fatalf("%+v", res)
 	}
-	if res := l.Reserve(now, []*Account{a}, []money.Nanos{41}, time.Minute, Call{}); res.Choice != -1 || res.Refused.Remaining != 40 || !res.Refused.InFlight {
+	if res := l.Reserve(now, []*Account{a}, []money.Nanos{41}, time.Minute, Call{}); res.Choice != -1 || res.Refused.Remaining != 40 || !res.Refused.InFlight() {
 		t.Errorf("%+v; want a refusal with 40 left, as holds are in flight", res)
 	}
 }

@@ -316,8 +316,7 @@ func (s *Service) refused(ctx context.Context, q *query, d *Decision, plan *rout
 	s.mu.Lock()
 	for _, a := range q.accounts {
 		if full == nil && a.Utilization() >= 1000 {
-			st := a.State()
-			full = &ledger.Refusal{Account: a, InFlight: st.Settled < st.Ceil}
+			full = &ledger.Refusal{Account: a, State: a.State()}
 		}
 	}
 	s.mu.Unlock()
@@ -348,9 +347,13 @@ func (s *Service) exhausted(ctx context.Context, q *query, d *Decision, plan *ro
 // spent refuses for want of money: for now where calls in flight may give some back, else until the period ends.
 func (s *Service) spent(q *query, d *Decision, r *ledger.Refusal) *Decision {
 	name := statusName(r.Account.ID)
-	if r.InFlight {
+	if r.InFlight() {
 		d.Effect, d.RetryDelay = routing.Throttle, retryHeld
-		d.Reasons = append(d.Reasons, Reason{CodeBudgetHeld, "what is left of the budget is held by calls in flight; it comes back as they settle for less", name})
+		held := "what is left of the budget is held by calls in flight; it comes back as they settle for less"
+		if r.State.Quarantined > 0 {
+			held += fmt.Sprintf(", and %s %s was granted to a server that is gone and comes back when its longest hold is over", r.State.Quarantined, q.currency)
+		}
+		d.Reasons = append(d.Reasons, Reason{CodeBudgetHeld, held, name})
 		return d
 	}
 	left := fmt.Sprintf("%s %s is left", r.Remaining, q.currency)
@@ -359,7 +362,7 @@ func (s *Service) spent(q *query, d *Decision, r *ledger.Refusal) *Decision {
 	}
 	end := time.Unix(r.Account.ID.End, 0)
 	switch b := q.snap.Budget(r.Account.ID.Budget); {
-	case b == nil || b.Limit == 0 || r.Amount > r.Account.State().Ceil: // no period will have room for it
+	case b == nil || b.Limit == 0 || r.Amount > r.State.Ceil: // no period will have room for it
 		left += "; that is beyond the limit of a whole period"
 	case b.Period.Calendar == charter.Window:
 		left += "; the window ends " + end.UTC().Format(time.RFC3339)
