@@ -104,7 +104,7 @@ func clamp(need, slice, free money.Nanos) money.Nanos {
 
 func (a *Account) resize(now time.Time) {
 	lasted := now.Sub(a.granted)
-	floor := a.ceiling() / 1000 // 0.1% of the ceiling
+	floor := a.ceiling() / 20_000
 	switch {
 	case a.slice < floor || a.slice == 0:
 		a.slice = max(floor, 1)
