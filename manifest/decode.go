@@ -42,6 +42,16 @@ var readOnly = []protoreflect.FullName{
 	"chartergate.v1.Policy.update_time",
 }
 
+// patterns says in words what the patterns of the API ask for.
+var patterns = map[string]string{
+	"^[A-Z]{3}$":                            "a three-letter ISO 4217 code, such as USD",
+	"^[a-z][a-z0-9-]{0,62}$":                "an id: 1 to 63 of a-z, 0-9 and -, starting with a letter",
+	"^charters/[a-z][a-z0-9-]{0,62}$":       "the name of a charter: charters/ID, or the ID alone",
+	"^budgets/[a-z][a-z0-9-]{0,62}$":        "the name of a budget: budgets/ID, or the ID alone",
+	"^priceBooks/[a-z][a-z0-9-]{0,62}$":     "the name of a price book: priceBooks/ID, or the ID alone",
+	"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$": "a model: 1 to 128 of letters, digits and . _ : / @ -, starting with a letter or digit",
+}
+
 // decoder turns the nodes of one file into messages and collects what is wrong.
 type decoder struct {
 	file     string
@@ -132,6 +142,9 @@ func (d *decoder) resource(doc *yaml.Node) *chartergatev1.Resource {
 		inner.Set(inner.Descriptor().Fields().ByName("name"), protoreflect.ValueOfString("catalog"))
 	}
 	if len(d.problems) == before {
+		if _, ok := d.written["limit_nanos"]; kinds[i].kind == "Budget" && !ok {
+			d.errorf(doc, "limit is missing: write 0 to stop all spend")
+		}
 		d.validate(inner.Interface())
 	}
 	if len(d.problems) > before {
@@ -161,7 +174,14 @@ func (d *decoder) validate(m proto.Message) {
 		if w.path != "" && d.written[name].node != nil {
 			name = w.path
 		}
-		d.errorf(w.node, "%s %s", name, strings.TrimPrefix(v.Proto.GetMessage(), "value "))
+		problem := strings.TrimPrefix(v.Proto.GetMessage(), "value ")
+		if v.Proto.GetRuleId() == "string.pattern" {
+			problem = "is not " + patterns[v.RuleValue.String()]
+			if patterns[v.RuleValue.String()] == "" {
+				problem = "must match " + v.RuleValue.String()
+			}
+		}
+		d.errorf(w.node, "%s %s", name, problem)
 	}
 }
 

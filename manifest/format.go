@@ -41,12 +41,15 @@ func Format(r *chartergatev1.Resource) ([]byte, error) {
 	return b.Bytes(), e.Close()
 }
 
+// limit is written also when it is 0: a manifest must have it.
+const limit = protoreflect.FullName("chartergate.v1.Budget.limit_nanos")
+
 func node(m protoreflect.Message) (*yaml.Node, error) {
 	n := &yaml.Node{Kind: yaml.MappingNode}
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
-		if !m.Has(f) || f.Name() == "etag" || slices.Contains(readOnly, f.FullName()) {
+		if !m.Has(f) && f.FullName() != limit || f.Name() == "etag" || slices.Contains(readOnly, f.FullName()) {
 			continue
 		}
 		short, u := shortened(f)

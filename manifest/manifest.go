@@ -32,7 +32,7 @@ import (
 
 const (
 	maxFileBytes = 4 << 20
-	maxResources = 100 // of one file: it is applied in one transaction
+	maxResources = 1000 // of one file: it is applied in one transaction
 )
 
 // File is one manifest.
@@ -155,7 +155,7 @@ func read(name string, r io.Reader) ([]byte, error) {
 	return data, nil
 }
 
-// Parse reads one manifest of at most 100 resources. name stands in errors, and Rego files are found relative to it.
+// Parse reads one manifest of at most 1000 resources. name stands in errors, and Rego files are found relative to it.
 // The error joins one *Error for each mistake, at most 20.
 func Parse(name string, data []byte) ([]*chartergatev1.Resource, error) {
 	resources, _, err := parse(name, data)

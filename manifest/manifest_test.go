@@ -32,7 +32,7 @@ func TestMistakesHaveTheirPlace(t *testing.T) {
 		{"a list", "- kind: Budget\n", "m.yaml:1:1: a resource is a mapping that starts with `kind: `, not a list"},
 		{"no kind", "\nname: acme\n", "m.yaml:2:1: kind is missing: write `kind: ` with Charter, Budget, Catalog, PriceBook or Policy"},
 		{"unknown kind", "kind: Budgte\n", "m.yaml:1:7: unknown kind \"Budgte\": write Charter, Budget, Catalog, PriceBook or Policy; did you mean Budget?"},
-		{"twice", budget + "---\n" + budget, "m.yaml:6:1: budgets/acme is there twice: first on line 1"},
+		{"twice", budget + "limit: 1\n---\n" + budget + "limit: 1\n", "m.yaml:7:1: budgets/acme is there twice: first on line 1"},
 		// Fields.
 		{"unknown field", budget + "limt: 5.00\n", "m.yaml:5:1: unknown field \"limt\"; did you mean limit?"},
 		{"unknown field far from all", budget + "colour: red\n", "m.yaml:5:1: unknown field \"colour\""},
@@ -54,7 +54,7 @@ func TestMistakesHaveTheirPlace(t *testing.T) {
 		{"too fine a share", budget + "alert_thresholds: [80.05%]\n", "m.yaml:5:20: alert_thresholds[0]: 80.05% is finer than 0.10%"},
 		{"not a bool", "kind: Charter\ncapability_evaluations:\n- passed: maybe\n", "m.yaml:3:11: capability_evaluations[0].passed: \"maybe\" is neither true nor false"},
 		{"not a duration", "kind: Charter\nescalation:\n- after: 15\n", "m.yaml:3:10: escalation[0].after: \"15\" is not a duration such as 90s, 15m or 24h"},
-		{"not a time", budget + "---\nkind: PriceBook\nprices:\n- effective_time: 31.1.2026\n", "m.yaml:8:19: prices[0].effective_time: \"31.1.2026\" is neither a time such as 2026-01-31T12:00:00Z nor a date such as 2026-01-31"},
+		{"not a time", "kind: Budget\nname: acme\nowner: {name: Priya}\nperiod: {calendar: day}\nlimit: 1\n---\nkind: PriceBook\nprices:\n- effective_time: 31.1.2026\n", "m.yaml:9:19: prices[0].effective_time: \"31.1.2026\" is neither a time such as 2026-01-31T12:00:00Z nor a date such as 2026-01-31"},
 		{"unknown enum", "kind: Budget\nname: acme\nowner: {name: P}\nperiod: {calendar: fortnight}\n", "m.yaml:4:20: period.calendar: unknown value \"fortnight\": write day, week, month, quarter or year"},
 		{"not a name", "kind: Charter\nname: Support Copilot\n", "m.yaml:2:7: name: \"Support Copilot\" is not a name: write charters/ID or the ID alone, 1 to 63 of a-z, 0-9 and -, starting with a letter"},
 		{"not a reference", "kind: Budget\nname: a\nparent: charters/b\n", "m.yaml:3:9: parent: \"charters/b\" is not a name: write budgets/ID or the ID alone, 1 to 63 of a-z, 0-9 and -, starting with a letter"},
@@ -66,10 +66,13 @@ func TestMistakesHaveTheirPlace(t *testing.T) {
 		{"map amount", "kind: PriceBook\nname: p\nprices:\n- tool_call: {web_search: free}\n", "m.yaml:4:27: prices[0].tool_call[\"web_search\"]: \"free\" is not a decimal amount such as 12.50"},
 		// Rules of the API.
 		{"below zero", budget + "limit: -1.00\n", "m.yaml:5:8: limit must be greater than or equal to 0"},
-		{"out of range", budget + "alert_thresholds: [80%, 120%]\n", "m.yaml:5:25: alert_thresholds[1] must be greater than or equal to 1 and less than or equal to 1000"},
-		{"no owner", "# Acme\nkind: Budget\nname: acme\nperiod: {calendar: day}\n", "m.yaml:2:1: owner is required"},
-		{"owner without a name", "kind: Budget\nname: acme\nperiod: {calendar: day}\nowner: {email: a@b.example}\n", "m.yaml:4:8: owner.name must be at least 1 characters"},
+		{"out of range", budget + "alert_thresholds: [80%, 120%]\nlimit: 1\n", "m.yaml:5:25: alert_thresholds[1] must be greater than or equal to 1 and less than or equal to 1000"},
+		{"no owner", "# Acme\nkind: Budget\nname: acme\nperiod: {calendar: day}\nlimit: 1\n", "m.yaml:2:1: owner is required"},
+		{"owner without a name", "kind: Budget\nname: acme\nperiod: {calendar: day}\nowner: {email: a@b.example}\nlimit: 1\n", "m.yaml:4:8: owner.name must be at least 1 characters"},
 		{"too many", "kind: Catalog\ntiers: [{id: t}]\nmodels:\n" + big, "m.yaml:4:3: models must contain no more than 1000 item(s)"},
+		{"no limit", "\n" + budget, "m.yaml:2:1: limit is missing: write 0 to stop all spend"},
+		{"not a currency", budget + "limit: 0\ncurrency: usd\n", "m.yaml:6:11: currency is not a three-letter ISO 4217 code, such as USD"},
+		{"not an id", "kind: Catalog\ntiers: [{id: T 1}]\n", "m.yaml:2:14: tiers[0].id is not an id: 1 to 63 of a-z, 0-9 and -, starting with a letter"},
 		// Policies.
 		{"no such file", "kind: Policy\nname: routing\nfiles: [nowhere.rego]\n", "m.yaml:3:9: stat nowhere.rego: no such file or directory"},
 		{"file outside", "kind: Policy\nname: routing\nfiles: [../secret.rego]\n", "m.yaml:3:9: \"../secret.rego\" is outside of the manifest's folder"},
@@ -166,7 +169,7 @@ func TestLoad(t *testing.T) {
 	}
 	write("policy/routing.rego", "package chartergate.routing\n")
 	write("policy/routing.yml", "kind: Policy\nname: routing\nfiles: [routing.rego]\nmessage: first\n")
-	write("b.yaml", budget)
+	write("b.yaml", budget+"limit: 1\n")
 	write("notes.txt", "not a manifest")
 	write(".git/x.yaml", "not a manifest either: [")
 	files, err := Load(dir)
@@ -184,7 +187,7 @@ func TestLoad(t *testing.T) {
 	if err != nil || !strings.Contains(string(formatted), "  routing.rego: |\n    package chartergate.routing\n") {
 		t.Errorf("%s, %v", formatted, err)
 	}
-	write("twice.yaml", "# again\n"+budget)
+	write("twice.yaml", "# again\n"+budget+"limit: 1\n")
 	if _, err := Load(dir); err == nil || err.Error() != filepath.Join(dir, "twice.yaml")+":2:1: budgets/acme is in "+filepath.Join(dir, "b.yaml")+" too: remove one" {
 		t.Errorf("%v", err)
 	}
@@ -192,7 +195,7 @@ func TestLoad(t *testing.T) {
 	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "policies/routing is in ") {
 		t.Errorf("%v", err)
 	}
-	write("twice.yaml", "kind: Budget\nname: other\nowner: {name: P}\nperiod: {calendar: day}\n")
+	write("twice.yaml", "kind: Budget\nname: other\nowner: {name: P}\nperiod: {calendar: day}\nlimit: 1\n")
 	write("c.yaml", "kind: Nothing\n")
 	write("d.yaml", "kind: [\n")
 	if _, err := Load(dir); err == nil || strings.Count(err.Error(), "\n") != 1 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,10 +19,10 @@ import (
 )
 
 func newApplyCommand() *cobra.Command {
-	var path string
+	var paths []string
 	var dryRun bool
 	cmd := &cobra.Command{
-		Use:   "apply -f PATH",
+		Use:   "apply -f PATH...",
 		Short: "Create or change what manifests say",
 		Long: `Create or change charters, budgets, the catalog, price books and policies as YAML manifests say, and tell what changed.
 A file is applied as a whole or not at all. Of a folder every *.yaml and *.yml is applied, in whatever order their
@@ -33,16 +34,21 @@ units of the currency, as in "limit: 5000.00"; prices are per million units. exa
 		Example: `  chartergate apply -f examples/acme --dry-run
   chartergate apply -f examples/acme
   chartergate get budgets -o yaml | sed 's/limit: 40.00/limit: 50.00/' | chartergate apply -f -`,
-		Args: cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 && len(paths) == 0 {
+				return usagef("give files with -f: chartergate apply -f %s", strings.Join(args, " "))
+			}
+			return nil
+		},
 	}
 	c := addClientFlags(cmd)
-	cmd.Flags().StringVarP(&path, "file", "f", "", "manifest, folder of manifests, or - for the standard input")
+	cmd.Flags().StringArrayVarP(&paths, "file", "f", nil, "manifest, folder of manifests, or - for the standard input; repeatable")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell what would change")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if path == "" {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(paths) == 0 || slices.Contains(paths, "") {
 			return usagef("-f is required: name a manifest, a folder or -")
 		}
-		files, err := loadManifests(cmd, path)
+		files, err := loadManifests(cmd, append(paths, args...)) // what a shell makes of `-f *.yaml`
 		if err != nil {
 			return err
 		}
@@ -64,7 +70,36 @@ units of the currency, as in "limit: 5000.00"; prices are per million units. exa
 	return cmd
 }
 
-func loadManifests(cmd *cobra.Command, path string) ([]manifest.File, error) {
+// loadManifests reads all paths. It tells every mistake, and refuses a resource that two of them have.
+func loadManifests(cmd *cobra.Command, paths []string) ([]manifest.File, error) {
+	var all []manifest.File
+	var problems []error
+	first := map[string]string{} // the file of each resource
+	for _, path := range paths {
+		files, err := loadManifest(cmd, path)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		for _, f := range files {
+			for _, r := range f.Resources {
+				if other, ok := first[manifest.Name(r)]; ok && other != f.Path {
+					problems = append(problems, &manifest.Error{File: f.Path, Problem: manifest.Name(r) + " is in " + other + " too: remove one"})
+				} else if ok {
+					problems = append(problems, usagef("%s is named twice", f.Path))
+					break
+				}
+			}
+			for _, r := range f.Resources {
+				first[manifest.Name(r)] = f.Path
+			}
+		}
+		all = append(all, files...)
+	}
+	return all, errors.Join(problems...)
+}
+
+func loadManifest(cmd *cobra.Command, path string) ([]manifest.File, error) {
 	if path != "-" {
 		return manifest.Load(path)
 	}
@@ -103,7 +138,7 @@ func applyFiles(ctx context.Context, client pb.ManifestServiceClient, files []ma
 }
 
 // mostAtOnce is how many resources one Apply takes.
-const mostAtOnce = 100
+const mostAtOnce = 1000
 
 // checkFiles says what applying would change. The files are checked together, because nothing is there yet of what they
 // refer to in one another.
@@ -151,7 +186,7 @@ func writeResults(w io.Writer, results []*pb.ApplyResult, dryRun bool) {
 		fmt.Fprintln(w, paint(a.color, a.sign+" "+r.GetName()+" "+a.word))
 		for _, ch := range r.GetChanges() {
 			name, show := changed(ch.GetPath())
-			fmt.Fprintf(w, "    %s: %s -> %s\n", name, show(ch.GetOldValue()), show(ch.GetNewValue()))
+			fmt.Fprintf(w, "    %s: %s -> %s\n", visible(name), visible(show(ch.GetOldValue())), visible(show(ch.GetNewValue())))
 		}
 	}
 	end := ""

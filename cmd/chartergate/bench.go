@@ -47,7 +47,7 @@ this machine.
 
 With --charters it measures growth instead: for each number, Reserve, memory and start-up with that many charters,
 each with a budget of its own.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()

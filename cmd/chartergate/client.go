@@ -1,9 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,15 +27,10 @@ type clientFlags struct {
 
 func addClientFlags(cmd *cobra.Command) *clientFlags {
 	c := &clientFlags{}
-	cmd.Flags().StringVar(&c.server, "server", server.DefaultGRPCAddr, "gRPC address of the server")
+	addServerFlag(cmd, &c.server)
 	cmd.Flags().StringVarP(&c.output, "output", "o", "table", strings.Join(outputs, ", "))
 	cmd.Flags().DurationVar(&c.timeout, "timeout", 30*time.Second, "how long to wait for the server")
-	complete := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return outputs, cobra.ShellCompDirectiveNoFileComp
-	}
-	if err := cmd.RegisterFlagCompletionFunc("output", complete); err != nil {
-		panic(err)
-	}
+	completeFlag(cmd, "output", func() []string { return outputs })
 	return c
 }
 
@@ -41,9 +41,9 @@ func (c *clientFlags) call(cmd *cobra.Command, f func(context.Context, *charterg
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
 	defer cancel()
-	client, err := chartergate.Dial(c.server)
+	client, err := dial(c.server)
 	if err != nil {
-		return usagef("--server %q is not an address: %v", c.server, err)
+		return err
 	}
 	defer client.Close()
 	conn := client.Conn()
@@ -52,8 +52,43 @@ func (c *clientFlags) call(cmd *cobra.Command, f func(context.Context, *charterg
 		if state == connectivity.Ready {
 			return f(ctx, client)
 		}
-		if state == connectivity.TransientFailure || !conn.WaitForStateChange(ctx, state) {
-			return fmt.Errorf("no server answers at %s: start one with `chartergate serve`, or name another with --server", c.server)
+		if state == connectivity.TransientFailure {
+			return noServer(ctx, c.server)
+		}
+		if !conn.WaitForStateChange(ctx, state) {
+			return fmt.Errorf("%s did not answer within the --timeout of %v: try again, or give it longer", c.server, c.timeout)
 		}
 	}
+}
+
+// noServer says why there is no connection to an address.
+func noServer(ctx context.Context, addr string) error {
+	if host, _, err := net.SplitHostPort(addr); err == nil && host != "" {
+		_, err := net.DefaultResolver.LookupHost(ctx, host)
+		if unknown, ok := errors.AsType[*net.DNSError](err); ok && !unknown.IsTimeout {
+			return fmt.Errorf("the host %s of --server cannot be found: name another with --server", host)
+		}
+	}
+	return fmt.Errorf("no server answers at %s: start one with `chartergate serve`, or name another with --server", addr)
+}
+
+// serverVariable names the server where --server does not.
+const serverVariable = "CHARTERGATE_SERVER"
+
+func addServerFlag(cmd *cobra.Command, addr *string) {
+	cmd.Flags().StringVar(addr, "server", cmp.Or(os.Getenv(serverVariable), server.DefaultGRPCAddr),
+		"gRPC address of the server, HOST:PORT; default "+serverVariable+" of the environment, if set")
+}
+
+// dial makes a client of the server at HOST:PORT. It does not wait for a connection.
+func dial(addr string) (*chartergate.Client, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || n == 0 || strings.Contains(host, "/") {
+		return nil, usagef("--server is %q: write HOST:PORT, such as %s", addr, server.DefaultGRPCAddr)
+	}
+	client, err := chartergate.Dial(addr)
+	if err != nil {
+		return nil, usagef("--server is %q: write HOST:PORT, such as %s: %v", addr, server.DefaultGRPCAddr, err)
+	}
+	return client, nil
 }

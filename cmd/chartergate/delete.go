@@ -20,11 +20,11 @@ func newDeleteCommand() *cobra.Command {
 		Short: "Delete a charter, a budget or a price book",
 		Long: `Delete a charter, a budget or a price book. A budget goes only when no budget and no charter is below it. Open holds of
 a deleted charter still settle. The catalog and the policy are replaced with apply, not deleted.`,
-		Example:           "  chartergate delete charter code-assistant",
-		Args:              exactArgs("KIND", "NAME"),
-		ValidArgsFunction: completeKinds("charter", "budget", "prices"),
+		Example: "  chartergate delete charter code-assistant",
+		Args:    exactArgs("KIND", "NAME"),
 	}
 	c := addClientFlags(cmd)
+	cmd.ValidArgsFunction = completeResources(&c.server, "charter", "budget", "prices")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell whether it could be deleted")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		kind, err := kindOf(args[0])
@@ -58,18 +58,20 @@ a deleted charter still settle. The catalog and the policy are replaced with app
 // exactArgs asks for these arguments by their names.
 func exactArgs(names ...string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
-		if len(args) != len(names) {
-			return usagef("write %s, not %d arguments", strings.Join(names, " "), len(args))
+		switch want := strings.Join(names, " "); {
+		case len(args) < len(names):
+			return usagef("%s is missing: write %s", names[len(args)], want)
+		case len(args) > len(names):
+			return usagef("%q is too much: write %s", args[len(names)], want)
 		}
 		return nil
 	}
 }
 
-func completeKinds(kinds ...string) cobra.CompletionFunc {
-	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		if len(args) > 0 {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		return kinds, cobra.ShellCompDirectiveNoFileComp
+// noArgs is for commands that have flags alone.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("%q is too much: %s takes only flags", args[0], cmd.Name())
 	}
+	return nil
 }

@@ -29,7 +29,7 @@ func newDemoCommand() *cobra.Command {
 		Short: "Watch a company's AI calls being gated, in ten seconds",
 		Long: `Start a server in a temporary directory, apply the example company, and send made-up calls of its four features through
 the gate until one budget is used up. Nothing is left behind.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()

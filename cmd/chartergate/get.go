@@ -86,9 +86,9 @@ With -o yaml charters, budgets, the catalog, prices and policies are written as 
 			}
 			return nil
 		},
-		ValidArgsFunction: completeKinds(words...),
 	}
 	c := addClientFlags(cmd)
+	cmd.ValidArgsFunction = completeResources(&c.server, words...)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		k, err := kindOf(args[0])
 		if err != nil {
@@ -220,12 +220,12 @@ func getPrices(ctx context.Context, r *request) error {
 		return err
 	}
 	resources := make([]*pb.Resource, len(all))
-	g := newGrid("BOOK", "MODEL", "FROM", "", ">INPUT", ">CACHE READ", ">CACHE WRITE", ">OUTPUT", ">GPU-HOUR", "SOURCE")
+	g := newGrid("BOOK", "MODEL", "FROM", "CURRENCY", ">INPUT", ">CACHE READ", ">CACHE WRITE", ">OUTPUT", ">GPU-HOUR", "ALSO", "SOURCE")
 	for i, b := range all {
 		resources[i] = &pb.Resource{Resource: &pb.Resource_PriceBook{PriceBook: b}}
 		for _, p := range b.GetPrices() {
 			g.add(bareID(b.GetName()), p.GetModel(), date(p.GetEffectiveTime()), b.GetCurrency(), rate(p.InputNanos), rate(p.CacheReadNanos),
-				rate(p.CacheWrite_5MNanos), rate(p.OutputNanos), rate(p.GpuHourNanos), p.GetSource())
+				rate(p.CacheWrite_5MNanos), rate(p.OutputNanos), rate(p.GpuHourNanos), furtherRates(p), p.GetSource())
 		}
 	}
 	var m proto.Message = &pb.ListPriceBooksResponse{PriceBooks: all}
@@ -233,6 +233,28 @@ func getPrices(ctx context.Context, r *request) error {
 		m = all[0]
 	}
 	return r.show(resources, m, g, "There are no prices, so every call is denied: create some with `chartergate apply -f`.")
+}
+
+// furtherRates names the rates of a price that have no column.
+func furtherRates(p *pb.Price) string {
+	var also []string
+	for _, r := range []struct {
+		name string
+		set  bool
+	}{
+		{"1h cache write", p.CacheWrite_1HNanos != nil}, {"reasoning", p.ReasoningNanos != nil},
+		{"audio", p.AudioInputNanos != nil || p.AudioOutputNanos != nil}, {"request", p.RequestNanos != nil},
+		{"embedding", p.EmbeddingNanos != nil}, {"vector query", p.VectorQueryNanos != nil}, {"tools", len(p.GetToolCallNanos()) > 0},
+		{"storage", p.StorageMegabyteNanos != nil}, {"egress", p.EgressMegabyteNanos != nil}, {"overhead", p.GetOverheadPpm() > 0},
+	} {
+		if r.set {
+			also = append(also, r.name)
+		}
+	}
+	if len(also) == 0 {
+		return ""
+	}
+	return "+ " + strings.Join(also, ", ")
 }
 
 func rate(nanos *int64) string {
@@ -260,7 +282,7 @@ func getPolicies(ctx context.Context, r *request) error {
 		if v.GetActive() {
 			state, active = "yes", true
 		}
-		g.add(bareID(policy.GetName()), v.GetName(), state, localTime(v.GetCreateTime()), v.GetMessage())
+		g.add(bareID(policy.GetName()), v.GetName(), state, timeText(v.GetCreateTime()), v.GetMessage())
 	}
 	if !active {
 		g.add(bareID(policy.GetName()), policy.GetActiveRevision(), "yes", "", "ships with the server")

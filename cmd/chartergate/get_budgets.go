@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -38,19 +39,20 @@ func getBudgets(ctx context.Context, r *request) error {
 	for i, b := range all {
 		resources[i] = &pb.Resource{Resource: &pb.Resource_Budget{Budget: b}}
 	}
-	g := newGrid("BUDGET", "OWNER", "PERIOD", "", ">LIMIT", ">SETTLED", ">HELD", ">REMAINING", ">USED", "ALERTS")
+	g := newGrid("BUDGET", "OWNER", "PERIOD", "CURRENCY", ">LIMIT", ">SETTLED", ">HELD", ">REMAINING", ">USED", "ALERTS")
 	if r.output == "table" {
 		statuses, err := r.statuses(ctx, r.name)
 		if err != nil {
 			return err
 		}
 		budgetTree(g, all, statuses, r.name)
+		g.note = quarantine(statuses)
 	}
 	return r.show(resources, m, g, "There are no budgets: create some with `chartergate apply -f`.")
 }
 
 // budgetTree adds each budget under its parent: the whole tree, or what is under root. The line of a `per` budget has
-// the limit of each key and the sums of all.
+// the limit of each key, the sums of all, and how many keys have used theirs up.
 func budgetTree(g *grid, budgets []*pb.Budget, statuses []*pb.BudgetStatus, root string) {
 	status := map[string]*pb.BudgetStatus{}
 	keys := map[string][]*pb.BudgetStatus{}
@@ -71,13 +73,16 @@ func budgetTree(g *grid, budgets []*pb.Budget, statuses []*pb.BudgetStatus, root
 			g.add(id, b.GetOwner().GetName(), s.GetPeriod(), s.GetCurrency(), amount(s.GetLimitNanos()), amount(s.GetSettledNanos()),
 				amount(s.GetHeldNanos()), amount(s.GetRemainingNanos()), percent(s.GetSettledNanos()+s.GetHeldNanos(), s.GetLimitNanos()), alertNames(s))
 		} else {
-			var settled, held int64
+			var settled, held, full int64
 			for _, s := range keys[b.GetName()] {
 				settled += s.GetSettledNanos()
 				held += s.GetHeldNanos()
+				if s.GetUtilizationPermille() >= 990 || s.GetRemainingNanos() == 0 {
+					full++
+				}
 			}
-			g.add(id, b.GetOwner().GetName(), "each "+short(b.GetPer(), "BUDGET_KEY_"), b.GetCurrency(), amount(b.GetLimitNanos()), amount(settled),
-				amount(held), "", "", "")
+			g.add(id, b.GetOwner().GetName(), periodName(b.GetPeriod()), b.GetCurrency(), amount(b.GetLimitNanos()), amount(settled), amount(held), "", "",
+				fmt.Sprintf("limit for each %s; %s seen, %s used up", short(b.GetPer(), "BUDGET_KEY_"), thousands(int64(len(keys[b.GetName()]))), thousands(full)))
 		}
 		for _, c := range children[b.GetName()] {
 			add(c, indent+"  ")
@@ -88,6 +93,27 @@ func budgetTree(g *grid, budgets []*pb.Budget, statuses []*pb.BudgetStatus, root
 			add(b, "")
 		}
 	}
+}
+
+// mostQuarantined is how many accounts a note names.
+const mostQuarantined = 8
+
+// quarantine tells which accounts hold money of a server that is gone. Empty when none does.
+func quarantine(statuses []*pb.BudgetStatus) string {
+	var held []string
+	for _, s := range statuses {
+		if n := s.GetQuarantinedNanos(); n > 0 {
+			held = append(held, bareID(s.GetName())+" "+amount(n)+" "+s.GetCurrency())
+		}
+	}
+	if len(held) == 0 {
+		return ""
+	}
+	more := ""
+	if n := len(held) - mostQuarantined; n > 0 {
+		held, more = held[:mostQuarantined], fmt.Sprintf(" and %d more", n)
+	}
+	return "HELD includes money of a server that is gone, free again when its longest hold is over: " + strings.Join(held, ", ") + more + "."
 }
 
 func getStatus(ctx context.Context, r *request) error {
@@ -102,9 +128,10 @@ func getStatus(ctx context.Context, r *request) error {
 	if err != nil {
 		return err
 	}
-	g := newGrid("ACCOUNT", "PERIOD", "UNTIL", "", ">LIMIT", ">ROLLED OVER", ">SETTLED", ">FORCED", ">HELD", ">REMAINING", ">USED", "ALERTS")
+	g := newGrid("ACCOUNT", "PERIOD", "UNTIL", "CURRENCY", ">LIMIT", ">ROLLED OVER", ">SETTLED", ">FORCED", ">HELD", ">REMAINING", ">USED", "ALERTS")
+	g.note = quarantine(all)
 	for _, s := range all {
-		g.add(bareID(s.GetName()), s.GetPeriod(), localTime(s.GetEndTime()), s.GetCurrency(), amount(s.GetLimitNanos()), amount(s.GetRolloverNanos()),
+		g.add(bareID(s.GetName()), s.GetPeriod(), timeText(s.GetEndTime()), s.GetCurrency(), amount(s.GetLimitNanos()), amount(s.GetRolloverNanos()),
 			amount(s.GetSettledNanos()), amount(s.GetForcedNanos()), amount(s.GetHeldNanos()), amount(s.GetRemainingNanos()),
 			percent(s.GetSettledNanos()+s.GetHeldNanos(), s.GetLimitNanos()), alertNames(s))
 	}
@@ -120,7 +147,7 @@ func getAlerts(ctx context.Context, r *request) error {
 	}
 	g := newGrid("TIME", "ACCOUNT", "PERIOD", ">THRESHOLD", ">SETTLED", ">LIMIT", "OWNER")
 	for _, a := range all {
-		g.add(localTime(a.GetCreateTime()), bareID(a.GetBudget()), a.GetPeriod(), percent(int64(a.GetThresholdPermille()), 1000),
+		g.add(timeText(a.GetCreateTime()), bareID(a.GetBudget()), a.GetPeriod(), percent(int64(a.GetThresholdPermille()), 1000),
 			amount(a.GetSettledNanos()), amount(a.GetLimitNanos()), ownerText(a.GetOwner()))
 	}
 	return r.show(nil, &pb.ListBudgetAlertsResponse{Alerts: all}, g, "There are no alerts.")

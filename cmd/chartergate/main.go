@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
@@ -29,10 +30,15 @@ func execute(args []string, in io.Reader, out, errs io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetIn(in)
-	root.SetOut(out)
+	written := &output{Writer: out}
+	root.SetOut(written)
 	root.SetErr(errs)
 	started := noteStart(root)
 	cmd, err := root.ExecuteContextC(context.Background())
+	if failed := written.failed(); failed != nil && (err == nil || errors.As(err, new(*refusedError)) || errors.Is(err, failed)) {
+		fmt.Fprintln(errs, "chartergate: the answer could not be written:", failed)
+		return exitFailed
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -40,13 +46,36 @@ func execute(args []string, in io.Reader, out, errs io.Writer) int {
 		return exitRefused
 	}
 	for line := range strings.SplitSeq(explain(err), "\n") {
-		fmt.Fprintln(errs, "chartergate:", line)
+		fmt.Fprintln(errs, "chartergate:", visible(line))
 	}
 	if _, ok := errors.AsType[*usageError](err); ok || !*started {
 		fmt.Fprintf(errs, "chartergate: see `%s --help`\n", cmd.CommandPath())
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// output remembers the first error of a writer, so that no command needs to look after each line.
+type output struct {
+	io.Writer
+	mu  sync.Mutex
+	err error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n, err := o.Writer.Write(p)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
+}
+
+func (o *output) failed() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
 }
 
 // noteStart tells whether a command began its work: an error before that is one of the command line.

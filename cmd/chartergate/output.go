@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -109,8 +111,26 @@ func (f facts) write(w io.Writer) {
 		width = max(width, utf8.RuneCountInString(x[0]))
 	}
 	for _, x := range f {
-		fmt.Fprintf(w, "%-*s  %s\n", width, x[0], x[1])
+		fmt.Fprintf(w, "%-*s  %s\n", width, x[0], visible(x[1]))
 	}
+}
+
+// visible escapes what would act on a terminal or mislead its reader: control characters, line separators, marks that
+// turn the direction of text, and bytes that are not UTF-8.
+func visible(s string) string {
+	var b strings.Builder
+	for i, r := range s {
+		_, size := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case unicode.IsControl(r), unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp):
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // exact writes an amount to the nano with its currency.
@@ -129,11 +149,12 @@ func short(value fmt.Stringer, prefix string) string {
 
 func bareID(name string) string { return name[strings.IndexByte(name, '/')+1:] }
 
-func localTime(t *timestamppb.Timestamp) string {
+// timeText writes a time to the second, in UTC.
+func timeText(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return ""
 	}
-	return t.AsTime().Local().Format("2006-01-02 15:04:05")
+	return t.AsTime().UTC().Format("2006-01-02 15:04:05Z")
 }
 
 func date(t *timestamppb.Timestamp) string {

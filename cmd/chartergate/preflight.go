@@ -24,10 +24,11 @@ func newCheckCommand() *cobra.Command {
 		Short:   "Ask what reserve would answer, without holding money",
 		Long:    "Ask what reserve would answer now, without holding money.\n" + refusedHelp,
 		Example: "  chartergate check --feature support-copilot --task-class chat --input-tokens 1200 --max-output-tokens 400",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 	}
 	c := addClientFlags(cmd)
 	call := addCallFlags(cmd)
+	completeFeatures(cmd, &c.server)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if call.Feature == "" {
 			return usagef("--feature is required: the id of a charter; `chartergate get charters` lists them")
@@ -57,10 +58,11 @@ the model of the answer and settle it, or release it.
 		Example: `  chartergate reserve --feature support-copilot --task-class chat --input-tokens 1200 --max-output-tokens 400
   hold=$(chartergate reserve --feature support-copilot --input-tokens 1200 -o json | jq -r .hold.token)
   chartergate settle --hold "$hold" --input-tokens 1180 --output-tokens 322 --outcome success`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	c := addClientFlags(cmd)
 	call := addCallFlags(cmd)
+	completeFeatures(cmd, &c.server)
 	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long to hold the money, 1s or more (default 2m)")
 	cmd.Flags().StringVar(&requestID, "request-id", "", "makes a retry safe: the same id gives the first answer")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -109,7 +111,7 @@ func newSettleCommand() *cobra.Command {
 do not overlap: count each token in one flag. Repeating it gives the first answer.`,
 		Example: `  chartergate settle --hold "$hold" --input-tokens 1180 --output-tokens 322 --outcome success
   chartergate settle --hold "$hold" --input-tokens 200 --cache-read-tokens 980 --output-tokens 322 --tool web_search=2`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	c := addClientFlags(cmd)
 	u := addUsageFlags(cmd)
@@ -121,12 +123,9 @@ do not overlap: count each token in one flag. Repeating it gives the first answe
 		if r.Hold == "" {
 			return errNoHold
 		}
-		if outcome != "" {
-			value, ok := pb.Outcome_value["OUTCOME_"+strings.ToUpper(outcome)]
-			if !ok || value == 0 {
-				return usagef("unknown --outcome %q: use success or failure", outcome)
-			}
-			r.Outcome = pb.Outcome(value)
+		var err error
+		if r.Outcome, err = outcomeOf(outcome); err != nil {
+			return err
 		}
 		r.Usage = u.Usage
 		return c.call(cmd, func(ctx context.Context, client *chartergate.Client) error {
@@ -134,7 +133,7 @@ do not overlap: count each token in one flag. Repeating it gives the first answe
 			if err != nil {
 				return err
 			}
-			return c.print(cmd.OutOrStdout(), answer, func(w io.Writer) { writeSettlement(w, answer.GetSettlement()) })
+			return c.print(cmd.OutOrStdout(), answer, func(w io.Writer) { writeSettlement(w, answer.GetSettlement(), "above its hold") })
 		})
 	}
 	return cmd
@@ -146,7 +145,7 @@ func newReleaseCommand() *cobra.Command {
 		Use:     "release --hold TOKEN",
 		Short:   "Give a hold back because the call did not run",
 		Example: `  chartergate release --hold "$hold"`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 	}
 	c := addClientFlags(cmd)
 	addHoldFlag(cmd, &r.Hold)
@@ -175,7 +174,7 @@ func newExtendCommand() *cobra.Command {
 		Short:   "Make a hold last longer",
 		Long:    "Make a hold last longer, counted from now. Use the token of the answer from then on.",
 		Example: `  chartergate extend --hold "$hold" --ttl 5m`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 	}
 	c := addClientFlags(cmd)
 	addHoldFlag(cmd, &r.Hold)
@@ -194,6 +193,17 @@ func newExtendCommand() *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+func outcomeOf(word string) (pb.Outcome, error) {
+	if word == "" {
+		return pb.Outcome_OUTCOME_UNSPECIFIED, nil
+	}
+	value, ok := pb.Outcome_value["OUTCOME_"+strings.ToUpper(word)]
+	if !ok || value == 0 {
+		return 0, usagef("unknown --outcome %q: use success or failure", word)
+	}
+	return pb.Outcome(value), nil
 }
 
 var errNoHold = usagef("--hold is required: the token that reserve gave")

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
@@ -29,7 +31,7 @@ func decisionFacts(d *pb.Decision) facts {
 	}
 	for _, r := range d.GetReasons() {
 		text := r.GetMessage()
-		if b := r.GetBudget(); b != "" && !strings.Contains(text, bareID(b)) {
+		if b := r.GetBudget(); b != "" && !names(text, b) {
 			text += " (" + b + ")"
 		}
 		f.add(short(r.GetCode(), "REASON_CODE_"), text)
@@ -39,6 +41,21 @@ func decisionFacts(d *pb.Decision) facts {
 	}
 	f.add("decided by", d.GetPolicyRevision())
 	return f
+}
+
+// names says whether the whole name of a resource stands in a text.
+func names(text, name string) bool {
+	for {
+		i := strings.Index(text, name)
+		if i < 0 {
+			return false
+		}
+		text = text[i+len(name):]
+		next, _ := utf8.DecodeRuneInString(text)
+		if text == "" || !unicode.IsLetter(next) && !unicode.IsDigit(next) && !strings.ContainsRune("-_/", next) {
+			return true
+		}
+	}
 }
 
 func tokens(what string, n int64) string {
@@ -53,19 +70,23 @@ func holdFacts(h *pb.Hold, currency string) facts {
 		return nil
 	}
 	var f facts
-	f.add("held", strings.TrimSpace(exact(h.GetAmountNanos(), currency))+" until "+localTime(h.GetExpireTime()))
+	f.add("held", strings.TrimSpace(exact(h.GetAmountNanos(), currency))+" until "+timeText(h.GetExpireTime()))
 	f.add("hold", h.GetToken())
 	return f
 }
 
-// writeSettlement tells a settlement and its lines.
-func writeSettlement(w io.Writer, s *pb.Settlement) {
+// writeSettlement tells a settlement and its lines, and why the forced part was forced.
+func writeSettlement(w io.Writer, s *pb.Settlement, forced string) {
 	var f facts
 	f.add("feature", s.GetFeature())
-	f.add("model", fmt.Sprintf("%s (%s)", s.GetModel(), s.GetTier()))
+	model := s.GetModel()
+	if s.GetTier() != "" {
+		model += " (" + s.GetTier() + ")"
+	}
+	f.add("model", model)
 	f.add("cost", exact(s.GetCostNanos(), s.GetCurrency()))
 	if s.GetForcedNanos() > 0 {
-		f.add("forced", exact(s.GetForcedNanos(), s.GetCurrency())+" above its hold")
+		f.add("forced", exact(s.GetForcedNanos(), s.GetCurrency())+" "+forced)
 	}
 	f.add("released", exact(s.GetReleasedNanos(), s.GetCurrency()))
 	if s.GetLate() {

@@ -20,10 +20,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	chartergate "github.com/chartergate/chartergate/clients/go"
 	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 	"github.com/chartergate/chartergate/replay"
-	"github.com/chartergate/chartergate/server"
 )
 
 type replayFlags struct {
@@ -52,7 +50,7 @@ Columns and keys (input_tokens and output_tokens are required):
 ` + describeColumns(),
 		Example: `  chartergate replay --format azure-llm --file AzureLLMInferenceTrace_conv.csv --feature support-copilot --concurrency 64
   chartergate replay --format mooncake --file conversation_trace.jsonl --feature code-assistant --speed 60 -o json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runReplay(cmd, &f) },
 	}
 	fl := cmd.Flags()
@@ -72,9 +70,17 @@ Columns and keys (input_tokens and output_tokens are required):
 	fl.IntVar(&f.limit, "limit", 0, "send only this many rows; 0: all")
 	fl.StringVar(&f.options.RunID, "run-id", "", "what request ids are made from; a random one unless set")
 	fl.DurationVar(&f.options.RetryFor, "retry-for", replay.DefaultRetryFor, "how long to try a call again while the server is out of reach")
-	fl.StringVar(&f.server, "server", server.DefaultGRPCAddr, "gRPC address of the server")
+	addServerFlag(cmd, &f.server)
 	fl.StringVarP(&f.output, "output", "o", "table", "table or json")
 	cmd.MarkFlagsMutuallyExclusive("model", "tier")
+	completeFeatures(cmd, &f.server)
+	completeFlag(cmd, "format", func() []string {
+		var formats []string
+		for _, format := range replay.Formats {
+			formats = append(formats, string(format))
+		}
+		return formats
+	})
 	for _, name := range []string{"format", "file", "feature"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {
 			panic(err)
@@ -105,6 +111,12 @@ func runReplay(cmd *cobra.Command, f *replayFlags) error {
 	if f.options.RunID == "" {
 		f.options.RunID = "replay-" + rand.Text()[:16]
 	}
+	if f.options.Concurrency < 1 {
+		return usagef("--concurrency %d is too low: use 1 or more", f.options.Concurrency)
+	}
+	if f.limit < 0 {
+		return usagef("--limit %d is below 0: write how many rows to send, 0 for all", f.limit)
+	}
 	if err := f.options.Check(); err != nil {
 		return usagef("%v", err)
 	}
@@ -117,7 +129,7 @@ func runReplay(cmd *cobra.Command, f *replayFlags) error {
 	if err != nil {
 		return err
 	}
-	client, err := chartergate.Dial(f.server)
+	client, err := dial(f.server)
 	if err != nil {
 		return err
 	}
@@ -136,6 +148,9 @@ func runReplay(cmd *cobra.Command, f *replayFlags) error {
 	if result == nil || result.Requests == 0 && runErr != nil {
 		return runErr
 	}
+	if result.Requests == 0 && !result.Interrupted {
+		return fmt.Errorf("%s: the file has no rows", f.file)
+	}
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.options.RetryFor)
 	defer cancel()
 	budgets, err := replay.Path(after, client.Charters, client.Budgets, f.options.Feature)
@@ -146,6 +161,8 @@ func runReplay(cmd *cobra.Command, f *replayFlags) error {
 		return err
 	}
 	switch {
+	case runErr != nil && result.Errors > 0:
+		return fmt.Errorf("%w; and %d of %d calls had no answer; the first: %s", runErr, result.Errors, result.Requests, result.FirstError)
 	case runErr != nil:
 		return runErr
 	case result.Errors > 0:
@@ -272,6 +289,9 @@ func (p *replayProgress) draw(err error) {
 }
 
 func isTerminal(w io.Writer) bool {
+	if o, ok := w.(*output); ok {
+		w = o.Writer
+	}
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }

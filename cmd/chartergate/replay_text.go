@@ -15,6 +15,7 @@ import (
 type grid struct {
 	right []bool
 	rows  [][]string
+	note  string // a line under the table
 }
 
 func newGrid(titles ...string) *grid {
@@ -26,7 +27,13 @@ func newGrid(titles ...string) *grid {
 	return g
 }
 
-func (g *grid) add(cells ...string) { g.rows = append(g.rows, cells) }
+// add adds a row. Cells are escaped: callers choose ids and names.
+func (g *grid) add(cells ...string) {
+	for i, c := range cells {
+		cells[i] = visible(c)
+	}
+	g.rows = append(g.rows, cells)
+}
 
 // write prints the table, each line after indent; nothing when it has no rows but its titles.
 func (g *grid) write(w io.Writer, indent string) {
@@ -51,6 +58,9 @@ func (g *grid) write(w io.Writer, indent string) {
 		}
 		fmt.Fprintln(w, indent+strings.TrimRight(line.String(), " "))
 	}
+	if g.note != "" {
+		fmt.Fprintf(w, "\n%s%s\n", indent, visible(g.note))
+	}
 }
 
 // thousands writes 1234567 as 1,234,567.
@@ -66,12 +76,15 @@ func thousands(n int64) string {
 	return sign + s
 }
 
-// amount writes nanos as currency units with four decimals, rounded half up: 1,234.5678. For people; the JSON output
-// is exact.
+// amount writes nanos as currency units with four decimals, rounded half up: 1,234.5678. What is less than 0.0001 has
+// all its decimals, so that only 0 shows as 0. For people; the JSON output is exact.
 func amount(nanos int64) string {
 	sign := ""
 	if nanos < 0 {
 		sign, nanos = "-", -nanos
+	}
+	if nanos > 0 && nanos < 100_000 {
+		return sign + strings.TrimRight(fmt.Sprintf("0.%09d", nanos), "0")
 	}
 	tenThousandths := nanos / 100_000
 	if nanos%100_000 >= 50_000 {
@@ -127,9 +140,6 @@ func printReplay(w io.Writer, r *replay.Result) {
 	printSection(w, "What served the calls", tierGrid(r.ByTier, r.Currency))
 	printSection(w, "What was refused, and why", refusalGrid(r.Refusals))
 	printSection(w, "The budgets of the path", standingGrid(r.Budgets))
-	if r.FirstError != "" {
-		fmt.Fprintf(w, "\nThe first error: %s\n", r.FirstError)
-	}
 	if r.Interrupted {
 		fmt.Fprintln(w, "\nInterrupted: the rest of the trace was not sent.")
 	}

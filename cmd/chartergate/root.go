@@ -21,6 +21,7 @@ var commands = []struct {
 	{"call", newSettleCommand},
 	{"call", newReleaseCommand},
 	{"call", newExtendCommand},
+	{"call", newRecordCommand},
 	{"measure", newReplayCommand},
 	{"measure", newBenchCommand},
 }
@@ -44,6 +45,8 @@ Then, with a server of your own:
   chartergate reserve --feature support-copilot --task-class chat --input-tokens 1200 --max-output-tokens 400
   chartergate get budgets
 
+Commands talk to the server that --server names, or else CHARTERGATE_SERVER of the environment.
+
 Exit status: 0 success, 1 failure, 2 the command line is wrong, 3 the gate refused the call.`,
 		Version:       version(),
 		SilenceErrors: true,
@@ -61,6 +64,7 @@ Exit status: 0 success, 1 failure, 2 the command line is wrong, 3 the gate refus
 		return usagef("unknown command %q%s", args[0], hint)
 	}
 	root.SuggestionsMinimumDistance = 2
+	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(
 		&cobra.Group{ID: "start", Title: "Start:"},
 		&cobra.Group{ID: "manage", Title: "Charters, budgets, models, prices and policies:"},
