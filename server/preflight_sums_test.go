@@ -30,6 +30,18 @@ func (s *spend) add(account string, x *chartergatev1.Settlement) {
 	}
 }
 
+// adds checks that a settlement is whole in itself.
+func adds(t *testing.T, x *chartergatev1.Settlement) {
+	t.Helper()
+	lines := int64(0)
+	for _, l := range x.Lines {
+		lines += l.CostNanos
+	}
+	if lines != x.CostNanos || x.Late && x.ForcedNanos != x.CostNanos || x.ForcedNanos > x.CostNanos || x.ForcedNanos > 0 && x.ReleasedNanos > 0 {
+		t.Errorf("a settlement does not add up: %v", x)
+	}
+}
+
 // leafOf is the account that a decision charges first.
 func leafOf(call *chartergatev1.Call, d *chartergatev1.Decision) string {
 	for _, r := range d.GetReasons() {
@@ -67,7 +79,9 @@ func TestSumsTakenTwoWays(t *testing.T) {
 	g.clock.advance(3 * time.Minute)
 	eventually(t, "what expired is freed", func() bool { return g.status(t, "budgets/acme").HeldNanos == 0 })
 	expiring.Range(func(token, account any) bool {
-		told.add(account.(string), g.settle(t, token.(string), used(777, 33)))
+		late := g.settle(t, token.(string), used(777, 33))
+		adds(t, late)
+		told.add(account.(string), late)
 		return true
 	})
 
@@ -122,6 +136,7 @@ func (g *gateRig) spendOne(t *testing.T, told *spend, expiring *sync.Map, random
 		req := &chartergatev1.RecordUsageRequest{Feature: call.Feature, User: call.User, Model: "small", Usage: usage, RequestId: id}
 		resp, err := g.usage.RecordUsage(t.Context(), req)
 		if err == nil {
+			adds(t, resp.Settlement)
 			told.add(leafOf(call, nil), resp.Settlement)
 		}
 		return err
@@ -156,6 +171,7 @@ func (g *gateRig) spendOne(t *testing.T, told *spend, expiring *sync.Map, random
 	if err != nil {
 		return err
 	}
+	adds(t, done.Settlement)
 	told.add(account, done.Settlement)
 	if random.IntN(2) == 0 { // it counts once
 		return g.trySettle(t, token, "", usage)

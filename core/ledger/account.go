@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/money"
 )
 
@@ -24,7 +23,6 @@ type Terms struct {
 	Limit      money.Nanos // without rollover
 	Thresholds []int32     // alert thresholds in per mille, ascending
 	Charge     bool        // a hold that expires is charged in full
-	Per        charter.Per // whose key ID.Key is
 	Feature    string      // whose thresholds these are, if a charter's
 }
 

@@ -152,7 +152,7 @@ func terms(snap *charter.Snapshot, id ledger.AccountID, feature string) ledger.T
 	if b == nil {
 		return ledger.Terms{Feature: feature}
 	}
-	t := ledger.Terms{Limit: b.Limit, Thresholds: b.AlertThresholdsPermille, Charge: b.OnExpiry == charter.OnExpiryCharge, Per: b.Per, Feature: feature}
+	t := ledger.Terms{Limit: b.Limit, Thresholds: b.AlertThresholdsPermille, Charge: b.OnExpiry == charter.OnExpiryCharge, Feature: feature}
 	if len(t.Thresholds) == 0 {
 		t.Thresholds = defaultThresholds
 		if c := snap.Charter(feature); c != nil && c.Budget == id.Budget && len(c.AlertThresholdsPermille) > 0 {

@@ -19,7 +19,13 @@ import (
 
 // sealer makes and reads hold tokens: all that any server needs to settle a hold, signed so that it cannot be changed.
 // A token is base64url of: version, owner, seq, amount, call time, expiry, effect, strings, path, HMAC-SHA256/128.
-type sealer struct{ macs sync.Pool }
+type sealer struct{ benches sync.Pool }
+
+// bench is what one sealing or opening works on, used again.
+type bench struct {
+	mac        hash.Hash
+	body, text []byte
+}
 
 const (
 	tokenVersion = 1
@@ -32,16 +38,15 @@ const (
 var encoding = base64.RawURLEncoding.Strict()
 
 func newSealer(secret []byte) *sealer {
-	return &sealer{sync.Pool{New: func() any { return hmac.New(sha256.New, secret) }}}
+	return &sealer{sync.Pool{New: func() any { return &bench{mac: hmac.New(sha256.New, secret)} }}}
 }
 
-func (s *sealer) sum(dst, data []byte) []byte {
-	mac := s.macs.Get().(hash.Hash)
-	defer s.macs.Put(mac)
-	mac.Reset()
-	mac.Write(data)
+// sum appends the MAC of data to dst.
+func (b *bench) sum(dst, data []byte) []byte {
+	b.mac.Reset()
+	b.mac.Write(data)
 	var sum [sha256.Size]byte
-	return append(dst, mac.Sum(sum[:0])[:macSize]...)
+	return append(dst, b.mac.Sum(sum[:0])[:macSize]...)
 }
 
 // Where a path's key comes from, so that it is not written twice.
@@ -55,8 +60,9 @@ const (
 )
 
 func (s *sealer) seal(owner string, h *ledger.Hold, expires time.Time) string {
-	var buf [1024]byte
-	b := append(buf[:0], tokenVersion)
+	w := s.benches.Get().(*bench)
+	defer s.benches.Put(w)
+	b := append(w.body[:0], tokenVersion)
 	b, _ = hex.AppendDecode(b, []byte(owner))
 	b = binary.AppendUvarint(b, h.Seq)
 	b = binary.AppendUvarint(b, uint64(h.Amount))
@@ -69,19 +75,30 @@ func (s *sealer) seal(owner string, h *ledger.Hold, expires time.Time) string {
 	}
 	b = append(b, byte(len(h.Path)))
 	for _, a := range h.Path {
-		kind := byte(keyNone)
-		switch {
-		case a.ID.Overflow != "":
-			kind = keyOverflow
-		case a.ID.Key != "":
-			kind = byte(a.Terms().Per) // numbered alike
-		}
-		b = append(appendString(b, a.ID.Budget), kind)
+		b = append(appendString(b, a.ID.Budget), source(&a.ID, c))
 		b = binary.AppendVarint(b, a.ID.Start)
 		b = binary.AppendVarint(b, a.ID.End)
 	}
-	b = s.sum(b, b)
-	return encoding.EncodeToString(b)
+	w.body = w.sum(b, b)
+	w.text = encoding.AppendEncode(w.text[:0], w.body)
+	return string(w.text)
+}
+
+// source says where the key of an account is found again: any string of the call that equals it will do.
+func source(id *ledger.AccountID, c *ledger.Call) byte {
+	switch {
+	case id.Overflow != "":
+		return keyOverflow
+	case id.Key == "":
+		return keyNone
+	case id.Key == c.User:
+		return keyUser
+	case id.Key == c.Cohort:
+		return keyCohort
+	case id.Key == c.Agent:
+		return keyAgent
+	}
+	return keyRun
 }
 
 func appendString(b []byte, s string) []byte {
@@ -98,8 +115,10 @@ func (s *sealer) open(token string) (*ledger.Claim, error) {
 		return nil, ledger.ErrUnknownHold
 	}
 	body, mac := data[:len(data)-macSize], data[len(data)-macSize:]
+	w := s.benches.Get().(*bench)
+	defer s.benches.Put(w)
 	var want [macSize]byte
-	if !hmac.Equal(s.sum(want[:0], body), mac) {
+	if !hmac.Equal(w.sum(want[:0], body), mac) {
 		return nil, ledger.ErrUnknownHold
 	}
 	r := reader{b: body[1+ownerSize:]}
