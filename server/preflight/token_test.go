@@ -38,16 +38,14 @@ func aHold(seed uint64, text string, depth int) (h *ledger.Hold, want *ledger.Cl
 	l := ledger.New(want.Owner)
 	for i := range depth {
 		id := ledger.AccountID{Budget: "b" + strings.Repeat("x", i), Start: random.Int64() - 1<<62, End: random.Int64() - 1<<62}
-		terms := ledger.Terms{}
 		switch kind := random.IntN(keyOverflow + 1); kind {
 		case keyNone:
 		case keyOverflow:
 			id.Overflow = c.Feature
 		default:
-			terms.Per = charter.Per(kind)
 			id.Key = [...]string{"", c.User, c.Cohort, c.Agent, c.Run}[kind]
 		}
-		h.Path = append(h.Path, l.Open(ledger.Opened{ID: id}, terms, time.Time{}))
+		h.Path = append(h.Path, l.Open(ledger.Opened{ID: id}, ledger.Terms{}, time.Time{}))
 		want.Path = append(want.Path, id)
 	}
 	return h, want
@@ -149,7 +147,7 @@ func TestTheLargestTokenOpens(t *testing.T) {
 	l := ledger.New("")
 	for i := range charter.MaxDepth {
 		id := ledger.AccountID{Budget: string(rune('a'+i)) + long(62), Key: c.User, Start: -1 << 62, End: 1 << 62}
-		h.Path = append(h.Path, l.Open(ledger.Opened{ID: id}, ledger.Terms{Per: charter.PerUser}, time.Time{}))
+		h.Path = append(h.Path, l.Open(ledger.Opened{ID: id}, ledger.Terms{}, time.Time{}))
 	}
 	s := newSealer(secret)
 	token := s.seal(strings.Repeat("ab", ownerSize), h, h.Expires)
