@@ -6,7 +6,7 @@ BUF  := $(TOOL) buf
 CONCURRENT := ./clients/... ./core/ledger ./policy ./replay ./server/... ./store/...
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.2
 
-.PHONY: build demo test race check generate bench fuzz lint breaking clean
+.PHONY: build demo test race bench fuzz crash generate check lint breaking clean
 
 build: ## bin/chartergate
 	@go build -trimpath -o bin/chartergate ./cmd/chartergate
@@ -29,6 +29,10 @@ FUZZTIME ?= 30s
 fuzz: ## random operation sequences through the ledger, and hostile manifests and tokens
 	go test ./core/ledger -run Invariants -rapid.checks=20000 -rapid.steps=150
 	go test ./server/preflight -run '^$$' -fuzz FuzzToken -fuzztime $(FUZZTIME)
+
+CRASHES ?= 10
+crash: ## kill -9 under load, CRASHES times; an independent oracle adds the ledger up (a slice of it is in `make test`)
+	CHARTERGATE_CRASHES=$(CRASHES) go test ./cmd/chartergate -run TestCrashes -count=1 -v
 
 generate: .cache/proto ## code and OpenAPI from proto/
 	$(BUF) format -w proto

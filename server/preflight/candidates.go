@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/money"
@@ -21,11 +22,15 @@ type candidate struct {
 	effect    routing.Effect // of the decision, if it is chosen
 }
 
-// expansions remembers which models the tiers of a plan stand for. It is made anew with every control change.
+// expansions remembers which models the tiers of a plan stand for. It is made anew when the catalog changes, and when it
+// is full: plans and charters come and go.
 type expansions struct {
 	catalog *charter.Catalog
 	models  sync.Map // expansionKey -> []*charter.Model
+	size    atomic.Int64
 }
+
+const maxExpansions = 65_536
 
 type expansionKey struct {
 	plan    *routing.Plan // nil: all permitted
@@ -36,7 +41,7 @@ type expansionKey struct {
 // dearest.
 func (s *Service) models(plan *routing.Plan, c *charter.Charter, catalog *charter.Catalog) []*charter.Model {
 	known := s.expanded.Load()
-	if known == nil || known.catalog != catalog {
+	if known == nil || known.catalog != catalog || known.size.Load() >= maxExpansions {
 		known = &expansions{catalog: catalog}
 		s.expanded.Store(known)
 	}
@@ -46,6 +51,7 @@ func (s *Service) models(plan *routing.Plan, c *charter.Charter, catalog *charte
 	}
 	m := expand(plan, c, catalog)
 	known.models.Store(key, m)
+	known.size.Add(1)
 	return m
 }
 
