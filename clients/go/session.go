@@ -22,7 +22,7 @@ const (
 	maxInFlight = 4096 // unanswered operations; the server refuses more
 )
 
-// Session makes calls pipelined on one stream: about three times the throughput of unary calls when many goroutines
+// Session makes calls pipelined on one stream: about twice the throughput of unary calls when many goroutines
 // share it. Each call blocks until its own answer is there. When the stream breaks, a new one is opened and the calls
 // without an answer are sent again under their request ids. Safe for concurrent use. A request must not be changed
 // while its call is on its way, nor after its context ended.
