@@ -119,7 +119,7 @@ func periodName(p *pb.Period) string {
 
 // served tells which tiers the features were given.
 func (d *demo) served(took time.Duration) {
-	g := newGrid("FEATURE", "TIER", "MODEL", ">CALLS", ">INPUT TOKENS", ">CACHED", ">OUTPUT TOKENS", ">COST", ">PER 1,000 CALLS")
+	g := newGrid("FEATURE", "TIER", "MODEL", ">CALLS", ">INPUT TOKENS", ">CACHED", ">OUTPUT TOKENS", ">COST USD", ">PER 1,000 CALLS")
 	var calls int64
 	for _, f := range demoFeatures {
 		for _, r := range d.results[f.name] {
@@ -278,7 +278,7 @@ func (d *demo) costs() {
 	slices.SortFunc(keys, func(a, b key) int {
 		return cmp.Or(cmp.Compare(a.feature, b.feature), cmp.Compare(sums[b].SettledNanos, sums[a].SettledNanos))
 	})
-	g := newGrid("FEATURE", "TIER", "MODEL", ">CALLS", ">COST", ">SHARE", ">PER 1,000 CALLS")
+	g := newGrid("FEATURE", "TIER", "MODEL", ">CALLS", ">COST USD", ">SHARE", ">PER 1,000 CALLS")
 	for _, k := range keys {
 		c := sums[k]
 		g.add(k.feature, k.tier, k.model, thousands(c.Requests), amount(c.SettledNanos), percent(c.SettledNanos, total), amount(perThousand(c.SettledNanos, c.Requests)))
