@@ -67,6 +67,7 @@ type Account struct {
 	held    money.Nanos // by live holds of this owner, until their settlement is committed
 	wanted  money.Nanos // what waiting calls need beyond the grant
 	slice   money.Nanos // how much to ask for at once
+	usual   money.Nanos // about the largest hold of late
 	granted time.Time   // when the last slice came
 	used    time.Time   // when it was last asked for
 

@@ -7,8 +7,8 @@ import (
 )
 
 // How grants are sized. A slice follows consumption: it doubles when it lasted less than SliceShort and shrinks when it
-// lasted longer than SliceLong, so that a crash puts about a tenth of a second's worth of spend out of reach, and a busy
-// account asks the store some ten times a second.
+// lasted longer than SliceLong, and is at most a hundredth of the ceiling, or four calls: so that a crash puts about a
+// tenth of a second's worth of spend out of reach, and a busy account asks the store some ten times a second.
 const (
 	SliceShort = 50 * time.Millisecond
 	SliceLong  = 400 * time.Millisecond
@@ -113,6 +113,7 @@ func (a *Account) resize(now time.Time) {
 	case lasted > SliceLong:
 		a.slice = max(a.slice/2, floor)
 	}
+	a.slice = min(a.slice, max(a.ceiling()/100, 4*min(a.usual, a.ceiling()/4), 1))
 	a.granted = now
 }
 

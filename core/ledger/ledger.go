@@ -200,6 +200,7 @@ func (l *Ledger) Reserve(now time.Time, path []*Account, amounts []money.Nanos, 
 	h := &Hold{Seq: l.seq, Amount: x, Expires: now.Add(ttl), Call: call, Path: slices.Clone(path)}
 	for _, a := range path {
 		a.held += x
+		a.usual = max(x, a.usual-a.usual/64)
 		if a.low(now) {
 			l.attention[a] = struct{}{}
 		}

@@ -395,6 +395,31 @@ func TestReserveWaitsForAGrantRatherThanTakingLess(t *testing.T) {
 	}
 }
 
+// What a crash puts out of reach stays small, however fast a budget is spent.
+func TestASliceIsAHundredthOfTheCeilingOrFourCalls(t *testing.T) {
+	for call, most := range map[money.Nanos]money.Nanos{10: 1000, 2000: 8000} {
+		l, a := opened(t, 100_000)
+		now, settled := time.Unix(1000, 0), money.Nanos(0)
+		for settled < 50_000 { // without any time passing: the fastest there can be
+			res := l.Reserve(now, []*Account{a}, []money.Nanos{call}, time.Minute, Call{})
+			if res.Wait {
+				adj, _ := l.NextAdjustment(now)
+				l.AdjustmentCommitted(adj, 1)
+				if idle := a.idle() - call; idle > most+most/2 {
+					t.Fatalf("calls of %d: %d is granted ahead, at most %d should be", call, idle, most)
+				}
+				continue
+			}
+			if _, _, err := l.Settle(now, &Claim{Owner: "E", Seq: res.Hold.Seq}, Entry{Amount: call}); err != nil {
+				t.Fatal(err)
+			}
+			b, _ := l.NextBatch(now)
+			l.BatchCommitted(b, 1, nil)
+			settled += call
+		}
+	}
+}
+
 func TestBatchesAreBounded(t *testing.T) {
 	l, a := opened(t, 1<<40)
 	now := time.Unix(1000, 0)
