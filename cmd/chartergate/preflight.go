@@ -31,7 +31,7 @@ func newCheckCommand() *cobra.Command {
 	completeFeatures(cmd, &c.server)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if call.Feature == "" {
-			return usagef("--feature is required: the id of a charter; `chartergate get charters` lists them")
+			return errNoFeature
 		}
 		return c.call(cmd, func(ctx context.Context, client *chartergate.Client) error {
 			r, err := client.Check(ctx, &pb.CheckRequest{Call: call.Call})
@@ -67,7 +67,7 @@ the model of the answer and settle it, or release it.
 	cmd.Flags().StringVar(&requestID, "request-id", "", "makes a retry safe: the same id gives the first answer")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if call.Feature == "" {
-			return usagef("--feature is required: the id of a charter; `chartergate get charters` lists them")
+			return errNoFeature
 		}
 		r := &pb.ReserveRequest{Call: call.Call, RequestId: requestID}
 		if cmd.Flags().Changed("ttl") {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
@@ -20,11 +21,7 @@ func addCallFlags(cmd *cobra.Command) callFlags {
 	f.StringVar(&c.TaskClass, "task-class", "", "kind of task, such as chat, extract or code")
 	f.Int32Var(&c.Complexity, "complexity", 0, "how hard it is, 1 to 100; 0: not known")
 	f.StringSliceVar(&c.RequiredCapabilities, "capability", nil, "what the model must be able to do; repeatable")
-	f.StringVar(&c.User, "user", "", "who is served; an opaque id")
-	f.StringVar(&c.Cohort, "cohort", "", "cohort of the user")
-	f.StringVar(&c.Agent, "agent", "", "agent that makes the call")
-	f.StringVar(&c.Run, "run", "", "agent run that the call belongs to")
-	f.StringVar(&c.PromptPattern, "prompt-pattern", "", "prompt template of the call")
+	addAttributionFlags(f, &c.User, &c.Cohort, &c.Agent, &c.Run, &c.PromptPattern)
 	f.StringVar(&c.Model, "model", "", "model that is asked for; the answer may name another")
 	f.StringVar(&c.Tier, "tier", "", "tier that is asked for; the answer may name another")
 	f.StringToStringVar(&c.Labels, "label", c.Labels, "attribute for policies, NAME=VALUE; repeatable")
@@ -39,6 +36,17 @@ func addCallFlags(cmd *cobra.Command) callFlags {
 	f.Int64Var(&e.EgressBytes, "egress-bytes", 0, "bytes sent out of the provider's network")
 	f.Var(counts(e.ToolCalls), "tool", "calls of a tool, NAME=N; repeatable")
 	return c
+}
+
+var errNoFeature = usagef("--feature is required: the id of a charter; `chartergate get charters` lists them")
+
+// addAttributionFlags adds the flags that say for whom and by what a call is made.
+func addAttributionFlags(f *pflag.FlagSet, user, cohort, agent, run, promptPattern *string) {
+	f.StringVar(user, "user", "", "who is served; an opaque id")
+	f.StringVar(cohort, "cohort", "", "cohort of the user")
+	f.StringVar(agent, "agent", "", "agent that makes the call")
+	f.StringVar(run, "run", "", "agent run that the call belongs to")
+	f.StringVar(promptPattern, "prompt-pattern", "", "prompt template of the call")
 }
 
 type usageFlags struct{ *pb.Usage }

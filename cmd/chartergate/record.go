@@ -29,18 +29,14 @@ charged to every budget of the feature's path as forced spend, also above their 
 	f := cmd.Flags()
 	f.StringVar(&r.Feature, "feature", "", "the feature: the id of its charter (required)")
 	f.StringVar(&r.Model, "model", "", "the model that was used (required)")
-	f.StringVar(&r.User, "user", "", "who was served; an opaque id")
-	f.StringVar(&r.Cohort, "cohort", "", "cohort of the user")
-	f.StringVar(&r.Agent, "agent", "", "agent that made the call")
-	f.StringVar(&r.Run, "run", "", "agent run that the call belonged to")
-	f.StringVar(&r.PromptPattern, "prompt-pattern", "", "prompt template of the call")
+	addAttributionFlags(f, &r.User, &r.Cohort, &r.Agent, &r.Run, &r.PromptPattern)
 	f.StringVar(&outcome, "outcome", "", "how the user's task ended: success or failure")
 	f.StringVar(&r.RequestId, "request-id", "", "makes a retry safe: an id is recorded once; a random one, which is told, unless set")
 	completeFeatures(cmd, &c.server)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		switch {
 		case r.Feature == "":
-			return usagef("--feature is required: the id of a charter; `chartergate get charters` lists them")
+			return errNoFeature
 		case r.Model == "":
 			return usagef("--model is required: the model that was used; `chartergate get models` lists them")
 		}

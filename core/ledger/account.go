@@ -107,8 +107,7 @@ func (a *Account) idle() money.Nanos { return a.own.Alloc - a.own.Spent - a.held
 // ungranted is what may still be granted under the ceiling in force; negative while a lowered ceiling drains.
 func (a *Account) ungranted() money.Nanos { return a.ceiling() - a.bud.Alloc }
 
-// room says how much a hold may take now, and how much once all that is left is granted. Written without sums that
-// could overflow: amounts are at most a ceiling each.
+// room says how much a hold may take now, and how much once all that is left is granted.
 func (a *Account) room() (now, granted money.Nanos) {
 	idle, free := a.idle(), a.ungranted()
 	if free < 0 { // a lowered ceiling, or forced spend above it: idle money is no longer ours to use
@@ -124,9 +123,7 @@ type State struct {
 	Ceil, Rollover, Settled, Forced money.Nanos
 	Held                            money.Nanos // quarantined money included
 	Quarantined                     money.Nanos
-	Granted                         money.Nanos // to this owner, idle part included
 	Alerted                         []int32
-	Open                            bool
 }
 
 // Remaining is the ceiling less what is settled and held, at least 0.
@@ -140,7 +137,7 @@ func (a *Account) State() State {
 	q := a.quarantined()
 	return State{
 		ID: a.ID, Ceil: a.ceiling(), Rollover: a.bud.Rollover, Settled: a.settled(), Forced: a.bud.Forced,
-		Held: a.held + q, Quarantined: q, Granted: a.own.Alloc, Alerted: slices.Clone(a.alerted), Open: true,
+		Held: a.held + q, Quarantined: q, Alerted: slices.Clone(a.alerted),
 	}
 }
 

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"slices"
 	"time"
 
 	"github.com/chartergate/chartergate/core/money"
@@ -148,7 +149,7 @@ func (l *Ledger) BatchCommitted(b *Batch, rev int64, hash []byte) []Alert {
 	for _, c := range b.Changes {
 		a := l.accounts[c.ID]
 		l.apply(a, c, rev)
-		alerts = append(alerts, a.due(b.Time)...)
+		alerts = append(alerts, a.Due(b.Time)...)
 	}
 	j.batches = j.batches[1:]
 	j.inFlight = false
@@ -193,16 +194,6 @@ func (l *Ledger) Abandon(err error) {
 	}
 }
 
-// Queued says whether a batch waits to be taken or committed.
-func (l *Ledger) Queued() bool {
-	for _, j := range l.journals() {
-		if len(j.batches) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
 // journals gives this owner's journal and those of the owners that it looks after.
 func (l *Ledger) journals() []*Journal {
 	all := []*Journal{&l.journal}
@@ -230,14 +221,13 @@ type Alert struct {
 	OwnerMail string
 }
 
-// Due gives the alerts of an account that are due and not recorded: after opening it, in case they were lost in a crash.
-func (a *Account) Due(now time.Time) []Alert { return a.due(now) }
-
-func (a *Account) due(now time.Time) []Alert {
+// Due gives the alerts that are due and were not given before: after a settlement, when the limit changed, and after
+// opening, in case they were lost in a crash.
+func (a *Account) Due(now time.Time) []Alert {
 	var alerts []Alert
 	limit := a.ceiling()
 	for _, t := range a.terms.Thresholds {
-		if a.isAlerted(t) || limit <= 0 {
+		if limit <= 0 || slices.Contains(a.alerted, t) {
 			continue
 		}
 		if money.Permille(a.settled(), limit) >= t {
@@ -246,15 +236,6 @@ func (a *Account) due(now time.Time) []Alert {
 		}
 	}
 	return alerts
-}
-
-func (a *Account) isAlerted(t int32) bool {
-	for _, done := range a.alerted {
-		if done == t {
-			return true
-		}
-	}
-	return false
 }
 
 // result says what became of a hold. batch is one more than the number of the batch with its entry; 0: freed at its

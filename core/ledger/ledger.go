@@ -2,7 +2,7 @@
 // out. It does no I/O and has no clock. It is not safe for concurrent use: its owner holds a lock around it.
 //
 // One owner (a server process) holds against grants, slices of each ceiling that it took from the store beforehand, so
-// that a reserve is decided in memory. Settlements leave in batches (Tx) that the owner commits to the store one at a
+// that a reserve is decided in memory. Settlements leave in batches that the owner commits to the store one at a
 // time; what a transaction changes is counted only once it is committed. Money that is held stays held until then.
 package ledger
 
@@ -31,8 +31,6 @@ const (
 	DefaultTTL = 2 * time.Minute
 	// DefaultMaxTTL is the longest hold unless the server is told otherwise.
 	DefaultMaxTTL = 10 * time.Minute
-	// PeriodSkew is how long before the end of a period reserves in it stop.
-	PeriodSkew = 0
 	// RetryFor is how long a settlement is remembered, so that repeating it gives the first answer.
 	RetryFor = 7 * 24 * time.Hour
 )
@@ -64,7 +62,7 @@ type Ledger struct {
 func New(owner string) *Ledger {
 	return &Ledger{
 		Owner: owner, accounts: map[AccountID]*Account{}, holds: map[uint64]*Hold{}, expiring: map[int64][]uint64{},
-		results: results{}, journal: Journal{Owner: owner}, dead: map[string]*Predecessor{}, attention: map[*Account]struct{}{},
+		journal: Journal{Owner: owner}, dead: map[string]*Predecessor{}, attention: map[*Account]struct{}{},
 	}
 }
 
@@ -135,9 +133,6 @@ func (l *Ledger) Account(id AccountID) *Account { return l.accounts[id] }
 
 // Accounts gives every open account.
 func (l *Ledger) Accounts() map[AccountID]*Account { return l.accounts }
-
-// Holds is the number of live holds.
-func (l *Ledger) Holds() int { return len(l.holds) }
 
 // Open takes an account that the store has read. Opening an open account changes nothing.
 func (l *Ledger) Open(o Opened, terms Terms, now time.Time) *Account {

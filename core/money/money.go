@@ -37,18 +37,6 @@ func Sub(a, b Nanos) (Nanos, error) {
 	return c, nil
 }
 
-// Sum adds all amounts, or returns ErrOverflow.
-func Sum(amounts ...Nanos) (Nanos, error) {
-	var total Nanos
-	for _, a := range amounts {
-		var err error
-		if total, err = Add(total, a); err != nil {
-			return 0, err
-		}
-	}
-	return total, nil
-}
-
 // MulDiv returns a*b/c rounded down, for a, b >= 0 and c > 0, without overflow in between.
 func MulDiv(a, b, c int64) (int64, error) {
 	if a < 0 || b < 0 || c <= 0 {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -125,15 +126,7 @@ func (s *Service) controlChanged(snap *charter.Snapshot) {
 }
 
 func sameTerms(a, b ledger.Terms) bool {
-	if a.Limit != b.Limit || a.Charge != b.Charge || len(a.Thresholds) != len(b.Thresholds) {
-		return false
-	}
-	for i := range a.Thresholds {
-		if a.Thresholds[i] != b.Thresholds[i] {
-			return false
-		}
-	}
-	return true
+	return a.Limit == b.Limit && a.Charge == b.Charge && slices.Equal(a.Thresholds, b.Thresholds)
 }
 
 var defaultThresholds = []int32{charter.DefaultAlertPermille}

@@ -19,10 +19,10 @@ import (
 
 // sealer makes and reads hold tokens: all that any server needs to settle a hold, signed so that it cannot be changed.
 // A token is base64url of: version, owner, seq, amount, call time, expiry, effect, strings, path, HMAC-SHA256/128.
-type sealer struct{ benches sync.Pool }
+type sealer struct{ scratches sync.Pool }
 
-// bench is what one sealing or opening works on, used again.
-type bench struct {
+// scratch is what one sealing or opening works on, used again.
+type scratch struct {
 	mac        hash.Hash
 	body, text []byte
 }
@@ -38,11 +38,11 @@ const (
 var encoding = base64.RawURLEncoding.Strict()
 
 func newSealer(secret []byte) *sealer {
-	return &sealer{sync.Pool{New: func() any { return &bench{mac: hmac.New(sha256.New, secret)} }}}
+	return &sealer{sync.Pool{New: func() any { return &scratch{mac: hmac.New(sha256.New, secret)} }}}
 }
 
 // sum appends the MAC of data to dst.
-func (b *bench) sum(dst, data []byte) []byte {
+func (b *scratch) sum(dst, data []byte) []byte {
 	b.mac.Reset()
 	b.mac.Write(data)
 	var sum [sha256.Size]byte
@@ -60,8 +60,8 @@ const (
 )
 
 func (s *sealer) seal(owner string, h *ledger.Hold, expires time.Time) string {
-	w := s.benches.Get().(*bench)
-	defer s.benches.Put(w)
+	w := s.scratches.Get().(*scratch)
+	defer s.scratches.Put(w)
 	b := append(w.body[:0], tokenVersion)
 	b, _ = hex.AppendDecode(b, []byte(owner))
 	b = binary.AppendUvarint(b, h.Seq)
@@ -115,8 +115,8 @@ func (s *sealer) open(token string) (*ledger.Claim, error) {
 		return nil, ledger.ErrUnknownHold
 	}
 	body, mac := data[:len(data)-macSize], data[len(data)-macSize:]
-	w := s.benches.Get().(*bench)
-	defer s.benches.Put(w)
+	w := s.scratches.Get().(*scratch)
+	defer s.scratches.Put(w)
 	var want [macSize]byte
 	if !hmac.Equal(w.sum(want[:0], body), mac) {
 		return nil, ledger.ErrUnknownHold
