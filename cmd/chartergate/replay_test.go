@@ -139,7 +139,7 @@ func TestReplayStopsAtTheCeiling(t *testing.T) {
 	if leaf.LimitNanos != cost/2 || leaf.SettledNanos != r.SettledNanos || leaf.SettledNanos+leaf.HeldNanos > leaf.LimitNanos+leaf.ForcedNanos || leaf.Alerts != 1 {
 		t.Errorf("%+v; the clients saw %d settled", leaf, r.SettledNanos)
 	}
-	if r.Errors != 0 || r.Denied+r.Throttled == 0 || r.Allowed+r.Downgraded+r.Throttled+r.Denied != 400 || r.RefusedByReason["BUDGET_EXHAUSTED"]+r.RefusedByReason["BUDGET_HELD"] == 0 {
+	if r.Errors != 0 || r.Denied+r.Throttled == 0 || r.Allowed+r.Downgraded+r.Throttled+r.Denied != 400 || r.RefusedByReason["BUDGET_EXHAUSTED"] != r.Denied || r.RefusedByReason["BUDGET_HELD"] != r.Throttled {
 		t.Errorf("%+v", r)
 	}
 	if r.SettledNanos < leaf.LimitNanos*8/10 {
