@@ -112,4 +112,3 @@ func serveEtcd(ctx context.Context, addr, dir string) error {
 	e.Close()
 	return err
 }
-
