@@ -15,3 +15,10 @@ func (s *Service) HomeOf(root string) string {
 	defer s.mu.Unlock()
 	return s.ledger.Home(root)
 }
+
+// LooksAfter says whether this replica has taken over an owner that is gone.
+func (s *Service) LooksAfter(owner string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ledger.Predecessor(owner) != nil
+}

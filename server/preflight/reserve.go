@@ -82,7 +82,7 @@ func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Dura
 		hold = &Hold{s.sealer.seal(s.ledger.Owner, h, h.Expires), h.Amount, h.Expires}
 	}
 	end := s.Clock.Boot()
-	if err := s.alive(end); err != nil { // the answer may come too late to be ours to give
+	if err := s.confirm(end, d, h); err != nil { // the answer may come too late to be ours to give
 		return nil, nil, err
 	}
 	s.Metrics.Decision(d.Effect)
@@ -247,6 +247,7 @@ func (s *Service) fit(ctx context.Context, q *query, d *Decision, plan *routing.
 	if err != nil {
 		return nil, nil, err
 	}
+	d.offline = q.offline
 	if res.Choice < 0 {
 		return s.exhausted(ctx, q, d, plan, &res.Refused)
 	}
@@ -403,6 +404,19 @@ func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account
 	}
 }
 
+// confirm is alive for an answer that is about to be given: a hold that the deadline overtook is counted, too.
+func (s *Service) confirm(at time.Duration, d *Decision, h *ledger.Hold) error {
+	if h == nil || int64(at) < s.deadline.Load() || !guard.DeadlineCheck {
+		return s.alive(at)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failure == nil && (d.offline || s.Offline > 0 && s.takeOffline(h.Amount)) {
+		return nil
+	}
+	return &UnavailableError{"etcd has not confirmed this server's ownership in time"}
+}
+
 // takeOffline counts a hold that is made while etcd does not answer. Called with the lock.
 func (s *Service) takeOffline(x money.Nanos) bool {
 	if s.offline+x > s.Offline {
@@ -525,6 +539,7 @@ func (s *Service) overflow(ctx context.Context, q *query, d *Decision, plan *rou
 	if res.Choice < 0 {
 		return nil, nil, nil
 	}
+	d.offline = q.offline
 	d.Reasons = append(d.Reasons, Reason{CodeOverflow, "the budget is used up: the charter's overflow allowance pays, on the cheapest permitted tier", statusName(allowance.id)})
 	s.fill(d, q, plan, candidates, res.Choice)
 	return d, h, nil
