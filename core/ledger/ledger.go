@@ -272,7 +272,7 @@ func (l *Ledger) reach(now time.Time, path []*Account, amounts []money.Nanos, he
 // recall asks for the idle money of other replicas before a call is refused, and says whether to wait for it.
 func (l *Ledger) recall(now time.Time, path []*Account, x money.Nanos) (wait bool, atMost time.Duration) {
 	for _, a := range path {
-		if _, most := a.room(); x <= most || a.bud.Rev == 0 || a.grantedElsewhere() <= 0 {
+		if _, most := a.room(); x <= most || a.bud.Rev == 0 || a.bud.Sealed || a.grantedElsewhere() <= 0 {
 			continue
 		}
 		if !a.bud.Tight {
