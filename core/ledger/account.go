@@ -77,7 +77,8 @@ type Account struct {
 	bud    Budget
 	own    Grant
 	others map[string]Grant
-	read   int64 // the store's revision when others was read
+	read   int64 // the store's revision that others is known at
+	whole  int64 // the store's revision when all of others was read: a grant of another owner that is newer may be missing
 
 	held    money.Nanos // by live holds of this owner, until their settlement is committed
 	wanted  money.Nanos // what waiting calls need beyond the grant
