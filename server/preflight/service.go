@@ -52,13 +52,14 @@ type Config struct {
 // Service answers for one owner of the ledger. Make one with Start.
 type Service struct {
 	Config
-	sealer   *sealer
-	trickle  trickle
-	spans    atomic.Pointer[sync.Map] // *charter.Budget -> *charter.Span
-	expanded atomic.Pointer[expansions]
-	deadline atomic.Int64 // by Clock.Boot: no reserve after it
-	kick     chan struct{}
-	unsure   *ledger.Batch // in flight, or of unknown outcome: the writer appends it again before any other
+	sealer     *sealer
+	trickle    trickle
+	spans      atomic.Pointer[sync.Map] // *charter.Budget -> *charter.Span
+	expanded   atomic.Pointer[expansions]
+	deadline   atomic.Int64 // by Clock.Boot: no reserve after it
+	kick       chan struct{}
+	unsure     *ledger.Batch          // in flight, or of unknown outcome: the writer appends it again before any other
+	unresolved []ledger.AccountChange // of a transaction whose outcome the writer does not know
 
 	mu     sync.Mutex
 	ledger *ledger.Ledger

@@ -193,6 +193,11 @@ func (s *Service) housekeep(ctx context.Context, last *housekept) {
 // work does one round: accounts to open, grants, one batch, alerts. worked says that there may be more; linger, that a
 // batch waits for more entries.
 func (s *Service) work(ctx context.Context) (worked bool, linger time.Duration, err error) {
+	if s.unresolved != nil { // ctx ended before: what became of a transaction must be known before its accounts are used
+		if err := s.resolve(ctx, s.unresolved, store.ErrUnavailable); err != nil {
+			return false, 0, err
+		}
+	}
 	opened, err := s.openAccounts(ctx)
 	if err != nil {
 		return false, 0, err
@@ -275,6 +280,7 @@ func (s *Service) resolve(ctx context.Context, changes []ledger.AccountChange, e
 	for i, c := range changes {
 		ids[i] = c.ID
 	}
+	s.unresolved = changes
 	for {
 		var opened []ledger.Opened
 		var rerr error
@@ -293,6 +299,7 @@ func (s *Service) resolve(ctx context.Context, changes []ledger.AccountChange, e
 			s.ledger.Reload(opened, s.Clock.Now())
 			s.announce()
 			s.mu.Unlock()
+			s.unresolved = nil
 			return nil
 		}
 		if errors.Is(rerr, store.ErrFenced) {
