@@ -135,7 +135,7 @@ func (s *Service) takeOverGone(ctx context.Context) {
 	var gone []string
 	for _, owner := range s.roster.Gone {
 		p := s.ledger.Predecessor(owner)
-		if (p == nil || p.Closed) && (s.ledger.Home(owner) == s.ledger.Owner || s.seen[owner] > 2) {
+		if (p == nil || p.Closed) && (s.roster.Successors[owner] == s.ledger.Owner || s.ledger.Home(owner) == s.ledger.Owner || s.seen[owner] > 2) {
 			gone = append(gone, owner)
 		}
 	}
