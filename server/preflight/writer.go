@@ -330,7 +330,12 @@ func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration
 		case err == nil:
 			s.unsure = nil
 			s.mu.Lock()
+			if err := s.failure; err != nil { // the heartbeat found out first, and all that is queued is given up
+				s.mu.Unlock()
+				return false, 0, err
+			}
 			s.alerts = append(s.alerts, s.ledger.BatchCommitted(b, rev, hash, s.Clock.Now())...)
+			s.usagesOver(b)
 			s.mu.Unlock()
 			// gofail: var afterAcknowledge struct{}
 			return true, 0, nil
@@ -345,7 +350,12 @@ func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration
 		case errors.Is(err, store.ErrRecorded):
 			s.unsure = nil
 			s.mu.Lock()
+			if err := s.failure; err != nil {
+				s.mu.Unlock()
+				return false, 0, err
+			}
 			s.ledger.BatchDropped(b, ledger.ErrAgain)
+			s.usagesOver(b)
 			s.mu.Unlock()
 			return true, 0, nil
 		case errors.Is(err, store.ErrConflict): // not written: read again what is stored, then make the batch anew
