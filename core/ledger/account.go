@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"net/url"
 	"slices"
 	"strconv"
@@ -17,6 +18,12 @@ type AccountID struct {
 	Overflow string // the feature whose overflow allowance this is
 	Start    int64  // of the period, in Unix seconds, inclusive
 	End      int64  // of the period, in Unix seconds, exclusive
+}
+
+// Compare orders accounts by their names and periods.
+func (id AccountID) Compare(other AccountID) int {
+	return cmp.Or(cmp.Compare(id.Budget, other.Budget), cmp.Compare(id.Key, other.Key), cmp.Compare(id.Overflow, other.Overflow),
+		cmp.Compare(id.Start, other.Start), cmp.Compare(id.End, other.End))
 }
 
 // Terms are what the control records say of an account.

@@ -228,6 +228,7 @@ func (s *Service) openAccounts(ctx context.Context) (bool, error) {
 		ids = append(ids, id)
 	}
 	s.mu.Unlock()
+	slices.SortFunc(ids, ledger.AccountID.Compare) // what happens does not depend on the order of a map
 	if len(ids) == 0 {
 		return false, nil
 	}
