@@ -155,7 +155,8 @@ func (l *Ledger) Open(o Opened, terms Terms, now time.Time) *Account {
 		return a
 	}
 	a := &Account{
-		ID: o.ID, all: &l.all, own: o.Own, others: o.Others, read: o.Rev, looked: now, alerted: o.Alerted, used: now, place: len(l.list),
+		ID: o.ID, all: &l.all, own: o.Own, others: o.Others, read: o.Rev, whole: o.Rev, looked: now,
+		alerted: o.Alerted, used: now, place: len(l.list),
 	}
 	a.SetTerms(terms)
 	a.observe(o.Budget, now)

@@ -52,13 +52,14 @@ type Config struct {
 // Service answers for one owner of the ledger. Make one with Start.
 type Service struct {
 	Config
-	sealer   *sealer
-	trickle  trickle
-	spans    atomic.Pointer[sync.Map] // *charter.Budget -> *charter.Span
-	expanded atomic.Pointer[expansions]
-	deadline atomic.Int64 // by Clock.Boot: no reserve after it
-	kick     chan struct{}
-	unsure   *ledger.Batch // in flight, or of unknown outcome: the writer appends it again before any other
+	sealer     *sealer
+	trickle    trickle
+	spans      atomic.Pointer[sync.Map] // *charter.Budget -> *charter.Span
+	expanded   atomic.Pointer[expansions]
+	deadline   atomic.Int64 // by Clock.Boot: no reserve after it
+	kick       chan struct{}
+	unsure     *ledger.Batch          // in flight, or of unknown outcome: the writer appends it again before any other
+	unresolved []ledger.AccountChange // of a transaction whose outcome the writer does not know
 
 	mu     sync.Mutex
 	ledger *ledger.Ledger
@@ -254,16 +255,21 @@ func (s *Service) extendDeadline(sent time.Duration) {
 
 // takeRoster learns who lives. Called with the lock.
 func (s *Service) takeRoster(r store.Roster) {
-	s.roster = r
 	live := make([]string, len(r.Owners))
 	for i := range r.Owners {
 		live[i] = r.Owners[i].ID
 	}
+	for owner, by := range r.Successors { // a takeover of this replica that it does not know to have landed
+		if by == s.ledger.Owner && s.ledger.Predecessor(owner) == nil {
+			r.Gone = append(r.Gone, owner)
+		}
+	}
+	slices.Sort(r.Gone)
 	seen := make(map[string]int, len(r.Gone))
 	for _, owner := range r.Gone {
 		seen[owner] = s.seen[owner] + 1
 	}
-	s.seen = seen
+	s.seen, s.roster = seen, r
 	if s.ledger.SetRoster(live) {
 		s.announce()
 	}

@@ -349,6 +349,7 @@ func (s *Service) recordUsage(ctx context.Context, use *Use, mine *usageUnderWay
 // usageUnderWay is the one request of its id that may look for an earlier record and queue a new one.
 type usageUnderWay struct {
 	entry *ledger.Entry // once it is queued
+	left  bool          // its caller does not wait any more
 	over  chan struct{} // closed when what it queued is committed or given up
 }
 
@@ -370,25 +371,28 @@ func (s *Service) beginUsage(ctx context.Context, id string) (*usageUnderWay, er
 	}
 }
 
-// endUsage lets the next request of the id go on. A caller that does not wait leaves its entry queued.
+// endUsage lets the next request of the id go on. A caller that does not wait leaves its entry queued: then usagesOver does.
 func (s *Service) endUsage(id string, mine *usageUnderWay) {
-	end := func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.usages, id)
-		close(mine.over)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if mine.entry != nil {
+		select {
+		case <-mine.entry.Batch.Done:
+		default:
+			mine.left = true
+			return
+		}
 	}
-	if mine.entry == nil {
-		end()
-		return
-	}
-	select {
-	case <-mine.entry.Batch.Done:
-		end()
-	default:
-		go func() {
-			<-mine.entry.Batch.Done
-			end()
-		}()
+	delete(s.usages, id)
+	close(mine.over)
+}
+
+// usagesOver ends the usages of a batch that is committed or given up, whose callers do not wait. Called with the lock.
+func (s *Service) usagesOver(b *ledger.Batch) {
+	for _, e := range b.Entries {
+		if u := s.usages[e.RequestID]; e.RequestID != "" && u != nil && u.left {
+			delete(s.usages, e.RequestID)
+			close(u.over)
+		}
 	}
 }
