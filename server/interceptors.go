@@ -57,13 +57,17 @@ func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 	if !ok || r.GetRequestId() == "" {
 		return handler(ctx, req)
 	}
-	return g.requests.Do(ctx, info.FullMethod, r, func() (proto.Message, error) {
+	reply, err := g.requests.Do(ctx, info.FullMethod, r, func() (proto.Message, error) {
 		resp, err := handler(ctx, req)
 		if err != nil {
 			return nil, err
 		}
 		return resp.(proto.Message), nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	return reply, nil
 }
 
 func (g *gate) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/chartergate/chartergate/proto/codec"
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 	"github.com/chartergate/chartergate/store"
 )
@@ -140,6 +141,7 @@ func (cfg *Config) fill() error {
 
 func newGRPC(g *gate, tracing bool) *grpc.Server {
 	options := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(codec.New()),
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
