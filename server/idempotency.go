@@ -47,6 +47,7 @@ type generation map[uint64]*answer
 type answers struct {
 	mu        sync.Mutex
 	rotated   time.Time
+	running   int
 	cur, prev generation
 	_         [64]byte // shards do not share a cache line
 }
@@ -127,6 +128,7 @@ func (s *answers) claim(key, body uint64, now time.Time) (found answer, mine *an
 	if a == nil {
 		a = &answer{body: body}
 		s.cur[key] = a
+		s.running++
 		return answer{}, a
 	}
 	if a.reply == nil && a.over == nil {
@@ -138,13 +140,17 @@ func (s *answers) claim(key, body uint64, now time.Time) (found answer, mine *an
 // rotate begins a generation. Calls that still run stay.
 func (s *answers) rotate(now time.Time, stale bool) {
 	s.cur, s.prev, s.rotated = s.prev, s.cur, now
-	s.cur.keepRunning()
+	s.empty(s.cur)
 	if stale {
-		s.prev.keepRunning()
+		s.empty(s.prev)
 	}
 }
 
-func (g generation) keepRunning() {
+func (s *answers) empty(g generation) {
+	if s.running == 0 {
+		clear(g)
+		return
+	}
 	for key, a := range g {
 		if a.reply != nil {
 			delete(g, key)
@@ -157,6 +163,7 @@ func (s *answers) run(key uint64, a *answer, call func() (proto.Message, error))
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.running--
 		if a.reply = reply; reply == nil {
 			delete(s.cur, key) // it is in one of them, and nobody else's
 			delete(s.prev, key)
@@ -168,10 +175,12 @@ func (s *answers) run(key uint64, a *answer, call func() (proto.Message, error))
 	return encoded(call())
 }
 
-// encoded gives a reply as it is sent, not nil, or the error.
+// encoded gives a reply as it is sent, not nil, or the error. The reply itself is used up.
 func encoded(reply proto.Message, err error) (codec.Encoded, error) {
 	if err != nil {
 		return nil, err
 	}
-	return codec.Append([]byte{}, reply)
+	e, err := codec.Append([]byte{}, reply)
+	recycleReply(reply)
+	return e, err
 }

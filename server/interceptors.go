@@ -50,7 +50,13 @@ func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 	if !ok {
 		return handler(ctx, req)
 	}
-	if err := g.validator.Validate(m); err != nil {
+	resp, err = g.answer(ctx, m, info, handler)
+	recycleRequest(m)
+	return resp, err
+}
+
+func (g *gate) answer(ctx context.Context, req proto.Message, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if err := g.validator.Validate(req); err != nil {
 		return nil, err
 	}
 	r, ok := req.(Requester)

@@ -173,6 +173,7 @@ func (s *PreflightService) operate(ctx context.Context, op *chartergatev1.Sessio
 	if err != nil {
 		field, reply = errorResult, s.sessionError(op, err)
 	}
+	recycleOperation(op)
 	return codec.AppendResult(dst, op.GetId(), field, reply)
 }
 

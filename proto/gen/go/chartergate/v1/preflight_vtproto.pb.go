@@ -13,6 +13,7 @@ import (
 	durationpb1 "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb1 "google.golang.org/protobuf/types/known/timestamppb"
 	io "io"
+	sync "sync"
 	unsafe "unsafe"
 )
 
@@ -1660,6 +1661,72 @@ func (m *SessionResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	return len(dAtA) - i, nil
 }
 
+var vtprotoPool_Call = sync.Pool{
+	New: func() interface{} {
+		return &Call{}
+	},
+}
+
+func (m *Call) ResetVT() {
+	if m != nil {
+		f0 := m.RequiredCapabilities[:0]
+		m.Estimate.ReturnToVTPool()
+		m.Reset()
+		m.RequiredCapabilities = f0
+	}
+}
+func (m *Call) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_Call.Put(m)
+	}
+}
+func CallFromVTPool() *Call {
+	return vtprotoPool_Call.Get().(*Call)
+}
+
+var vtprotoPool_Estimate = sync.Pool{
+	New: func() interface{} {
+		return &Estimate{}
+	},
+}
+
+func (m *Estimate) ResetVT() {
+	if m != nil {
+		m.Reset()
+	}
+}
+func (m *Estimate) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_Estimate.Put(m)
+	}
+}
+func EstimateFromVTPool() *Estimate {
+	return vtprotoPool_Estimate.Get().(*Estimate)
+}
+
+var vtprotoPool_ReserveRequest = sync.Pool{
+	New: func() interface{} {
+		return &ReserveRequest{}
+	},
+}
+
+func (m *ReserveRequest) ResetVT() {
+	if m != nil {
+		m.Call.ReturnToVTPool()
+		m.Reset()
+	}
+}
+func (m *ReserveRequest) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_ReserveRequest.Put(m)
+	}
+}
+func ReserveRequestFromVTPool() *ReserveRequest {
+	return vtprotoPool_ReserveRequest.Get().(*ReserveRequest)
+}
 func (m *Call) SizeVT() (n int) {
 	if m == nil {
 		return 0
@@ -2560,7 +2627,7 @@ func (m *Call) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Estimate == nil {
-				m.Estimate = &Estimate{}
+				m.Estimate = EstimateFromVTPool()
 			}
 			if err := m.Estimate.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -4460,7 +4527,7 @@ func (m *ReserveRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Call == nil {
-				m.Call = &Call{}
+				m.Call = CallFromVTPool()
 			}
 			if err := m.Call.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
