@@ -2,6 +2,7 @@
 
 TOOL := go tool -modfile=tools/go.mod
 BUF  := $(TOOL) buf
+GENERATE := $(BUF) generate && $(BUF) generate --template buf.gen.hot.yaml
 # What runs concurrently is tested with the race detector too, which needs a C compiler.
 CONCURRENT := ./clients/... ./core/ledger ./policy ./replay ./server/... ./store/...
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.2
@@ -38,10 +39,10 @@ crash: ## kill -9 under load, CRASHES times; an independent oracle adds the ledg
 
 generate: .cache/proto ## code and OpenAPI from proto/
 	$(BUF) format -w proto
-	$(BUF) generate
+	$(GENERATE)
 
 check: .cache/proto lint breaking ## everything but the tests
-	$(BUF) generate
+	$(GENERATE)
 	@git diff --exit-code --stat -- proto/gen || { echo "make check: proto/gen is not what proto/ generates: run make generate and commit"; exit 1; }
 	@test -z "$$(git ls-files --others --exclude-standard -- proto/gen)" || { echo "make check: generated files are not committed"; exit 1; }
 	go test -run TestImportsPointInward .

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -384,7 +385,9 @@ func (s *Service) accounts(ctx context.Context, accounts []*ledger.Account, stat
 			a := s.ledger.Account(path[i].id)
 			if a == nil {
 				missing = true
-				s.toOpen[path[i].id] = opening{terms(snap, path[i].id, feature), path[i].budget, *path[i].span}
+				id := path[i].id
+				id.Key = strings.Clone(id.Key) // an account outlives the request that the key is a part of
+				s.toOpen[id] = opening{terms(snap, path[i].id, feature), path[i].budget, *path[i].span}
 				continue
 			}
 			if i == 0 && a.Terms().Feature == "" && path[0].id.Overflow == "" {
