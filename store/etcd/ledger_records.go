@@ -49,7 +49,7 @@ func grant(r *storev1.Grant, rev int64) ledger.Grant {
 func budgetRecord(id ledger.AccountID, b ledger.Budget) *storev1.BudgetAccount {
 	return &storev1.BudgetAccount{
 		Account: accountRecord(id), Ceil: int64(b.Ceil), Rollover: int64(b.Rollover), Alloc: int64(b.Alloc),
-		Base: int64(b.Base), Forced: int64(b.Forced), Gen: b.Gen,
+		Base: int64(b.Base), Forced: int64(b.Forced), Gen: b.Gen, TermsRev: b.TermsRev, Tight: b.Tight, Sealed: b.Sealed,
 	}
 }
 
@@ -57,6 +57,7 @@ func budget(r *storev1.BudgetAccount, rev int64) ledger.Budget {
 	return ledger.Budget{
 		Ceil: money.Nanos(r.GetCeil()), Rollover: money.Nanos(r.GetRollover()), Alloc: money.Nanos(r.GetAlloc()),
 		Base: money.Nanos(r.GetBase()), Forced: money.Nanos(r.GetForced()), Gen: r.GetGen(), Rev: rev,
+		TermsRev: r.GetTermsRev(), Tight: r.GetTight(), Sealed: r.GetSealed(),
 	}
 }
 
