@@ -52,6 +52,7 @@ type Attempt struct {
 	Start   int64  `json:"t0"`
 	End     int64  `json:"t1,omitempty"` // 0: no answer
 	Outcome string `json:"out,omitempty"`
+	Error   string `json:"err,omitempty"` // why there is no answer, for people
 
 	// Answer of Reserve; Token and Expires also of Extend.
 	Accounts []string `json:"acc,omitempty"`    // names of the accounts that are charged

@@ -2,11 +2,12 @@ package oracle
 
 import (
 	"math/big"
+
+	storev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/store/v1"
 )
 
-// CheckRecords checks the records of one revision against each other. before are records that were read earlier, or nil:
-// where a ceiling was lowered below what was granted, no more may be granted than before.
-func CheckRecords(r, before *Records) []Violation {
+// CheckRecords checks the records of one revision against each other.
+func CheckRecords(r *Records) []Violation {
 	var bad violations
 	for key, a := range r.Accounts {
 		b := a.Budget
@@ -24,15 +25,6 @@ func CheckRecords(r, before *Records) []Violation {
 		if alloc != b.GetAlloc() {
 			bad.add("I1", "%s: alloc is %d; base and the grants are %d", key, b.GetAlloc(), alloc)
 		}
-		most := b.GetCeil()
-		if before != nil {
-			if old := before.Accounts[key]; old != nil && old.Budget != nil {
-				most = max(most, old.Budget.GetAlloc()-old.Budget.GetForced())
-			}
-		}
-		if b.GetAlloc()-b.GetForced() > most {
-			bad.add("I2", "%s: alloc is %d with %d forced, over a ceiling of %d that leaves at most %d", key, b.GetAlloc(), b.GetForced(), b.GetCeil(), most)
-		}
 	}
 	for owner := range r.Owners["own"] {
 		if _, ok := r.Owners["tk"][owner]; ok {
@@ -41,6 +33,19 @@ func CheckRecords(r, before *Records) []Violation {
 		if _, ok := r.Owners["cl"][owner]; ok {
 			bad.add("I5", "owner %s lives and is closed", owner)
 		}
+	}
+	return bad
+}
+
+// CheckBudget checks one version of an account's record: no more is granted than its ceiling and what was forced (I2),
+// except that where a ceiling was lowered below what is granted, no more may be granted than in the version before. That is
+// nil for the first.
+func CheckBudget(before, b *storev1.BudgetAccount) []Violation {
+	var bad violations
+	most := max(b.GetCeil(), before.GetAlloc()-before.GetForced())
+	if b.GetAlloc()-b.GetForced() > most {
+		bad.add("I2", "%s: alloc is %d with %d forced, over a ceiling of %d that leaves at most %d",
+			KeyOf(b.GetAccount()), b.GetAlloc(), b.GetForced(), b.GetCeil(), most)
 	}
 	return bad
 }

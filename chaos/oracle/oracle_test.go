@@ -136,7 +136,14 @@ func (w *world) check(t *testing.T, sources []Source) []Violation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bad = append(bad, CheckRecords(w.records, w.before)...)
+	bad = append(bad, CheckRecords(w.records)...)
+	for key, a := range w.records.Accounts {
+		var before *storev1.BudgetAccount
+		if w.before != nil {
+			before = w.before.Accounts[key].Budget
+		}
+		bad = append(bad, CheckBudget(before, a.Budget)...)
+	}
 	bad = append(bad, CheckSums(w.records, j)...)
 	bad = append(bad, CheckAlerts(w.records, j, func(AccountKey) []int32 { return []int32{500, 900} })...)
 	bad = append(bad, CheckTold(&w.history, j, clock)...)

@@ -46,7 +46,7 @@ type Records struct {
 	Revision int64
 	Accounts map[AccountKey]*Account
 	Batches  map[string][]byte // by `{owner}/{n}`, as written; those that are still in etcd
-	// Owners by where they stand: `own`, `dead`, `qt`, `tk`, `cl`.
+	// Owners by where they stand: `own`, `id`, `dead`, `qt`, `tk`, `cl`.
 	Owners map[string]map[string][]byte
 	// Collected is set where the settlements of collected batches are marked.
 	Collected map[string][]byte // `bm/` records by the rest of their key
@@ -57,7 +57,7 @@ func ReadRecords(ctx context.Context, client *clientv3.Client, batches bool) (*R
 	r := &Records{
 		Accounts: map[AccountKey]*Account{}, Batches: map[string][]byte{}, Owners: map[string]map[string][]byte{}, Collected: map[string][]byte{},
 	}
-	for _, prefix := range []string{"bud/", "gr/", "al/", "own/", "dead/", "qt/", "tk/", "cl/", "bm/", "jr/"} {
+	for _, prefix := range []string{"bud/", "gr/", "al/", "own/", "id/", "dead/", "qt/", "tk/", "cl/", "bm/", "jr/"} {
 		if prefix == "jr/" && !batches {
 			continue
 		}
