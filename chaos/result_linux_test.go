@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -23,6 +24,9 @@ type result struct {
 	history       *oracle.History
 	clock         oracle.Clock
 }
+
+// addresses make errors differ that are the same.
+var addresses = regexp.MustCompile(`127\.0\.0\.1:\d+(->127\.0\.0\.1:\d+)?`)
 
 // window is how many steps of a budget porcupine looks at together.
 const window = 400
@@ -68,12 +72,10 @@ func (r *result) judge(t *testing.T) {
 		}
 	}
 	t.Logf("violations: %d %v", len(bad), byCheck)
-	if t.Failed() {
-		r.keep(t)
-	}
+	r.keep(t)
 }
 
-// keep copies the histories and logs of a run that failed to where they can be looked at.
+// keep copies the histories and logs to where they can be looked at.
 func (r *result) keep(t *testing.T) {
 	t.Helper()
 	dir := os.Getenv("CHARTERGATE_CHAOS_KEEP")
@@ -135,12 +137,14 @@ func (r *result) reportFaults(t *testing.T) {
 func (r *result) reportCalls(t *testing.T) {
 	t.Helper()
 	count, calls := map[string]int{}, map[string]bool{}
-	unexpected := map[string]int{}
+	unexpected, lost := map[string]int{}, map[string]int{}
 	for _, a := range r.history.Attempts {
 		count[fmt.Sprintf("%-8s %s", a.Op, cmp.Or(a.Outcome, "no answer"))]++
 		calls[a.Call] = true
 		switch a.Outcome {
-		case oracle.Unknown, oracle.OK, oracle.Denied, oracle.Throttled, oracle.Refused, "HOLD_SETTLED", "HOLD_RELEASED", "HOLD_EXPIRED":
+		case oracle.Unknown:
+			lost[addresses.ReplaceAllString(a.Error, "…")]++
+		case oracle.OK, oracle.Denied, oracle.Throttled, oracle.Refused, "HOLD_SETTLED", "HOLD_RELEASED", "HOLD_EXPIRED":
 		default:
 			unexpected[a.Outcome+": "+a.Error]++
 		}
@@ -148,6 +152,11 @@ func (r *result) reportCalls(t *testing.T) {
 	t.Logf("%d calls, %d attempts in %.0f s", len(calls), len(r.history.Attempts), time.Duration(now()-r.began).Seconds())
 	for _, what := range slices.Sorted(maps.Keys(count)) {
 		t.Logf("answer %-30s %d", what, count[what])
+	}
+	for i, what := range slices.SortedFunc(maps.Keys(lost), func(a, b string) int { return cmp.Compare(lost[b], lost[a]) }) {
+		if i < 8 {
+			t.Logf("lost   %6d %s", lost[what], what)
+		}
 	}
 	for what, n := range unexpected {
 		t.Errorf("%d times the answer was %s", n, what)

@@ -89,12 +89,24 @@ func CheckHolds(h *History) (checked, undecided int, _ []Violation) {
 			charges[a.Hold] = a.Charge
 		}
 	}
-	for _, a := range h.Attempts {
+	type unanswered struct {
+		hold string
+		op   Op
+		ask  int64
+	}
+	lost := map[unanswered]bool{}
+	for _, a := range h.Attempts { // by start
 		if a.Op == Reserve {
 			continue
 		}
 		end := a.End
 		if a.Outcome == Unknown {
+			// The first of several equal attempts without an answer can do all that the others can.
+			u := unanswered{a.Hold, a.Op, a.Ask}
+			if lost[u] {
+				continue
+			}
+			lost[u] = true
 			end = math.MaxInt64
 		}
 		byHold[a.Hold] = append(byHold[a.Hold], porcupine.Operation{Input: holdStep{a, charges[a.Hold]}, Call: a.Start, Return: end})
