@@ -21,8 +21,10 @@ race: ## the concurrent packages with the race detector
 	@if [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null; then set -x; go test -race $(CONCURRENT); \
 	else echo "make race: SKIPPED: the race detector needs a C compiler ($$(go env CC)) and CGO_ENABLED=1"; fi
 
-bench: build ## what a decision costs: over gRPC as a ratio to an empty call, and in the process
+bench: build ## what a decision costs: over gRPC as a ratio to an empty call with 1 and 3 servers, a budget used up, and in the process
 	@bin/chartergate bench
+	@bin/chartergate bench --replicas 3
+	@bin/chartergate bench --hot --replicas 3
 	go test -run '^$$' -bench . -benchmem ./server/preflight ./policy ./core/pricing
 
 FUZZTIME ?= 30s

@@ -100,10 +100,12 @@ func (s *Service) seek(ctx context.Context, owner string) error {
 
 // takeOver looks after an owner that is gone from now on.
 func (s *Service) takeOver(ctx context.Context, owner string) error {
+	// gofail: var beforeTakeOver struct{}
 	t, err := s.Ledger.TakeOver(ctx, owner, ledger.Quarantine(s.MaxTTL))
 	if err != nil { // another replica may have been faster: the next look tells
 		return &UnavailableError{err.Error()}
 	}
+	// gofail: var afterTakeOver struct{}
 	if err := s.loadJournal(ctx, ledger.Predecessor{Owner: owner, Ready: t.Ready, Rev: t.Rev}); err != nil {
 		return err
 	}
@@ -195,7 +197,9 @@ func (s *Service) reclaimOf(ctx context.Context, snap *charter.Snapshot, p *ledg
 	s.mu.Unlock()
 	switch {
 	case len(changes) > 0:
+		// gofail: var beforeReclaim struct{}
 		rev, err := s.Ledger.Reclaim(ctx, p.Owner, changes)
+		// gofail: var afterReclaim struct{}
 		if errors.Is(err, store.ErrQuarantined) {
 			return nil
 		}
@@ -207,6 +211,7 @@ func (s *Service) reclaimOf(ctx context.Context, snap *charter.Snapshot, p *ledg
 		s.announce()
 		s.mu.Unlock()
 	case done:
+		// gofail: var beforeCloseOwner struct{}
 		if err := s.Ledger.CloseOwner(ctx, p.Owner); err != nil {
 			return err
 		}

@@ -222,6 +222,7 @@ func (s *Service) heartbeat(ctx context.Context) error {
 	defer cancel()
 	sent := s.Clock.Boot()
 	roster, err := s.Ledger.Heartbeat(ctx)
+	// gofail: var afterHeartbeat struct{}
 	if err != nil {
 		return err
 	}

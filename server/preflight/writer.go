@@ -256,7 +256,9 @@ func (s *Service) adjust(ctx context.Context) (bool, error) {
 	if !ok {
 		return false, nil
 	}
+	// gofail: var afterDebit struct{}
 	rev, err := s.Ledger.Adjust(ctx, adj.Changes)
+	// gofail: var afterAdjust struct{}
 	if err == nil {
 		s.mu.Lock()
 		s.ledger.AdjustmentCommitted(adj, rev, s.Clock.Now())
@@ -282,7 +284,9 @@ func (s *Service) resolve(ctx context.Context, changes []ledger.AccountChange, e
 		case errors.Is(err, store.ErrConflict): // it has not landed, and never will
 			opened, rerr = s.Ledger.Open(ctx, ids)
 		default:
+			// gofail: var beforeResolve struct{}
 			opened, rerr = s.Ledger.Resolve(ctx, changes)
+			// gofail: var afterResolve struct{}
 		}
 		if rerr == nil {
 			s.mu.Lock()
@@ -312,13 +316,16 @@ func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration
 	}
 	s.unsure = b
 	for {
+		// gofail: var beforeAppend struct{}
 		rev, hash, err := s.Ledger.Append(ctx, b)
+		// gofail: var beforeAcknowledge struct{}
 		switch {
 		case err == nil:
 			s.unsure = nil
 			s.mu.Lock()
 			s.alerts = append(s.alerts, s.ledger.BatchCommitted(b, rev, hash, s.Clock.Now())...)
 			s.mu.Unlock()
+			// gofail: var afterAcknowledge struct{}
 			return true, 0, nil
 		case errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrTaken) && b.Owner == s.ledger.Owner:
 			return false, 0, store.ErrFenced

@@ -84,7 +84,9 @@ const commitTimeout = 5 * time.Second
 func (l *Ledger) txn(ctx context.Context, cmps []clientv3.Cmp, then ...clientv3.Op) (*clientv3.TxnResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
+	// gofail: var beforeSend struct{}
 	resp, err := l.KV.Txn(ctx).If(cmps...).Then(then...).Commit()
+	// gofail: var afterReply struct{}
 	if err != nil {
 		return nil, unavailable(err)
 	}
