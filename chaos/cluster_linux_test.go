@@ -39,7 +39,7 @@ func startCluster(t *testing.T, replicas int) *cluster {
 		c.addrs = append(c.addrs, freeAddress(t))
 		http := freeAddress(t)
 		var argv []string
-		argv = append(argv, os.Getenv(serverEnv), "serve", "--grpc-addr", c.addrs[i], "--http-addr", http, "--max-hold", maxHold.String())
+		argv = append(argv, os.Getenv(serverEnv), "serve", "--data-dir", filepath.Join(c.dir, fmt.Sprintf("replica-%d", i)), "--grpc-addr", c.addrs[i], "--http-addr", http, "--max-hold", maxHold.String())
 		for _, endpoint := range c.net.link(i) {
 			argv = append(argv, "--etcd-endpoints", endpoint)
 		}

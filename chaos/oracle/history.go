@@ -63,7 +63,7 @@ type Attempt struct {
 	Expires  int64    `json:"exp,omitempty"`    //
 	Bound    string   `json:"bound,omitempty"`  // the account that a refusal names
 
-	// Answer of Settle.
+	// Answer of Settle; Journal and Time are empty once the entry has moved to the archive.
 	Cost    int64  `json:"cost,omitempty"`
 	Forced  int64  `json:"forced,omitempty"`
 	Late    bool   `json:"late,omitempty"`

@@ -37,10 +37,10 @@ var holdModel = porcupine.Model{
 	},
 }
 
-// holdStep is an attempt about a hold that is charged at expiry, or not.
+// holdStep is an attempt about a hold.
 type holdStep struct {
 	*Attempt
-	charge bool
+	reserve *Attempt
 }
 
 func stepHold(s register, a holdStep) (bool, register) {
@@ -56,6 +56,9 @@ func stepHold(s register, a holdStep) (bool, register) {
 		switch a.Op {
 		case Settle:
 			next := register{Settle, a.Cost, true, a.Forced, a.Late, a.Journal, a.Time}
+			if a.Journal == "" && s.answer { // it has moved to the archive: neither is told
+				next.journal, next.time = s.journal, s.time
+			}
 			return s.ended == "" || s == next || s == register{ended: Settle, amount: a.Cost}, next
 		case Release:
 			return s.ended == "" || s.ended == Release, register{ended: Release}
@@ -64,8 +67,7 @@ func stepHold(s register, a holdStep) (bool, register) {
 		}
 	case "HOLD_SETTLED":
 		if s.ended == "" { // it was charged when it expired
-			s = register{ended: charged, amount: a.First}
-			return a.charge && a.First >= 0, s
+			return a.reserve.Charge && (a.First < 0 || a.First == a.reserve.Held), register{ended: charged, amount: a.reserve.Held}
 		}
 		differs := a.Op != Settle || s.ended == charged || a.Ask != s.amount
 		return (s.ended == Settle || s.ended == charged) && (a.First < 0 || a.First == s.amount) && differs, s
@@ -83,10 +85,10 @@ func stepHold(s register, a holdStep) (bool, register) {
 func CheckHolds(h *History) (checked, undecided int, _ []Violation) {
 	var bad violations
 	byHold := map[string][]porcupine.Operation{}
-	charges := map[string]bool{}
+	reserves := map[string]*Attempt{}
 	for _, a := range h.Attempts {
 		if a.Op == Reserve && a.Outcome == OK {
-			charges[a.Hold] = a.Charge
+			reserves[a.Hold] = a
 		}
 	}
 	type unanswered struct {
@@ -96,7 +98,7 @@ func CheckHolds(h *History) (checked, undecided int, _ []Violation) {
 	}
 	lost := map[unanswered]bool{}
 	for _, a := range h.Attempts { // by start
-		if a.Op == Reserve {
+		if a.Op == Reserve || reserves[a.Hold] == nil {
 			continue
 		}
 		end := a.End
@@ -109,7 +111,7 @@ func CheckHolds(h *History) (checked, undecided int, _ []Violation) {
 			lost[u] = true
 			end = math.MaxInt64
 		}
-		byHold[a.Hold] = append(byHold[a.Hold], porcupine.Operation{Input: holdStep{a, charges[a.Hold]}, Call: a.Start, Return: end})
+		byHold[a.Hold] = append(byHold[a.Hold], porcupine.Operation{Input: holdStep{a, reserves[a.Hold]}, Call: a.Start, Return: end})
 	}
 	for hold, ops := range byHold {
 		checked++
@@ -118,7 +120,7 @@ func CheckHolds(h *History) (checked, undecided int, _ []Violation) {
 			undecided++
 		}
 		if result == porcupine.Illegal {
-			bad.add("REPEAT", "the answers about hold %s (charge %v) contradict each other: %s", hold, charges[hold], describe(ops))
+			bad.add("REPEAT", "the answers about hold %s (charge %v) contradict each other: %s", hold, reserves[hold].Charge, describe(ops))
 		}
 	}
 	return checked, undecided, bad

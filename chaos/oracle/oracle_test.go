@@ -232,6 +232,7 @@ func TestEachCheckFindsWhatItIsFor(t *testing.T) {
 		{"a repeat has another time", "REPEAT", func(w *world) { w.attempt("s2b").Time++ }},
 		{"settled and released", "REPEAT", func(w *world) { w.attempt("x3b").Outcome = OK }},
 		{"another amount is accepted", "REPEAT", func(w *world) { w.attempt("s1b").Outcome = OK; w.attempt("s1b").Cost = 99 }},
+		{"a charge has another amount", "REPEAT", func(w *world) { w.attempt("s4").First = 99 }},
 		{"the first amount is another", "REPEAT", func(w *world) { w.attempt("s1b").First = 131 }},
 		{"settled before anyone did", "REPEAT", func(w *world) { w.attempt("x3").Outcome = "HOLD_SETTLED" }},
 		{"the hold is forgotten", "REPEAT", func(w *world) { w.attempt("s2b").Outcome = "HOLD_UNKNOWN" }},
@@ -259,13 +260,15 @@ func TestEachCheckFindsWhatItIsFor(t *testing.T) {
 	}
 }
 
-// A ceiling that is lowered below what is granted may drain, and one whose change was never answered may be in force.
+// A ceiling that is lowered below what is granted may drain, one whose change was never answered may be in force, and what
+// has moved to the archive is not told again.
 func TestWhatIsAllowed(t *testing.T) {
 	w := newWorld()
 	account(w, team).Budget.Ceil = 100
 	account(w, team).Alerts = append(account(w, team).Alerts, &storev1.Alert{Account: team, ThresholdPermille: 900, Settled: 370, Limit: 100})
 	w.before = newWorld().records
 	w.history.Limits[1].Nanos, w.history.Limits[1].End = 1, 0
+	w.attempt("s2b").Journal, w.attempt("s2b").Time, w.attempt("s1b").First, w.attempt("s4").First = "", 0, -1, -1
 	if bad := w.check(t, w.seal(t)); len(bad) > 0 {
 		t.Error(bad)
 	}
