@@ -78,6 +78,7 @@ type Account struct {
 	own    Grant
 	others map[string]Grant
 	read   int64 // the store's revision when others was read
+	looked time.Time
 
 	held    money.Nanos // by live holds of this owner, until their settlement is committed
 	wanted  money.Nanos // what waiting calls need beyond the grant
@@ -111,6 +112,13 @@ func (a *Account) ceiling() money.Nanos {
 		return money.Nanos(1<<63 - 1)
 	}
 	return c
+}
+
+// OldView says that others hold money of which they may have settled some since this owner looked, a second ago or more.
+func (a *Account) OldView(now time.Time) bool {
+	live, gone := a.elsewhere()
+	since := now.Sub(a.looked)
+	return live+gone > 0 && (since < 0 || since >= time.Second)
 }
 
 // settled is everything settled, committed only. Of other owners it is what was read last.

@@ -155,7 +155,7 @@ func (l *Ledger) Open(o Opened, terms Terms, now time.Time) *Account {
 		return a
 	}
 	a := &Account{
-		ID: o.ID, all: &l.all, own: o.Own, others: o.Others, read: o.Rev, alerted: o.Alerted, used: now, place: len(l.list),
+		ID: o.ID, all: &l.all, own: o.Own, others: o.Others, read: o.Rev, looked: now, alerted: o.Alerted, used: now, place: len(l.list),
 	}
 	a.SetTerms(terms)
 	a.observe(o.Budget, now)
@@ -269,11 +269,20 @@ func (l *Ledger) reach(now time.Time, path []*Account, amounts []money.Nanos, he
 	return res
 }
 
+// Recall asks for the idle money of other replicas where a budget of the path is used up without it, and says whether to
+// wait for it.
+func (l *Ledger) Recall(now time.Time, path []*Account) (wait bool, atMost time.Duration) {
+	if len(l.all.list) == 1 {
+		return false, 0
+	}
+	return l.recall(now, path, 1)
+}
+
 // recall asks for the idle money of other replicas before a call is refused, and says whether to wait for it.
 func (l *Ledger) recall(now time.Time, path []*Account, x money.Nanos) (wait bool, atMost time.Duration) {
 	for _, a := range path {
-		if _, most := a.room(); x <= most || a.bud.Rev == 0 || a.grantedElsewhere() <= 0 {
-			continue
+		if _, most := a.room(); x <= most || a.bud.Rev == 0 || a.grantedElsewhere() <= 0 || a.bud.Sealed {
+			continue // of a sealed period what comes back is not granted again
 		}
 		if !a.bud.Tight {
 			a.tighten = true

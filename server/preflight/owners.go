@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/chartergate/chartergate/core/charter"
@@ -139,6 +140,12 @@ func (s *Service) takeOverGone(ctx context.Context) {
 			gone = append(gone, owner)
 		}
 	}
+	for owner, by := range s.roster.Successors { // a takeover of ours whose answer was lost
+		if by == s.ledger.Owner && s.ledger.Predecessor(owner) == nil {
+			gone = append(gone, owner)
+		}
+	}
+	slices.Sort(gone)
 	s.roster.Gone = nil
 	s.mu.Unlock()
 	for _, owner := range gone {
