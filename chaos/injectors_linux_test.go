@@ -1,9 +1,12 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -126,5 +129,73 @@ func TestMembersFailAndComeBack(t *testing.T) {
 	w := <-e.client.Watch(t.Context(), "kept", clientv3.WithRev(got.Kvs[0].ModRevision))
 	if w.CompactRevision == 0 {
 		t.Errorf("a watch of old revisions got %v", w)
+	}
+}
+
+// A supervised process comes again when it ends, stays down while it is held down, and a paused one does nothing.
+func TestSupervisedProcess(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	lines := func() int {
+		text, err := os.ReadFile(log)
+		if err != nil {
+			return 0
+		}
+		return bytes.Count(text, []byte("\n"))
+	}
+	s := supervise(func(int) (*process, error) {
+		return start(log, nil, "sh", "-c", "trap 'exit 0' TERM; while :; do echo; sleep 0.01; done")
+	})
+	grows := func(from int) func() error {
+		return func() error {
+			if lines() <= from {
+				return fmt.Errorf("%d lines", lines())
+			}
+			return nil
+		}
+	}
+	if err := eventually(patience, grows(3)); err != nil {
+		t.Fatal(err)
+	}
+	first := s.current()
+	if err := first.pause(); err != nil {
+		t.Fatal(err)
+	}
+	before := lines()
+	if err := eventually(200*time.Millisecond, grows(before)); err == nil {
+		t.Error("a paused process goes on")
+	}
+	if err := first.resume(); err != nil {
+		t.Fatal(err)
+	}
+	if err := eventually(patience, grows(before)); err != nil {
+		t.Errorf("a resumed process does not go on: %v", err)
+	}
+	if err := s.hold(); err != nil {
+		t.Fatal(err)
+	}
+	before = lines()
+	if err := eventually(2*restartAfter, grows(before)); err == nil {
+		t.Error("a process that is held down runs")
+	}
+	s.letGo()
+	if err := eventually(patience, grows(before)); err != nil {
+		t.Errorf("it is not started again: %v", err)
+	}
+	if err := s.current().kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := eventually(patience, func() error {
+		if len(s.all()) < 3 {
+			return fmt.Errorf("%d processes ran", len(s.all()))
+		}
+		return nil
+	}); err != nil {
+		t.Errorf("it is not started again after a kill: %v", err)
+	}
+	if err := eventually(patience, grows(lines())); err != nil { // its trap is set
+		t.Fatal(err)
+	}
+	if err := s.end(patience); err != nil {
+		t.Errorf("it does not end in order: %v", err)
 	}
 }
