@@ -7,7 +7,7 @@ GENERATE := $(BUF) generate && $(BUF) generate --template buf.gen.hot.yaml
 CONCURRENT := ./clients/... ./core/ledger ./policy ./replay ./server/... ./store/...
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.2
 
-.PHONY: build demo test race bench fuzz crash generate check lint breaking clean
+.PHONY: build demo test race bench fuzz crash chaos generate check lint breaking clean
 
 build: ## bin/chartergate
 	@go build -trimpath -o bin/chartergate ./cmd/chartergate
@@ -36,6 +36,11 @@ fuzz: ## random operation sequences through the ledger, and hostile manifests an
 CRASHES ?= 10
 crash: ## kill -9 under load, CRASHES times; an independent oracle adds the ledger up (a slice of it is in `make test`)
 	CHARTERGATE_CRASHES=$(CRASHES) go test ./cmd/chartergate -run TestCrashes -count=1 -v
+
+FAULTS ?= 40
+SEED ?=
+chaos: ## 3 replicas, an etcd of 3 members and clients as processes; FAULTS of every kind; an oracle and porcupine judge
+	CHARTERGATE_FAULTS=$(FAULTS) CHARTERGATE_CHAOS_SEED=$(SEED) go test ./chaos -run TestChaos -count=1 -v -timeout 3h
 
 generate: .cache/proto ## code and OpenAPI from proto/
 	$(BUF) format -w proto

@@ -43,6 +43,9 @@ var rules = []rule{
 		"manifests are another form of the contract"},
 	{"replay", []string{module + "core/money", module + "clients/go", module + "proto/gen", "google.golang.org", "golang.org/x"},
 		"a load is a client like any other"},
+	{"chaos/oracle", []string{module + "proto/gen/go/chartergate/store", "google.golang.org/protobuf", "go.etcd.io/etcd/client", "github.com/anishathalye/porcupine"},
+		"a judge shares no code with what it judges but the messages of the records"},
+	{"chaos", nil, "tests only"},
 	{"examples", nil, "data"},
 	{"cmd", []string{""}, "wiring: the only place that may import everything"},
 }

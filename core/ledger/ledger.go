@@ -435,8 +435,8 @@ type Journaled struct {
 }
 
 // Settle queues the settlement of a hold at a cost. It returns the entry, whose Batch must be committed, or, when the
-// hold was settled before, where its entry stands, for the caller to compare. Errors: ErrReleased, ErrUnknownHold,
-// money.ErrOverflow, ErrNotOpen when an account of the claim is not open, ErrNotTaken when the claim's owner is gone and
+// hold was settled before, where its entry stands, for the caller to compare. ErrReleased and ErrSettled come with the entry
+// where that is under way: they are true once it is committed. Errors: ErrReleased, ErrSettled, ErrUnknownHold, money.ErrOverflow, ErrNotOpen when an account of the claim is not open, ErrNotTaken when the claim's owner is gone and
 // not taken over yet.
 func (l *Ledger) Settle(now time.Time, c *Claim, e Entry) (*Entry, *Journaled, error) {
 	e.Kind, e.Time = KindSettle, now
@@ -462,10 +462,8 @@ func (l *Ledger) finish(now time.Time, c *Claim, e *Entry) (*Entry, *Journaled, 
 				return nil, nil, err
 			}
 			return l.queueHold(h, e, now), nil, nil
-		case h.entry.Kind == KindRelease && e.Kind != KindRelease:
-			return nil, nil, ErrReleased
-		case h.entry.Kind != KindRelease && e.Kind == KindRelease:
-			return nil, nil, ErrSettled
+		case (h.entry.Kind == KindRelease) != (e.Kind == KindRelease):
+			return h.entry, nil, entryError(h.entry)
 		}
 		return h.entry, nil, nil // under way: the caller compares amounts once it is committed
 	}

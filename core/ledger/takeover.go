@@ -103,7 +103,7 @@ func (l *Ledger) finishDead(now time.Time, c *Claim, e *Entry) (*Entry, *Journal
 	}
 	if under := p.pending[c.Seq]; under != nil {
 		if (under.Kind == KindRelease) != (e.Kind == KindRelease) {
-			return nil, nil, entryError(under)
+			return under, nil, entryError(under)
 		}
 		return under, nil, nil
 	}

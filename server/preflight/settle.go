@@ -124,6 +124,12 @@ func (s *Service) over(ctx context.Context, claim *ledger.Claim, err error) erro
 			return err
 		}
 		return &SettledError{first.Amount, first.Kind}
+	case errors.Is(err, ledger.ErrReleased): // true once the release is committed
+		if _, unknown := s.finish(ctx, claim, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
+			return s.ledger.Release(now, claim)
+		}); unknown != nil {
+			return unknown
+		}
 	}
 	return err
 }
@@ -189,7 +195,7 @@ func (s *Service) finish(ctx context.Context, claim *ledger.Claim, queue func(ti
 			if err := s.refresh(ctx, claim.Path); err != nil {
 				return nil, err
 			}
-		case err != nil:
+		case err != nil && e == nil:
 			return nil, err
 		case before != nil:
 			e, err := s.Ledger.Entry(ctx, before.Owner, before.Batch, claim.Seq)
@@ -202,11 +208,15 @@ func (s *Service) finish(ctx context.Context, claim *ledger.Claim, queue func(ti
 			return e, nil
 		default:
 			s.wake()
-			if err := s.await(ctx, e.Batch.Done, "etcd has not confirmed the settlement: whether it was recorded is unknown"); err != nil {
-				return nil, err
+			if unknown := s.await(ctx, e.Batch.Done, "etcd has not confirmed the settlement: whether it was recorded is unknown"); unknown != nil {
+				return nil, unknown
 			}
-			if !errors.Is(e.Batch.Err, ledger.ErrAgain) {
+			switch {
+			case errors.Is(e.Batch.Err, ledger.ErrAgain):
+			case e.Batch.Err != nil:
 				return e, e.Batch.Err
+			default:
+				return e, err
 			}
 		}
 	}
