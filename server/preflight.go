@@ -158,6 +158,6 @@ func settlement(s *preflight.Settlement) *chartergatev1.Settlement {
 	return &chartergatev1.Settlement{
 		Feature: s.Feature, Tier: s.Tier, Model: s.Model, CostNanos: int64(s.Cost), ForcedNanos: int64(s.Forced),
 		ReleasedNanos: int64(s.Released), Late: s.Late, Lines: convert.LinesToProto(s.Lines), Currency: s.Currency,
-		SettleTime: timestamppb.New(s.Time), Journal: s.Journal,
+		SettleTime: convert.TimeToProto(s.Time), Journal: s.Journal,
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 
 	storev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/store/v1"
 	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
+	"github.com/chartergate/chartergate/store/archive"
 	"github.com/chartergate/chartergate/store/embedded"
 	"github.com/chartergate/chartergate/store/etcd"
 )
@@ -61,17 +63,30 @@ func readRecords(t *testing.T, dir string) *ledgerRecords {
 			}
 		}
 	}
+	batch := func(owner string, n uint64, value []byte) error {
+		at := fmt.Sprintf("%s/%d", owner, n)
+		hash := sha256.Sum256(value)
+		r.batches[at], r.hashes[at] = new(storev1.Batch), hash[:]
+		return proto.Unmarshal(value, r.batches[at])
+	}
 	read("jr/", func(key string, value []byte) error {
 		var n uint64
 		owner, number, _ := strings.Cut(key, "/")
 		if _, err := fmt.Sscanf(number, "%016x", &n); err != nil {
 			return err
 		}
-		at := fmt.Sprintf("%s/%d", owner, n)
-		hash := sha256.Sum256(value)
-		r.batches[at], r.hashes[at] = new(storev1.Batch), hash[:]
-		return proto.Unmarshal(value, r.batches[at])
+		return batch(owner, n, value)
 	})
+	if a, err := archive.NewReader(filepath.Join(dir, "archive")); err == nil { // what was collected
+		for b, err := range a.Batches() {
+			if err == nil {
+				err = batch(b.Owner, b.N, b.Data)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	read("bud/", func(_ string, value []byte) error {
 		b := new(storev1.BudgetAccount)
 		err := proto.Unmarshal(value, b)
@@ -196,7 +211,7 @@ func checkJournal(t *testing.T, r *crashRun, records *ledgerRecords) map[string]
 		}
 	}
 	for user, a := range r.answers {
-		if want := "jr/" + seen[user]; seen[user] == "" || a.GetJournal() != want {
+		if want := "jr/" + seen[user]; seen[user] == "" || a.GetJournal() != want && a.GetJournal() != "" { // empty: known by its mark alone
 			t.Errorf("the settlement of %s was acknowledged in %s and stands in %q", user, a.GetJournal(), want)
 		}
 	}

@@ -38,7 +38,7 @@ func (l *Ledger) TakeOver(p Predecessor) *Predecessor {
 }
 
 // LoadJournal tells a predecessor's journal: next is the number of its next batch, prevHash the hash of its last, settled
-// all that it holds.
+// all that it holds. What was collected out of it is in chunk records.
 func (p *Predecessor) LoadJournal(next uint64, prevHash []byte, settled []Settled) {
 	p.journal.Next, p.journal.PrevHash = next, prevHash
 	p.results = make(map[uint64]result, len(settled))
@@ -69,13 +69,19 @@ func (l *Ledger) finishDead(now time.Time, c *Claim, e *Entry) (*Entry, *Journal
 		case !r.released && e.Kind == KindRelease:
 			return nil, nil, ErrSettled
 		}
-		return nil, &Journaled{c.Owner, r.batch - 1}, nil
+		return nil, &Journaled{Owner: c.Owner, Batch: r.batch - 1}, nil
 	}
 	if under := p.pending[c.Seq]; under != nil {
 		if (under.Kind == KindRelease) != (e.Kind == KindRelease) {
 			return nil, nil, entryError(under)
 		}
 		return under, nil, nil
+	}
+	if before, err := l.recall(c, e.Kind); before != nil || err != nil {
+		return nil, before, err
+	}
+	if c.tooOld(now) {
+		return nil, nil, ErrUnknownHold
 	}
 	if e.Kind == KindRelease && now.After(c.Expires) {
 		return nil, nil, ErrExpired

@@ -30,7 +30,7 @@ type Metrics interface {
 	Alert()
 }
 
-// Config is what a Service works with. All fields but MaxTTL are required.
+// Config is what a Service works with. All fields but MaxTTL and Outbox are required.
 type Config struct {
 	Control store.Control
 	Ledger  store.Ledger
@@ -40,6 +40,8 @@ type Config struct {
 	Log     *slog.Logger
 	// MaxTTL is the longest hold. 0: ledger.DefaultMaxTTL.
 	MaxTTL time.Duration
+	// Outbox takes settlements that leave etcd about a minute after they were made. nil: they stay in etcd, which grows.
+	Outbox store.Outbox
 }
 
 // Service answers for one owner of the ledger. Make one with Start.
@@ -52,7 +54,7 @@ type Service struct {
 	deadline atomic.Int64 // by Clock.Boot: no reserve after it
 	kick     chan struct{}
 	unsure   *ledger.Batch // in flight, or of unknown outcome: the writer appends it again before any other
-	loading  sync.Mutex    // held while the journal of an owner that is gone is read
+	loading  sync.Mutex    // held while the journal of an owner that is gone is read or collected
 
 	mu     sync.Mutex
 	ledger *ledger.Ledger

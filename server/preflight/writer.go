@@ -16,7 +16,6 @@ const (
 	expireEvery = time.Second
 	sweepEvery  = 3 * time.Second
 	closeEvery  = time.Minute
-	trimEvery   = time.Hour
 	retryAfter  = 100 * time.Millisecond
 )
 
@@ -27,9 +26,14 @@ func (s *Service) Run(ctx context.Context) error {
 	live, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() { beats <- s.beat(live) }()
+	collected := make(chan struct{})
+	go func() {
+		s.Collect(live)
+		close(collected)
+	}()
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
-	var last [3]time.Time
+	var last [2]time.Time
 	for {
 		worked, err := s.work(ctx)
 		if errors.Is(err, store.ErrFenced) {
@@ -44,6 +48,7 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
+			<-collected
 			return s.drain()
 		case err := <-beats:
 			if errors.Is(err, store.ErrFenced) {
@@ -96,8 +101,8 @@ func (s *Service) fail(err error) error {
 	return err
 }
 
-// housekeep frees what has expired, and more rarely sweeps, closes, reclaims and trims.
-func (s *Service) housekeep(ctx context.Context, last *[3]time.Time) {
+// housekeep frees what has expired, and more rarely sweeps, closes and reclaims.
+func (s *Service) housekeep(ctx context.Context, last *[2]time.Time) {
 	now := s.Clock.Now()
 	due := func(i int, every time.Duration) bool {
 		if now.Sub(last[i]) < every {
@@ -120,15 +125,6 @@ func (s *Service) housekeep(ctx context.Context, last *[3]time.Time) {
 	}
 	if err := s.reclaim(ctx, now); err != nil && ctx.Err() == nil {
 		s.Log.Warn("the grants of an owner that is gone could not be reclaimed yet", "error", err)
-	}
-	if due(2, trimEvery) {
-		first, err := s.Ledger.Trim(ctx, now.Add(-ledger.RetryFor))
-		if err != nil && ctx.Err() == nil {
-			s.Log.Warn("the journal could not be trimmed", "error", err)
-		}
-		s.mu.Lock()
-		s.ledger.Forget(first[s.ledger.Owner])
-		s.mu.Unlock()
 	}
 	s.wake()
 }
@@ -296,6 +292,9 @@ func (s *Service) append(ctx context.Context) (bool, error) {
 			return true, nil
 		case errors.Is(err, store.ErrFenced):
 			return false, err
+		case errors.Is(err, store.ErrMoved):
+			s.moved(b.Owner)
+			return true, nil
 		case errors.Is(err, store.ErrConflict): // not written: read again what is stored, then make the batch anew
 			if err := s.resolve(ctx, b.Changes, err); err != nil {
 				return false, err

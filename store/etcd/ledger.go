@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -35,6 +34,8 @@ type Ledger struct {
 	beat  int64
 	// Create revisions of `tk/{owner}` of the owners taken over: the fences of their journals.
 	takeovers map[string]int64
+
+	collecting
 }
 
 var _ store.Ledger = (*Ledger)(nil)
@@ -314,10 +315,13 @@ func (l *Ledger) Append(ctx context.Context, b *ledger.Batch) (int64, []byte, er
 	if rev, ok := l.takeovers[b.Owner]; ok {
 		cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(key("tk", b.Owner)), "=", rev))
 	}
+	if b.Owner != l.owner { // others may collect this journal, so that its numbers would be free again
+		cmps = append(cmps, unchanged(tailKey(b.Owner), l.tailRevision(b.Owner)))
+	}
 	ops = append(ops, clientv3.OpPut(k, string(data)))
-	for i, e := range b.Entries {
+	for _, e := range b.Entries {
 		if e.RequestID != "" {
-			op, err := put(requestKey(e.RequestID), &storev1.RequestIndex{Journal: k, Index: uint32(i)})
+			op, err := put(requestKey(e.RequestID), requestRecord(k, e))
 			if err != nil {
 				return 0, nil, err
 			}
@@ -325,20 +329,13 @@ func (l *Ledger) Append(ctx context.Context, b *ledger.Batch) (int64, []byte, er
 		}
 	}
 	rev, err := l.fenced(ctx, cmps, ops...)
+	if err == nil {
+		l.appended(b, len(data))
+	}
 	if !errors.Is(err, store.ErrConflict) {
 		return rev, hash[:], err
 	}
-	// An earlier attempt may have landed: it is ours only if the bytes are.
-	resp, getErr := l.client.Get(ctx, k)
-	switch {
-	case getErr != nil:
-		return 0, nil, unavailable(getErr)
-	case len(resp.Kvs) == 1 && bytes.Equal(resp.Kvs[0].Value, data):
-		return resp.Kvs[0].ModRevision, hash[:], nil
-	case len(resp.Kvs) == 1:
-		return 0, nil, store.ErrFenced // somebody else writes this journal
-	}
-	return 0, nil, err
+	return l.appendConflict(ctx, b, data, hash[:])
 }
 
 // Secret implements store.Ledger.

@@ -27,6 +27,7 @@ func TestLedgerFence(t *testing.T) {
 	l, owner := claimed(t, client, false)
 	adjust(t, l, newAccount(a, owner, 500, 0))
 	mustAppend(t, l, batch(owner, 0, settled(1, 60, a)))
+	mustAppend(t, l, batch(gone, 0, settled(9, 0, before)))
 	if p, err := l.Predecessors(t.Context(), time.Hour); err != nil || len(p) != 1 || p[0].Owner != gone || !idle(p[0]) {
 		t.Fatalf("predecessors %+v, error %v", p, err)
 	}
@@ -50,7 +51,7 @@ func TestLedgerFence(t *testing.T) {
 			return err
 		}},
 		{"Append for the predecessor", func(ctx context.Context) error {
-			_, _, err := l.Append(ctx, batch(gone, 0, settled(1, 40, before)))
+			_, _, err := l.Append(ctx, batch(gone, 1, settled(1, 40, before)))
 			return err
 		}},
 		{"Predecessors", func(ctx context.Context) error { _, err := l.Predecessors(ctx, time.Hour); return err }},
@@ -60,7 +61,8 @@ func TestLedgerFence(t *testing.T) {
 			_, err := l.RecordAlert(ctx, ledger.Alert{ID: a, Permille: 800})
 			return err
 		}},
-		{"Trim", func(ctx context.Context) error { _, err := l.Trim(ctx, sealed.Add(time.Hour)); return err }},
+		{"Collect", func(ctx context.Context) error { _, err := l.Collect(ctx, &outbox{}, all(owner)); return err }},
+		{"Collect for the predecessor", func(ctx context.Context) error { _, err := l.Collect(ctx, &outbox{}, all(gone)); return err }},
 	} {
 		if err := w.write(t.Context()); !errors.Is(err, store.ErrFenced) {
 			t.Errorf("%s: error %v, want ErrFenced", w.name, err)
