@@ -6,7 +6,7 @@ BUF  := $(TOOL) buf
 CONCURRENT := ./clients/... ./core/ledger ./policy ./replay ./server/... ./store/...
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.2
 
-.PHONY: build demo test race bench fuzz crash generate check lint breaking clean
+.PHONY: build demo test race bench fuzz millions crash generate check lint breaking clean
 
 build: ## bin/chartergate
 	@go build -trimpath -o bin/chartergate ./cmd/chartergate
@@ -21,14 +21,22 @@ race: ## the concurrent packages with the race detector
 	@if [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null; then set -x; go test -race $(CONCURRENT); \
 	else echo "make race: SKIPPED: the race detector needs a C compiler ($$(go env CC)) and CGO_ENABLED=1"; fi
 
-bench: build ## what a decision costs: over gRPC as a ratio to an empty call, and in the process
+bench: build ## what a decision costs: over gRPC as a ratio to an empty call with 1 and 3 servers, a budget used up, and in the process
 	@bin/chartergate bench
+	@bin/chartergate bench --replicas 3
+	@bin/chartergate bench --hot --replicas 3
 	go test -run '^$$' -bench . -benchmem ./server/preflight ./policy ./core/pricing
 
 FUZZTIME ?= 30s
-fuzz: ## random operation sequences through the ledger, and hostile manifests and tokens
+fuzz: ## random operation sequences through the ledger, and hostile tokens, records and archives
 	go test ./core/ledger -run Invariants -rapid.checks=20000 -rapid.steps=150
 	go test ./server/preflight -run '^$$' -fuzz FuzzToken -fuzztime $(FUZZTIME)
+	go test ./store/etcd -run '^$$' -fuzz FuzzRecords -fuzztime $(FUZZTIME)
+	go test ./store/archive -run '^$$' -fuzz FuzzReader -fuzztime $(FUZZTIME)
+
+SETTLEMENTS ?= 10000000
+millions: ## what SETTLEMENTS settlements leave in etcd, memory and the archive (a slice of it is in `make test`)
+	go test ./cmd/chartergate -run 'TestMillions$$' -count=1 -v -timeout 2h -settlements $(SETTLEMENTS) -millions-clock 1 -millions-rate 10000
 
 CRASHES ?= 10
 crash: ## kill -9 under load, CRASHES times; an independent oracle adds the ledger up (a slice of it is in `make test`)

@@ -23,16 +23,21 @@ type PreflightService struct {
 	gate      *preflight.Service
 	validator *Validator
 	requests  *Idempotency
+	peers     *Peers
 	log       *slog.Logger
 }
 
 // NewPreflightService serves gate. validator and requests are those of the server: sessions share them.
-func NewPreflightService(gate *preflight.Service, validator *Validator, requests *Idempotency, log *slog.Logger) *PreflightService {
-	return &PreflightService{gate: gate, validator: validator, requests: requests, log: log}
+func NewPreflightService(gate *preflight.Service, validator *Validator, requests *Idempotency, peers *Peers, log *slog.Logger) *PreflightService {
+	return &PreflightService{gate: gate, validator: validator, requests: requests, peers: peers, log: log}
 }
 
 // Check implements PreflightService.
 func (s *PreflightService) Check(ctx context.Context, req *chartergatev1.CheckRequest) (*chartergatev1.CheckResponse, error) {
+	return route(ctx, s.peers, req, true, s.check, chartergatev1.PreflightServiceClient.Check)
+}
+
+func (s *PreflightService) check(ctx context.Context, req *chartergatev1.CheckRequest) (*chartergatev1.CheckResponse, error) {
 	call, err := convert.CallFromProto(req.GetCall())
 	if err != nil {
 		return nil, err
@@ -46,6 +51,10 @@ func (s *PreflightService) Check(ctx context.Context, req *chartergatev1.CheckRe
 
 // Reserve implements PreflightService.
 func (s *PreflightService) Reserve(ctx context.Context, req *chartergatev1.ReserveRequest) (*chartergatev1.ReserveResponse, error) {
+	return route(ctx, s.peers, req, true, s.reserve, chartergatev1.PreflightServiceClient.Reserve)
+}
+
+func (s *PreflightService) reserve(ctx context.Context, req *chartergatev1.ReserveRequest) (*chartergatev1.ReserveResponse, error) {
 	call, err := convert.CallFromProto(req.GetCall())
 	if err != nil {
 		return nil, err
@@ -59,6 +68,10 @@ func (s *PreflightService) Reserve(ctx context.Context, req *chartergatev1.Reser
 
 // Settle implements PreflightService.
 func (s *PreflightService) Settle(ctx context.Context, req *chartergatev1.SettleRequest) (*chartergatev1.SettleResponse, error) {
+	return route(ctx, s.peers, req, false, s.settle, chartergatev1.PreflightServiceClient.Settle)
+}
+
+func (s *PreflightService) settle(ctx context.Context, req *chartergatev1.SettleRequest) (*chartergatev1.SettleResponse, error) {
 	used, err := convert.UsageFromProto(req.GetUsage())
 	if err != nil {
 		return nil, err
@@ -72,6 +85,10 @@ func (s *PreflightService) Settle(ctx context.Context, req *chartergatev1.Settle
 
 // Release implements PreflightService.
 func (s *PreflightService) Release(ctx context.Context, req *chartergatev1.ReleaseRequest) (*chartergatev1.ReleaseResponse, error) {
+	return route(ctx, s.peers, req, false, s.release, chartergatev1.PreflightServiceClient.Release)
+}
+
+func (s *PreflightService) release(ctx context.Context, req *chartergatev1.ReleaseRequest) (*chartergatev1.ReleaseResponse, error) {
 	freed, err := s.gate.Release(ctx, req.GetHold())
 	if err != nil {
 		return nil, err
@@ -81,6 +98,10 @@ func (s *PreflightService) Release(ctx context.Context, req *chartergatev1.Relea
 
 // Extend implements PreflightService.
 func (s *PreflightService) Extend(ctx context.Context, req *chartergatev1.ExtendRequest) (*chartergatev1.ExtendResponse, error) {
+	return route(ctx, s.peers, req, false, s.extend, chartergatev1.PreflightServiceClient.Extend)
+}
+
+func (s *PreflightService) extend(ctx context.Context, req *chartergatev1.ExtendRequest) (*chartergatev1.ExtendResponse, error) {
 	h, err := s.gate.Extend(ctx, req.GetHold(), duration(req.GetTtl()))
 	if err != nil {
 		return nil, err

@@ -20,7 +20,10 @@ import (
 )
 
 // testClock stands still until it is moved. Boot goes on: ownership is proven in real time.
-type testClock struct{ nanos atomic.Int64 }
+type testClock struct {
+	preflight.Waiter
+	nanos atomic.Int64
+}
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
@@ -57,7 +60,7 @@ func startGate(t *testing.T, change ...func(*Config)) *gateRig {
 	}
 	registry, quiet := prometheus.NewRegistry(), slog.New(slog.DiscardHandler)
 	g.gate, err = preflight.Start(t.Context(), preflight.Config{
-		Control: control, Ledger: etcd.NewLedger(etcdServer.Client(), true, g.clock.Now, nil), Decider: g.decider,
+		Control: control, Ledger: etcd.NewLedger(etcd.LedgerConfig{KV: etcdServer.Client(), Lease: etcdServer.Client(), Watcher: etcdServer.Client(), Exclusive: true, Now: g.clock.Now}), Decider: g.decider,
 		Clock: g.clock, Metrics: NewMetrics(registry), Log: quiet, MaxTTL: maxHold,
 	})
 	if err != nil {
@@ -73,7 +76,7 @@ func startGate(t *testing.T, change ...func(*Config)) *gateRig {
 	t.Cleanup(g.stopWriter)
 	requests := NewIdempotency(g.clock.Now)
 	g.rig = start(t, append([]func(*Config){func(c *Config) {
-		c.Preflight = NewPreflightService(g.gate, validator(t), requests, quiet)
+		c.Preflight = NewPreflightService(g.gate, validator(t), requests, NewPeers(), quiet)
 		c.Usage, c.Statuses = NewUsageService(g.gate), NewBudgetStatusService(g.gate)
 		c.Requests, c.Now, c.Registry, c.BuiltinPolicy = requests, g.clock.Now, registry, g.decider.Revision()
 	}}, change...)...)

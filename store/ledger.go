@@ -3,36 +3,42 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/chartergate/chartergate/core/ledger"
 )
 
-// Ledger keeps the money: the records of the ledger protocol. Every write is fenced: it fails with ErrFenced once the
-// session that Claim began is gone. After ErrUnavailable the outcome of a write is unknown: it may still land.
+// Ledger keeps the money: the records of the ledger protocol, shared by every server process on the store. Every write is
+// fenced: it fails with ErrFenced once the session that Claim began is gone. After ErrUnavailable the outcome of a write
+// is unknown: it may still land.
 type Ledger interface {
-	// Claim makes this process the ledger's only owner, under a new identity, and keeps its session alive. Error:
-	// *OwnedError while another process owns it.
-	Claim(ctx context.Context) (owner string, err error)
-	// Heartbeat proves that the session lives. Errors: ErrFenced, ErrUnavailable.
-	Heartbeat(ctx context.Context) error
-	// Resign ends the session, so that the next owner need not wait for its lease.
-	Resign(ctx context.Context) error
+	// Claim begins a session under a new identity and keeps it alive. addr is where other owners reach this one.
+	Claim(ctx context.Context, addr string) (owner string, err error)
+	// Heartbeat proves that the session lives, and reads who else does. Errors: ErrFenced, ErrUnavailable.
+	Heartbeat(ctx context.Context) (Roster, error)
+	// Resign ends the session, so that a successor need not wait for its lease. clean says that no grant is left: then
+	// there is nothing to take over either.
+	Resign(ctx context.Context, clean bool) error
+	// Find tells what became of an owner.
+	Find(ctx context.Context, owner string) (Whereabouts, error)
 
 	// Open reads accounts; those that were never used have revision 0.
 	Open(ctx context.Context, ids []ledger.AccountID) ([]ledger.Opened, error)
 	// Keys gives the accounts that are kept of a budget in the period that starts then: of its keys, its overflow
 	// allowances and its own.
 	Keys(ctx context.Context, budget string, start int64) ([]ledger.AccountID, error)
+	// Watch calls each for every budget record that is written from now on, by anybody, in order, until ctx ends or the
+	// watch breaks: then what is open should be read again.
+	Watch(ctx context.Context, each func(ledger.AccountID, ledger.Budget)) error
 	// Adjust writes grants and budgets that still have their revisions, all or nothing. Errors: ErrConflict, ErrFenced,
-	// ErrUnavailable; after either but ErrFenced call Resolve.
+	// ErrUnavailable; after the latter call Resolve.
 	Adjust(ctx context.Context, changes []ledger.AccountChange) (rev int64, err error)
-	// Resolve makes sure that an Adjust whose outcome is a conflict or unknown can no longer land, and reads its accounts.
+	// Resolve makes sure that an Adjust or Reclaim whose outcome is unknown can no longer land, and reads its accounts.
 	Resolve(ctx context.Context, changes []ledger.AccountChange) ([]ledger.Opened, error)
 
 	// Append commits a batch to its owner's journal. After ErrUnavailable append the same batch again: it counts once.
-	// Errors: ErrConflict (nothing was written and this batch cannot land any more), ErrFenced, ErrUnavailable, ErrMoved.
+	// Errors: ErrConflict (nothing was written and this batch cannot land any more), ErrTaken (nor can it under this
+	// number: somebody else has written it), ErrRecorded, ErrFenced, ErrUnavailable.
 	Append(ctx context.Context, b *ledger.Batch) (rev int64, hash []byte, err error)
 	// Entry reads the entry of a hold. Error: ErrNotFound.
 	Entry(ctx context.Context, owner string, batch, seq uint64) (*ledger.Entry, error)
@@ -53,14 +59,15 @@ type Ledger interface {
 	// after ledger.KeepFor, request ids after ledger.RetryFor. done says that it has seen all and begins anew.
 	Tidy(ctx context.Context) (done bool, err error)
 
-	// Predecessors takes over every owner that is gone and not closed, and quarantines its grants for a time.
-	Predecessors(ctx context.Context, quarantine time.Duration) ([]Predecessor, error)
-	// Known says whether there was an owner of this name, and whether it is closed.
-	Known(ctx context.Context, owner string) (known, closed bool, err error)
+	// TakeOver looks after an owner that is gone, and quarantines its grants for a time. Errors: ErrConflict (it lives, is
+	// closed, or another owner looks after it), ErrFenced, ErrUnavailable.
+	TakeOver(ctx context.Context, owner string, quarantine time.Duration) (Takeover, error)
+	// Grants gives the accounts that an owner has grants of.
+	Grants(ctx context.Context, owner string) ([]ledger.AccountID, error)
 	// Journal reads what an owner has settled, but for what was collected, and where its journal ends.
 	Journal(ctx context.Context, owner string) (next uint64, hash []byte, settled []ledger.Settled, err error)
-	// Reclaim writes the changes of ledger.NextReclaim. Errors: ErrConflict, ErrFenced, ErrUnavailable; call Resolve then.
-	// ErrQuarantined while another replica may still count on the grants.
+	// Reclaim writes the changes of ledger.NextReclaim. Errors: ErrConflict, ErrFenced, ErrUnavailable; call Resolve after
+	// the latter. ErrQuarantined while the quarantine lasts.
 	Reclaim(ctx context.Context, owner string, changes []ledger.AccountChange) (rev int64, err error)
 	// CloseOwner says that nothing of an owner is left to reclaim.
 	CloseOwner(ctx context.Context, owner string) error
@@ -76,12 +83,36 @@ type Ledger interface {
 	Secret(ctx context.Context) ([]byte, error)
 }
 
-// Predecessor is an owner that is gone.
-type Predecessor struct {
-	Owner    string
-	Accounts []ledger.AccountID // that it has grants of
-	// Ready is when its grants may be reclaimed: now, if every grant is settled in full, so that nothing can be held.
-	Ready time.Time
+// Roster is who lives, and who is gone.
+type Roster struct {
+	Owners []Owner
+	// Gone are owners that have ended, not closed yet, that nobody looks after.
+	Gone []string
+	// Successors are the owners that look after others which are gone.
+	Successors map[string]string
+	// Epoch is the control records' epoch: charter.Snapshot.Epoch of a replica that knows them all.
+	Epoch int64
+}
+
+// Owner is a server process that lives.
+type Owner struct {
+	ID, Addr, Host string
+	PID            int64
+	Start          time.Time
+}
+
+// Whereabouts tell what became of an owner.
+type Whereabouts struct {
+	Addr      string // where it lives; empty if it does not
+	Successor string // who looks after it
+	Known     bool   // there was one of this name
+	Closed    bool   // nothing of it is left to reclaim
+}
+
+// Takeover is what a takeover found.
+type Takeover struct {
+	Rev   int64     // the store's revision of it
+	Ready time.Time // when the owner's grants may be reclaimed
 }
 
 // Collection says what to collect.
@@ -107,23 +138,12 @@ var (
 	ErrFenced = errors.New("this process has lost its ownership of the ledger")
 	// ErrConflict says that a record changed in between; nothing was written.
 	ErrConflict = errors.New("a record of the ledger changed in between")
-	// ErrMoved says that another process has written on in the journal of an owner that is gone: it must be read again.
-	// Whether the batch was committed is unknown.
-	ErrMoved = errors.New("the journal was written on by another process")
+	// ErrTaken says that another process has written the journal.
+	ErrTaken = errors.New("the journal was written by another process")
+	// ErrRecorded says that the request of an entry was recorded before, by another process.
+	ErrRecorded = errors.New("a request of the batch was recorded before")
 	// ErrQuarantined says that the grants of an owner are still in quarantine.
 	ErrQuarantined = errors.New("the owner's grants are in quarantine")
 	// ErrNotFound says that there is no such entry.
 	ErrNotFound = errors.New("there is no such entry")
 )
-
-// OwnedError says which process owns the ledger.
-type OwnedError struct {
-	Host  string
-	PID   int64
-	Since time.Time
-}
-
-func (e *OwnedError) Error() string {
-	return fmt.Sprintf("the ledger in this etcd is owned by process %d on %s since %s: several replicas on one etcd are not supported in this version; stop that one first",
-		e.PID, e.Host, e.Since.UTC().Format(time.RFC3339))
-}

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -31,8 +32,13 @@ import (
 type benchFlags struct {
 	duration    time.Duration
 	charters    []int
+	replicas    int
+	hot         bool
+	inFlight    int
 	output      string
-	emptyServer string
+	emptyServer string // hidden: be the empty server, on this address
+	etcdServer  string // hidden: be an etcd, on this address
+	etcdDir     string
 }
 
 func newBenchCommand() *cobra.Command {
@@ -45,6 +51,9 @@ calls in flight, next to an empty unary call of another gRPC server. The measure
 that what else the machine does hits all of them; each figure is the median of the rounds. Client and servers share
 this machine.
 
+With --replicas it starts that many servers on one etcd and spreads the calls over them. With --hot all calls go through
+one budget until it is used up: what is refused near the ceiling although there was room, and that nothing is overspent.
+
 With --charters it measures growth instead: for each number, Reserve, memory and start-up with that many charters,
 each with a budget of its own.`,
 		Args: noArgs,
@@ -54,12 +63,20 @@ each with a budget of its own.`,
 			switch {
 			case f.emptyServer != "":
 				return serveEmpty(ctx, f.emptyServer)
+			case f.etcdServer != "":
+				return serveEtcd(ctx, f.etcdServer, f.etcdDir)
+			case f.replicas < 1 || f.replicas > 16:
+				return usagef("--replicas %d: use 1 to 16", f.replicas)
+			case f.inFlight < 1 || f.inFlight > 4096:
+				return usagef("--in-flight %d: use 1 to 4096", f.inFlight)
 			case f.output != "table" && f.output != "json":
 				return usagef("unknown output %q: use table or json", f.output)
 			case f.duration < 100*time.Millisecond:
 				return usagef("--duration %v is too short to measure: use 100ms or more", f.duration)
 			case len(f.charters) > 0:
 				return benchGrowth(ctx, cmd, &f)
+			case f.hot:
+				return benchHot(ctx, cmd, &f)
 			}
 			return bench(ctx, cmd, &f)
 		},
@@ -67,10 +84,17 @@ each with a budget of its own.`,
 	fl := cmd.Flags()
 	fl.DurationVar(&f.duration, "duration", 3*time.Second, "how long to measure each, over all rounds")
 	fl.IntSliceVar(&f.charters, "charters", nil, "measure growth with these numbers of charters, such as 100,10000,100000")
+	fl.IntVar(&f.replicas, "replicas", 1, "servers on one etcd, over which the calls are spread")
+	fl.BoolVar(&f.hot, "hot", false, "use up one budget with all calls")
+	fl.IntVar(&f.inFlight, "in-flight", 192, "with --hot: calls in flight over all replicas")
 	fl.StringVarP(&f.output, "output", "o", "table", "table or json")
 	fl.StringVar(&f.emptyServer, "empty-server", "", "")
-	if err := fl.MarkHidden("empty-server"); err != nil {
-		panic(err)
+	fl.StringVar(&f.etcdServer, "etcd-server", "", "")
+	fl.StringVar(&f.etcdDir, "etcd-dir", "", "")
+	for _, hidden := range []string{"empty-server", "etcd-server", "etcd-dir"} {
+		if err := fl.MarkHidden(hidden); err != nil {
+			panic(err)
+		}
 	}
 	return cmd
 }
@@ -94,7 +118,53 @@ type benchRow struct {
 // subject is a kind of call to measure. It may record the Settle part of a call apart.
 type subject struct {
 	name string
-	call func(ctx context.Context, n int64, settle *replay.Latencies) error
+	call call
+}
+
+type call = func(ctx context.Context, n int64, settle *replay.Latencies) error
+
+// measured is what a subject runs on: one server, or several.
+type measured interface {
+	metrics(ctx context.Context) (map[string]float64, error)
+}
+
+// caller is a client of one server.
+type caller struct {
+	client  *chartergate.Client
+	session *chartergate.Session
+}
+
+func newCaller(ctx context.Context, addr string) (c caller, err error) {
+	if c.client, err = chartergate.Dial(addr); err != nil {
+		return c, err
+	}
+	if c.session, err = c.client.Session(ctx); err != nil {
+		return c, errors.Join(err, c.client.Close())
+	}
+	return c, nil
+}
+
+func (c caller) close() {
+	c.session.Close()
+	c.client.Close()
+}
+
+// spread lets the callers take turns.
+func spread(callers []caller, of func(caller) call) call {
+	calls := make([]call, len(callers))
+	for i, c := range callers {
+		calls[i] = of(c)
+	}
+	return func(ctx context.Context, n int64, settle *replay.Latencies) error {
+		return calls[n%int64(len(calls))](ctx, n, settle)
+	}
+}
+
+func serversText(n int) string {
+	if n == 1 {
+		return "a server"
+	}
+	return strconv.Itoa(n) + " servers on one etcd"
 }
 
 func bench(ctx context.Context, cmd *cobra.Command, f *benchFlags) (err error) {
@@ -103,8 +173,8 @@ func bench(ctx context.Context, cmd *cobra.Command, f *benchFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	fmt.Fprintln(cmd.ErrOrStderr(), "Starting a server and an empty gRPC server in", dir)
-	server, err := startServer(ctx, dir)
+	fmt.Fprintf(cmd.ErrOrStderr(), "Starting %s and an empty gRPC server in %s\n", serversText(f.replicas), dir)
+	server, err := startCluster(ctx, dir, f.replicas)
 	if err != nil {
 		return err
 	}
@@ -119,12 +189,16 @@ func bench(ctx context.Context, cmd *cobra.Command, f *benchFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, empty.stop()) }()
 
-	client, err := chartergate.Dial(server.grpcAddr)
-	if err != nil {
-		return err
+	var callers []caller
+	for _, replica := range server.servers {
+		c, err := newCaller(ctx, replica.grpcAddr)
+		if err != nil {
+			return err
+		}
+		defer c.close()
+		callers = append(callers, c)
 	}
-	defer client.Close()
-	if err := applyBench(ctx, client, 1); err != nil {
+	if err := applyBench(ctx, callers[0].client, 1); err != nil {
 		return err
 	}
 	emptyClient, err := chartergate.Dial(emptyAddr)
@@ -132,20 +206,18 @@ func bench(ctx context.Context, cmd *cobra.Command, f *benchFlags) (err error) {
 		return err
 	}
 	defer emptyClient.Close()
-	session, err := client.Session(ctx)
-	if err != nil {
-		return err
-	}
-	defer session.Close()
-
 	subjects := []subject{
 		{"empty unary call", func(ctx context.Context, _ int64, _ *replay.Latencies) error {
 			return emptyClient.Conn().Invoke(ctx, emptyMethod, &emptypb.Empty{}, new(emptypb.Empty))
 		}},
-		{"Reserve", reserveOnly(client.Preflight.Reserve)},
-		{"Reserve + Settle", reserveAndSettle(client.Preflight.Reserve, client.Preflight.Settle)},
-		{"Session Reserve", reserveOnly(unary(session.Reserve))},
-		{"Session Reserve + Settle", reserveAndSettle(unary(session.Reserve), unary(session.Settle))},
+		{"Reserve", spread(callers, func(c caller) call { return reserveOnly(c.client.Preflight.Reserve) })},
+		{"Reserve + Settle", spread(callers, func(c caller) call {
+			return reserveAndSettle(c.client.Preflight.Reserve, c.client.Preflight.Settle)
+		})},
+		{"Session Reserve", spread(callers, func(c caller) call { return reserveOnly(unary(c.session.Reserve)) })},
+		{"Session Reserve + Settle", spread(callers, func(c caller) call {
+			return reserveAndSettle(unary(c.session.Reserve), unary(c.session.Settle))
+		})},
 	}
 	var rows []benchRow
 	for _, inFlight := range []int{1, 64} {
@@ -155,11 +227,11 @@ func bench(ctx context.Context, cmd *cobra.Command, f *benchFlags) (err error) {
 		}
 		rows = append(rows, measured...)
 	}
-	return writeBench(cmd.OutOrStdout(), f.output, server.startTime, rows)
+	return writeBench(cmd.OutOrStdout(), f.output, server.servers[0].startTime, f.replicas, rows)
 }
 
 // measureRounds lets the subjects take turns and gives the medians.
-func measureRounds(ctx context.Context, log io.Writer, server *childServer, subjects []subject, inFlight int, each time.Duration) ([]benchRow, error) {
+func measureRounds(ctx context.Context, log io.Writer, server measured, subjects []subject, inFlight int, each time.Duration) ([]benchRow, error) {
 	rounds := make([][]benchRow, len(subjects))
 	for _, s := range subjects { // connections, caches and the budgets' grants
 		if _, err := measure(ctx, server, s, inFlight, each/5); err != nil {
@@ -202,7 +274,7 @@ func measureRounds(ctx context.Context, log io.Writer, server *childServer, subj
 }
 
 // measure makes calls for a time. The first error ends it.
-func measure(ctx context.Context, server *childServer, s subject, inFlight int, d time.Duration) (benchRow, error) {
+func measure(ctx context.Context, server measured, s subject, inFlight int, d time.Duration) (benchRow, error) {
 	before, err := server.metrics(ctx)
 	if err != nil {
 		return benchRow{}, err
@@ -318,11 +390,11 @@ var (
 
 func requestID() string { return benchRun + "-" + strconv.FormatInt(lastRequest.Add(1), 36) }
 
-func writeBench(w io.Writer, output string, start time.Duration, rows []benchRow) error {
+func writeBench(w io.Writer, output string, start time.Duration, replicas int, rows []benchRow) error {
 	if output == "json" {
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
-		return e.Encode(map[string]any{"server_start_seconds": start.Seconds(), "calls": rows})
+		return e.Encode(map[string]any{"replicas": replicas, "server_start_seconds": start.Seconds(), "calls": rows})
 	}
 	g := newGrid("CALL", ">IN FLIGHT", ">A SECOND", ">TO EMPTY", ">P50", ">P99", ">SETTLE P99", ">ETCD COMMITS/1,000", ">COMMIT MEAN")
 	for _, r := range rows {
@@ -336,7 +408,7 @@ func writeBench(w io.Writer, output string, start time.Duration, rows []benchRow
 		g.add(r.Call, strconv.Itoa(r.InFlight), thousands(int64(r.PerSecond)), fmt.Sprintf("%.2f", r.RatioToEmpty), millis(r.P50ms),
 			millis(r.P99ms), settle, strconv.FormatFloat(r.EtcdCommitsPer1000, 'f', 1, 64), commit)
 	}
-	fmt.Fprintf(w, "\nThe server started in %.2f s. Medians of %d rounds; a pair counts as one call.\n\n", start.Seconds(), benchRounds)
+	fmt.Fprintf(w, "\n%s, started in %.2f s. Medians of %d rounds; a pair counts as one call.\n\n", strings.ToUpper(serversText(replicas)[:1])+serversText(replicas)[1:], start.Seconds(), benchRounds)
 	g.write(w, "  ")
 	fmt.Fprint(w, "\nTime and allocations of the decision in the process:\n  go test -run '^$' -bench . -benchmem ./server/preflight\n")
 	return nil

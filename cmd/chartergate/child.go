@@ -51,21 +51,38 @@ func startServer(ctx context.Context, dir string) (*childServer, error) {
 }
 
 func startChild(ctx context.Context, dir, grpcAddr, httpAddr string, args ...string) (*childServer, error) {
+	start := time.Now()
+	c, err := startProcess(dir, args[0]+".log", args...)
+	if err != nil {
+		return nil, err
+	}
+	c.grpcAddr, c.httpAddr = grpcAddr, httpAddr
+	if err := c.awaitHealth(ctx); err != nil {
+		return nil, errors.Join(err, c.stop())
+	}
+	c.startTime = time.Since(start)
+	return c, nil
+}
+
+// startProcess starts this binary with its output in dir/log.
+func startProcess(dir, log string, args ...string) (*childServer, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	c := &childServer{grpcAddr: grpcAddr, httpAddr: httpAddr, log: filepath.Join(dir, args[0]+".log"), exited: make(chan struct{})}
-	log, err := os.OpenFile(c.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	c := &childServer{log: filepath.Join(dir, log), exited: make(chan struct{})}
+	out, err := os.OpenFile(c.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
+	defer out.Close()
 	c.cmd = exec.Command(self, args...)
-	c.cmd.Stdout, c.cmd.Stderr = log, log
+	c.cmd.Stdout, c.cmd.Stderr = out, out
 	// Its own group: a Ctrl-C in the terminal ends the parent, which then stops it in order.
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	start := time.Now()
 	if err := c.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -73,10 +90,6 @@ func startChild(ctx context.Context, dir, grpcAddr, httpAddr string, args ...str
 		c.err = c.cmd.Wait()
 		close(c.exited)
 	}()
-	if err := c.awaitHealth(ctx); err != nil {
-		return nil, errors.Join(err, c.stop())
-	}
-	c.startTime = time.Since(start)
 	return c, nil
 }
 

@@ -38,6 +38,7 @@ var (
 
 // fastClock makes the wall clock go faster than the boot clock, by which ownership goes.
 type fastClock struct {
+	preflight.Waiter
 	start time.Time
 	rate  time.Duration
 }
@@ -94,7 +95,7 @@ type settledCall struct {
 
 // Millions of settlements leave etcd and memory bounded, are in the archive once each, and add up to the ledger.
 func TestMillions(t *testing.T) {
-	dir, clock := t.TempDir(), fastClock{time.Now(), time.Duration(*millionsClock)}
+	dir, clock := t.TempDir(), fastClock{start: time.Now(), rate: time.Duration(*millionsClock)}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	server, err := embedded.Start(t.Context(), dir, log)
 	if err != nil {
@@ -118,7 +119,7 @@ func TestMillions(t *testing.T) {
 	}
 	defer out.Close()
 	gate, err := preflight.Start(t.Context(), preflight.Config{
-		Control: control, Ledger: etcd.NewLedger(client, true, clock.Now, nil), Decider: decider, Clock: clock, Metrics: noMetrics{}, Log: log, Outbox: out,
+		Control: control, Ledger: etcd.NewLedger(etcd.LedgerConfig{KV: client, Lease: client, Watcher: client, Exclusive: true, Now: clock.Now}), Decider: decider, Clock: clock, Metrics: noMetrics{}, Log: log, Outbox: out,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -27,6 +27,7 @@ import (
 
 	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/ledger"
+	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/policy"
 	"github.com/chartergate/chartergate/server"
 	"github.com/chartergate/chartergate/server/preflight"
@@ -41,6 +42,7 @@ type serveOptions struct {
 	archiveDir                  string
 	etcd                        etcdOptions
 	maxHold                     time.Duration
+	withoutEtcd                 string
 	logLevel, logFormat         string
 }
 
@@ -59,7 +61,8 @@ func newServeCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the gate",
 		Long: `Run the gate. Alone, it keeps everything in a data directory, with etcd inside the process. With --etcd-endpoints it
-keeps it in an etcd cluster; one server at a time on one etcd in this version.
+keeps it in an etcd cluster, together with any number of other servers: each holds against its own part of every ceiling,
+and any of them answers any call.
 
 The server listens on loopback only: there is no authentication yet. Traces are sent when OTEL_EXPORTER_OTLP_ENDPOINT is
 set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idle money back.`,
@@ -85,6 +88,7 @@ set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idl
 	f.StringVar(&o.etcd.keyFn, "etcd-key", "", "file of the client certificate's key")
 	f.BoolVar(&o.etcd.compact, "etcd-compact", true, "compact the history of the etcd cluster that is older than 30 s; turn it off where others use the cluster and look after that. The embedded etcd is always compacted")
 	f.DurationVar(&o.maxHold, "max-hold", ledger.DefaultMaxTTL, "longest time that a hold may last; after a crash, money in use is out of reach for about as long")
+	f.StringVar(&o.withoutEtcd, "without-etcd", "refuse", "what to do when etcd has not answered for 5s: refuse, or an amount such as 5.00 that this server may still hold in all, from what it was granted; a ceiling may be exceeded by that much")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	return cmd
@@ -93,7 +97,7 @@ set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idl
 // gcPercent trades memory for time on the hot path: the heap may grow to five times what is live. GOGC overrides it.
 const gcPercent = 400
 
-type systemClock struct{}
+type systemClock struct{ preflight.Waiter }
 
 func (systemClock) Now() time.Time { return time.Now() }
 
@@ -104,6 +108,12 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	}
 	if o.maxHold < time.Second || o.maxHold > 24*time.Hour {
 		return fmt.Errorf("--max-hold is %s, it must be 1s to 24h", o.maxHold)
+	}
+	offline := money.Nanos(0)
+	if o.withoutEtcd != "" && o.withoutEtcd != "refuse" {
+		if offline, err = money.Parse(o.withoutEtcd); err != nil || offline < 0 {
+			return fmt.Errorf("--without-etcd %q: use refuse, or an amount such as 5.00", o.withoutEtcd)
+		}
 	}
 	slog.SetDefault(log)
 	if os.Getenv("GOGC") == "" {
@@ -154,8 +164,8 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := server.NewMetrics(registry)
 	gate, err := preflight.Start(ctx, preflight.Config{
-		Control: control, Ledger: etcd.NewLedger(client, embedded, time.Now, metrics.Commit), Decider: decider,
-		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Outbox: settlements,
+		Control: control, Ledger: etcd.NewLedger(etcd.LedgerConfig{KV: client, Lease: client, Watcher: client, Exclusive: embedded, Observe: metrics.Commit}), Decider: decider,
+		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline, Outbox: settlements,
 	})
 	if err != nil {
 		return err
@@ -170,10 +180,11 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	requests := server.NewIdempotency(time.Now)
+	requests, peers := server.NewIdempotency(time.Now), server.NewPeers()
+	defer func() { err = errors.Join(err, peers.Close()) }()
 	s, err := server.New(server.Config{
 		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: builtin,
-		Preflight: server.NewPreflightService(gate, validator, requests, log), Usage: server.NewUsageService(gate),
+		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate),
 		Statuses: server.NewBudgetStatusService(gate), Requests: requests, Validator: validator,
 		Logger: log, Registry: registry, Tracing: tracing,
 	})

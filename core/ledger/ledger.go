@@ -9,9 +9,11 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
+	"github.com/chartergate/chartergate/core/guard"
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/routing"
 	"github.com/chartergate/chartergate/core/usage"
@@ -46,25 +48,37 @@ func Quarantine(maxTTL time.Duration) time.Duration {
 type Ledger struct {
 	Owner string
 
+	all      owners
 	accounts map[AccountID]*Account
+	list     []*Account // the same, in an order that does not change by itself
 	holds    map[uint64]*Hold
 	expiring map[int64][]uint64 // holds by the Unix second at which they are freed
 	swept    int64              // the last second whose holds were freed
 	seq      uint64
 	results  results
 	journal  Journal
-	dead     map[string]*Predecessor
+	dead     []*Predecessor
 	// generation counts what was collected: what was read from chunk records before counts no longer.
 	generation uint64
 
-	attention map[*Account]struct{} // accounts whose grant may have to change
+	attention []*Account // whose grant may have to change
 }
 
-// New makes the ledger of an owner that has just started.
+// New makes the ledger of an owner that has just started, and lives alone until SetRoster says otherwise.
 func New(owner string) *Ledger {
-	return &Ledger{
+	l := &Ledger{
 		Owner: owner, accounts: map[AccountID]*Account{}, holds: map[uint64]*Hold{}, expiring: map[int64][]uint64{},
-		journal: Journal{Owner: owner}, dead: map[string]*Predecessor{}, attention: map[*Account]struct{}{},
+		journal: Journal{Owner: owner}, all: owners{self: owner},
+	}
+	l.all.set(nil)
+	return l
+}
+
+// attend has an account looked at by the next adjustment.
+func (l *Ledger) attend(a *Account) {
+	if !a.queued {
+		a.queued = true
+		l.attention = append(l.attention, a)
 	}
 }
 
@@ -135,24 +149,38 @@ var (
 // Account finds an open account; nil if it is not open.
 func (l *Ledger) Account(id AccountID) *Account { return l.accounts[id] }
 
-// Accounts gives every open account.
-func (l *Ledger) Accounts() map[AccountID]*Account { return l.accounts }
+// Accounts gives every open account. It must not be changed.
+func (l *Ledger) Accounts() []*Account { return l.list }
 
-// Open takes an account that the store has read. Opening an open account changes nothing.
+// Open takes an account that the store has read. Of an open account it takes what is newer.
 func (l *Ledger) Open(o Opened, terms Terms, now time.Time) *Account {
 	if a := l.accounts[o.ID]; a != nil {
+		l.Reload([]Opened{o}, now)
 		return a
 	}
-	a := &Account{ID: o.ID, terms: terms, bud: o.Budget, own: o.Own, others: o.Others, alerted: o.Alerted, used: now}
+	a := &Account{
+		ID: o.ID, all: &l.all, own: o.Own, others: o.Others, read: o.Rev, alerted: o.Alerted, used: now, place: len(l.list),
+	}
+	a.SetTerms(terms)
+	a.observe(o.Budget, now)
 	if a.bud.Rev == 0 {
-		a.bud.Ceil = a.ceiling()
+		a.bud.Ceil, a.bud.TermsRev = a.ceiling(), terms.Rev
 	}
 	l.accounts[o.ID] = a
+	l.list = append(l.list, a)
 	return a
 }
 
-// SetTerms takes a change of the control records. A lower ceiling binds at once; Sweep has it stored.
-func (a *Account) SetTerms(t Terms) { a.terms = t }
+// forget closes an account.
+func (l *Ledger) forget(a *Account) {
+	last := l.list[len(l.list)-1]
+	l.list[a.place], last.place = last, a.place
+	l.list = l.list[:len(l.list)-1]
+	delete(l.accounts, a.ID)
+	if a.queued {
+		l.attention = slices.DeleteFunc(l.attention, func(b *Account) bool { return b == a })
+	}
+}
 
 // Refusal says why no amount could be held.
 type Refusal struct {
@@ -162,7 +190,7 @@ type Refusal struct {
 	State     State       // of Account
 }
 
-// InFlight says that the amount would fit if the money held by calls in flight came back.
+// InFlight says that the amount would fit if the money held by calls in flight, or by other replicas, came back.
 func (r *Refusal) InFlight() bool {
 	return r.State.Held > 0 && r.State.Ceil-r.State.Settled >= max(r.Amount, 1)
 }
@@ -170,17 +198,20 @@ func (r *Refusal) InFlight() bool {
 // Result is what Reserve found.
 type Result struct {
 	Hold    *Hold
-	Choice  int      // index of the amount that fits; -1: none
-	Bound   *Account // what the first amount did not fit, when Choice is another
-	Wait    bool     // a grant is needed first: commit NextAdjustment, then reserve again
-	Refused Refusal  // with Choice -1
+	Choice  int           // index of the amount that fits; -1: none
+	Bound   *Account      // what the first amount did not fit, when Choice is another
+	Wait    bool          // a grant is needed first: commit NextAdjustment, then reserve again
+	AtMost  time.Duration // with Wait: how long that may help, if not for as long as it takes
+	Forward bool          // the home replica of the tree has to decide
+	Refused Refusal       // with Choice -1
 }
 
 // Reserve holds the first of the amounts that fits on every account of the path, all or nothing. When an amount would
-// fit once more of a ceiling is granted, it asks for that and answers Wait instead of holding a later amount.
-func (l *Ledger) Reserve(now time.Time, path []*Account, amounts []money.Nanos, ttl time.Duration, call Call) Result {
-	res := choose(path, amounts)
-	if res.Choice < 0 {
+// fit once more of a ceiling is granted, it asks for that and answers Wait instead of holding a later amount. Near a
+// ceiling it answers Forward where another replica holds what is left, unless here is set: then it takes what it can.
+func (l *Ledger) Reserve(now time.Time, path []*Account, amounts []money.Nanos, ttl time.Duration, call Call, here bool) Result {
+	res := l.reach(now, path, amounts, here)
+	if res.Choice < 0 || res.Forward {
 		return res
 	}
 	x := amounts[res.Choice]
@@ -188,7 +219,8 @@ func (l *Ledger) Reserve(now time.Time, path []*Account, amounts []money.Nanos, 
 		a.used = now
 		if room, _ := a.room(); x > room {
 			a.wanted += x
-			l.attention[a] = struct{}{}
+			a.here = a.here || here
+			l.attend(a)
 			res.Wait = true
 		}
 	}
@@ -201,7 +233,7 @@ func (l *Ledger) Reserve(now time.Time, path []*Account, amounts []money.Nanos, 
 		a.held += x
 		a.usual = max(x, a.usual-a.usual/64)
 		if a.low(now) {
-			l.attention[a] = struct{}{}
+			l.attend(a)
 		}
 		h.Charge = h.Charge || a.terms.Charge
 	}
@@ -211,8 +243,52 @@ func (l *Ledger) Reserve(now time.Time, path []*Account, amounts []money.Nanos, 
 	return res
 }
 
-// Check finds what Reserve would hold, without holding it.
-func (l *Ledger) Check(path []*Account, amounts []money.Nanos) Result { return choose(path, amounts) }
+// Check finds what Reserve would do, without holding anything.
+func (l *Ledger) Check(now time.Time, path []*Account, amounts []money.Nanos, here bool) Result {
+	return l.reach(now, path, amounts, here)
+}
+
+// reach finds the first amount that fits, and whether this owner may take what that needs.
+func (l *Ledger) reach(now time.Time, path []*Account, amounts []money.Nanos, here bool) Result {
+	res := choose(path, amounts)
+	if len(l.all.list) == 1 {
+		return res
+	}
+	home := here || path[0].atHome
+	if res.Choice < 0 {
+		if !home {
+			res.Forward = true
+			return res
+		}
+		res.Wait, res.AtMost = l.recall(now, path, res.Refused.Amount)
+		return res
+	}
+	if x := amounts[res.Choice]; !home {
+		for _, a := range path {
+			if room, _ := a.room(); x > room && a.wanted+x-room > a.share() {
+				res.Forward = true
+			}
+		}
+	}
+	return res
+}
+
+// recall asks for the idle money of other replicas before a call is refused, and says whether to wait for it.
+func (l *Ledger) recall(now time.Time, path []*Account, x money.Nanos) (wait bool, atMost time.Duration) {
+	for _, a := range path {
+		if _, most := a.room(); x <= most || a.bud.Rev == 0 || a.grantedElsewhere() <= 0 {
+			continue
+		}
+		if !a.bud.Tight {
+			a.tighten = true
+			l.attend(a)
+			wait, atMost = true, TightWait
+		} else if left := TightWait - now.Sub(a.tight); left > 0 && left <= TightWait {
+			wait, atMost = true, max(atMost, left)
+		}
+	}
+	return wait, atMost
+}
 
 // choose finds the first amount that fits on every account, once all that is left of each is granted.
 func choose(path []*Account, amounts []money.Nanos) Result {
@@ -240,7 +316,7 @@ func choose(path []*Account, amounts []money.Nanos) Result {
 }
 
 func (l *Ledger) expireAt(h *Hold) {
-	at := h.Expires.Add(Grace).Unix() + 1
+	at := max(h.Expires.Add(Grace).Unix(), l.swept) + 1
 	l.expiring[at] = append(l.expiring[at], h.Seq)
 }
 
@@ -249,7 +325,7 @@ func (l *Ledger) expireAt(h *Hold) {
 func (l *Ledger) Expire(now time.Time) (freed, charged int) {
 	end := now.Unix()
 	if l.swept == 0 || end-l.swept > 86400 {
-		for at := range l.expiring { // after a long pause, or at the start
+		for _, at := range slices.Sorted(maps.Keys(l.expiring)) { // after a long pause, or at the start
 			if at <= end {
 				f, c := l.expireSecond(at, now)
 				freed, charged = freed+f, charged+c
@@ -272,7 +348,7 @@ func (l *Ledger) expireSecond(at int64, now time.Time) (freed, charged int) {
 			continue // gone, being settled, or extended
 		}
 		if h.Charge {
-			l.queueHold(h, &Entry{Kind: KindExpiryCharge, Amount: h.Amount, Time: now})
+			l.queueHold(h, &Entry{Kind: KindExpiryCharge, Amount: h.Amount, Time: now}, now)
 			charged++
 			continue
 		}
@@ -286,9 +362,15 @@ func (l *Ledger) expireSecond(at int64, now time.Time) (freed, charged int) {
 func (l *Ledger) free(h *Hold) {
 	for _, a := range h.Path {
 		a.held -= h.Amount
+		if a.bud.Tight && !a.alone() {
+			l.attend(a)
+		}
 	}
 	delete(l.holds, h.Seq)
 }
+
+// Undo takes a hold back that nobody was told of.
+func (l *Ledger) Undo(h *Hold) { l.free(h) }
 
 // Extend makes a live hold last until now+ttl, and never shorter than before. Errors: ErrExpired, ErrSettled,
 // ErrReleased, ErrUnknownHold.
@@ -378,7 +460,7 @@ func (l *Ledger) finish(now time.Time, c *Claim, e *Entry) (*Entry, *Journaled, 
 			if err := checkSum(h.Path, e.Amount); err != nil {
 				return nil, nil, err
 			}
-			return l.queueHold(h, e), nil, nil
+			return l.queueHold(h, e, now), nil, nil
 		case h.entry.Kind == KindRelease && e.Kind != KindRelease:
 			return nil, nil, ErrReleased
 		case h.entry.Kind != KindRelease && e.Kind == KindRelease:
@@ -391,7 +473,7 @@ func (l *Ledger) finish(now time.Time, c *Claim, e *Entry) (*Entry, *Journaled, 
 	}
 	r, ok := l.results.get(c.Seq)
 	if !ok {
-		if before, err := l.recall(c, e.Kind); before != nil || err != nil {
+		if before, err := l.ended(c, e.Kind); before != nil || err != nil {
 			return nil, before, err
 		}
 	}
@@ -419,7 +501,7 @@ func (l *Ledger) finish(now time.Time, c *Claim, e *Entry) (*Entry, *Journaled, 
 	}
 	e.Seq, e.Held, e.Forced, e.Late, e.Call, e.Path = c.Seq, c.Amount, e.Amount, true, merged(c.Call, e.Call), c.Path
 	l.results.setLate(c.Seq, e)
-	l.journal.queue(e)
+	l.journal.queue(e, now)
 	return e, nil, nil
 }
 
@@ -431,7 +513,7 @@ func merged(hold, settle Call) Call {
 	return hold
 }
 
-func (l *Ledger) queueHold(h *Hold, e *Entry) *Entry {
+func (l *Ledger) queueHold(h *Hold, e *Entry, now time.Time) *Entry {
 	e.Seq, e.Held, e.hold, e.Call = h.Seq, h.Amount, h, merged(h.Call, e.Call)
 	e.Forced = max(0, e.Amount-h.Amount)
 	e.Path = make([]AccountID, len(h.Path))
@@ -439,7 +521,10 @@ func (l *Ledger) queueHold(h *Hold, e *Entry) *Entry {
 		e.Path[i] = a.ID
 	}
 	h.entry = e
-	l.journal.queue(e)
+	if !guard.HeldUntilCommitted {
+		l.free(h)
+	}
+	l.journal.queue(e, now)
 	return e
 }
 
@@ -453,7 +538,7 @@ func (l *Ledger) Use(now time.Time, path []AccountID, e Entry) (*Entry, error) {
 		return nil, err
 	}
 	e.Kind, e.Time, e.Path, e.Forced = KindUsage, now, path, e.Amount
-	l.journal.queue(&e)
+	l.journal.queue(&e, now)
 	return &e, nil
 }
 

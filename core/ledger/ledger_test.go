@@ -4,6 +4,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,6 +94,7 @@ type machine struct {
 	l      *Ledger
 	now    time.Time
 	owners int
+	edits  int64
 	ids    []AccountID // leaf 0, leaf 1, root
 	limits []money.Nanos
 	ceil   []money.Nanos // the highest ceiling that a grant was made under
@@ -117,7 +121,7 @@ func (m *machine) start() {
 	m.l = New(fmt.Sprint("E", m.owners))
 	m.l.seq = ChunkSize - 3 // its first chunk is soon over
 	for i, id := range m.ids {
-		a := m.l.Open(m.store.open(id, m.l.Owner), Terms{Limit: m.limits[i]}, m.now)
+		a := m.l.Open(m.store.open(id, m.l.Owner), Terms{Limit: m.limits[i], Rev: m.edits}, m.now)
 		a.slice = limit / 3 // as if it had been busy
 	}
 	for n := 1; n < m.owners; n++ {
@@ -135,7 +139,8 @@ func (m *machine) start() {
 			}
 			settled = append(settled, Settled{Seq: e.Seq, Batch: e.Batch.N, Released: e.Kind == KindRelease})
 		}
-		p := m.l.TakeOver(Predecessor{Owner: owner, Closed: len(accounts) == 0, Ready: m.now.Add(Quarantine(DefaultMaxTTL)), Accounts: accounts})
+		ids := slices.SortedFunc(maps.Keys(accounts), func(a, b AccountID) int { return strings.Compare(a.Budget, b.Budget) })
+		p := m.l.TakeOver(Predecessor{Owner: owner, Closed: len(accounts) == 0, Ready: m.now.Add(Quarantine(DefaultMaxTTL)), Accounts: ids, Known: true})
 		p.LoadJournal(m.batches(owner), nil, settled)
 	}
 	m.queued = map[*Entry]*token{}
@@ -170,7 +175,7 @@ func (m *machine) try(t *rapid.T) bool {
 	amounts := []money.Nanos{x, x / 2}
 	ttl := time.Duration(rapid.IntRange(1, 600).Draw(t, "ttl")) * time.Second
 	leaf := rapid.IntRange(0, 1).Draw(t, "leaf")
-	res := m.l.Reserve(m.now, m.path(leaf), amounts, ttl, Call{})
+	res := m.l.Reserve(m.now, m.path(leaf), amounts, ttl, Call{}, false)
 	switch {
 	case res.Wait:
 		return true
@@ -287,13 +292,13 @@ func (m *machine) adjust(t *rapid.T) {
 		if !m.store.commit(adj.Changes) {
 			panic("a single owner has no conflicts")
 		}
-		m.l.AdjustmentCommitted(adj, m.store.rev)
+		m.l.AdjustmentCommitted(adj, m.store.rev, m.now)
 	}
 }
 
 func (m *machine) commit(t *rapid.T) {
-	b, ok := m.l.NextBatch(m.now)
-	if !ok {
+	b, _ := m.l.NextBatch(m.now)
+	if b == nil {
 		return
 	}
 	if b.N != m.batches(b.Owner) {
@@ -303,7 +308,7 @@ func (m *machine) commit(t *rapid.T) {
 		t.Fatal("a single owner has no conflicts")
 	}
 	m.store.journal[b.Owner] = append(m.store.journal[b.Owner], b.Entries...)
-	m.l.BatchCommitted(b, m.store.rev, nil)
+	m.l.BatchCommitted(b, m.store.rev, nil, m.now)
 	if rapid.IntRange(0, 5).Draw(t, "lost") == 0 {
 		return // the acknowledgement is lost: the client knows nothing
 	}
@@ -337,7 +342,7 @@ func (m *machine) pass(t *rapid.T) {
 			if !m.store.commit(changes) {
 				t.Fatal("a single owner has no conflicts")
 			}
-			m.l.Reclaimed(p, changes, m.store.rev)
+			m.l.Reclaimed(p, changes, m.store.rev, m.now)
 		}
 		p.Closed = p.Closed || done
 	}
@@ -346,7 +351,8 @@ func (m *machine) pass(t *rapid.T) {
 func (m *machine) edit(t *rapid.T) {
 	i := rapid.IntRange(0, 2).Draw(t, "budget")
 	m.limits[i] = money.Nanos(rapid.IntRange(0, 2*limit).Draw(t, "limit"))
-	m.l.Account(m.ids[i]).SetTerms(Terms{Limit: m.limits[i]})
+	m.edits++
+	m.l.Account(m.ids[i]).SetTerms(Terms{Limit: m.limits[i], Rev: m.edits})
 }
 
 func (m *machine) check(t *rapid.T) {
@@ -450,19 +456,19 @@ func opened(t *testing.T, limit money.Nanos) (*Ledger, *Account) {
 func TestReserveWaitsForAGrantRatherThanTakingLess(t *testing.T) {
 	l, a := opened(t, 100)
 	now := time.Unix(1000, 0)
-	if res := l.Reserve(now, []*Account{a}, []money.Nanos{60, 1}, time.Minute, Call{}); !res.Wait {
+	if res := l.Reserve(now, []*Account{a}, []money.Nanos{60, 1}, time.Minute, Call{}, false); !res.Wait {
 		t.Fatalf("%+v; want to wait", res)
 	}
 	adj, ok := l.NextAdjustment(now)
 	if !ok || adj.Changes[0].Grant.Alloc < 60 {
 		t.Fatalf("adjustment %+v", adj)
 	}
-	l.AdjustmentCommitted(adj, 1)
-	res := l.Reserve(now, []*Account{a}, []money.Nanos{60, 1}, time.Minute, Call{})
+	l.AdjustmentCommitted(adj, 1, now)
+	res := l.Reserve(now, []*Account{a}, []money.Nanos{60, 1}, time.Minute, Call{}, false)
 	if res.Hold == nil || res.Choice != 0 {
 		t.Fatalf("%+v", res)
 	}
-	if res := l.Reserve(now, []*Account{a}, []money.Nanos{41}, time.Minute, Call{}); res.Choice != -1 || res.Refused.Remaining != 40 || !res.Refused.InFlight() {
+	if res := l.Reserve(now, []*Account{a}, []money.Nanos{41}, time.Minute, Call{}, false); res.Choice != -1 || res.Refused.Remaining != 40 || !res.Refused.InFlight() {
 		t.Errorf("%+v; want a refusal with 40 left, as holds are in flight", res)
 	}
 }
@@ -473,10 +479,10 @@ func TestASliceIsAHundredthOfTheCeilingOrFourCalls(t *testing.T) {
 		l, a := opened(t, 100_000)
 		now, settled := time.Unix(1000, 0), money.Nanos(0)
 		for settled < 50_000 { // without any time passing: the fastest there can be
-			res := l.Reserve(now, []*Account{a}, []money.Nanos{call}, time.Minute, Call{})
+			res := l.Reserve(now, []*Account{a}, []money.Nanos{call}, time.Minute, Call{}, false)
 			if res.Wait {
 				adj, _ := l.NextAdjustment(now)
-				l.AdjustmentCommitted(adj, 1)
+				l.AdjustmentCommitted(adj, 1, now)
 				if idle := a.idle() - call; idle > most+most/2 {
 					t.Fatalf("calls of %d: %d is granted ahead, at most %d should be", call, idle, most)
 				}
@@ -486,7 +492,7 @@ func TestASliceIsAHundredthOfTheCeilingOrFourCalls(t *testing.T) {
 				t.Fatal(err)
 			}
 			b, _ := l.NextBatch(now)
-			l.BatchCommitted(b, 1, nil)
+			l.BatchCommitted(b, 1, nil, now)
 			settled += call
 		}
 	}
@@ -501,14 +507,14 @@ func TestBatchesAreBounded(t *testing.T) {
 		}
 	}
 	for i, want := range []int{MaxBatchEntries, MaxBatchEntries, 1} {
-		b, ok := l.NextBatch(now)
-		if !ok || len(b.Entries) != want || b.N != uint64(i) {
+		b, _ := l.NextBatch(now.Add(MaxLinger))
+		if b == nil || len(b.Entries) != want || b.N != uint64(i) {
 			t.Fatalf("batch %d: %v", i, b)
 		}
-		if _, again := l.NextBatch(now); again {
+		if again, _ := l.NextBatch(now); again != nil {
 			t.Fatal("two batches in flight")
 		}
-		l.BatchCommitted(b, int64(i+1), nil)
+		l.BatchCommitted(b, int64(i+1), nil, now)
 	}
 	if a.State().Settled != 2*MaxBatchEntries+1 {
 		t.Errorf("settled %d", a.State().Settled)
@@ -523,7 +529,7 @@ func TestAlertIsDueOnceAndAfterReopening(t *testing.T) {
 			t.Fatal(err)
 		}
 		b, _ := l.NextBatch(now)
-		return l.BatchCommitted(b, 1, nil)
+		return l.BatchCommitted(b, 1, nil, now)
 	}
 	if due := spend(79); len(due) != 0 {
 		t.Errorf("at 79%%: %v", due)

@@ -76,8 +76,8 @@ type Found struct {
 	Generation uint64
 }
 
-// recall says what the store has of a hold that memory has let go of; nothing when the hold has not ended.
-func (l *Ledger) recall(c *Claim, kind Kind) (*Journaled, error) {
+// ended says what the store has of a hold that memory has let go of; nothing when the hold has not ended.
+func (l *Ledger) ended(c *Claim, kind Kind) (*Journaled, error) {
 	if c.Found == nil || c.Found.Generation != l.generation {
 		return nil, &NotLoadedError{c.Owner, c.Seq, l.generation}
 	}

@@ -107,7 +107,7 @@ func (l *Ledger) Collected(owner string, next uint64) {
 	l.generation++
 	if owner == l.Owner {
 		l.results.collected(next, (l.seq+1)/ChunkSize)
-	} else if p := l.dead[owner]; p != nil {
+	} else if p := l.Predecessor(owner); p != nil {
 		for seq, r := range p.results {
 			if r.batch <= next {
 				delete(p.results, seq)
@@ -122,23 +122,8 @@ func (l *Ledger) Committed(owner string) (n uint64, loaded bool) {
 	if owner == l.Owner {
 		return l.journal.Next, true
 	}
-	if p := l.dead[owner]; p != nil && p.Loaded() {
+	if p := l.Predecessor(owner); p != nil && p.Loaded() {
 		return p.journal.Next, true
 	}
 	return 0, false
-}
-
-// Unload gives up what is queued for an owner that is gone, because another process has written on in its journal: it
-// must be loaded again. Whether a batch was committed is unknown to those who wait.
-func (l *Ledger) Unload(owner string, err error) {
-	p := l.dead[owner]
-	if p == nil {
-		return
-	}
-	l.generation++
-	for _, b := range p.journal.batches {
-		b.Err = err
-		close(b.Done)
-	}
-	p.journal, p.results, p.pending = Journal{Owner: owner}, nil, nil
 }

@@ -1,7 +1,9 @@
 package ledger
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -12,16 +14,25 @@ type Predecessor struct {
 	Closed bool
 	// Ready is when its last possible hold is over, so that its grants may be reclaimed.
 	Ready time.Time
-	// Accounts that it has grants of.
-	Accounts map[AccountID]bool
+	// Rev is the store's revision of the takeover: what was read of its grants before may be old.
+	Rev int64
+	// Accounts that it may have grants of, once they are known.
+	Accounts []AccountID
+	Known    bool
+	Used     time.Time // when it was last asked for
 
 	journal Journal
 	results map[uint64]result
 	pending map[uint64]*Entry
 }
 
-// ErrNotTaken says that the owner of a hold is gone and must be taken over first, and its journal loaded.
-var ErrNotTaken = errors.New("the owner of the hold is gone and not taken over yet")
+// Errors of Settle and Release for holds of an owner that is gone.
+var (
+	// ErrNotTaken says that the owner must be found, or taken over first and its journal loaded.
+	ErrNotTaken = errors.New("the hold is another owner's")
+	// ErrStale says that an account must be read again, because what is known of the owner's grant may be old.
+	ErrStale = errors.New("an account must be read again")
+)
 
 // Settled is one hold that an owner which is gone has settled or released.
 type Settled struct {
@@ -32,9 +43,21 @@ type Settled struct {
 
 // TakeOver looks after a dead owner from now on. Its holds can be settled once its journal is loaded.
 func (l *Ledger) TakeOver(p Predecessor) *Predecessor {
+	l.generation++ // others may have collected since marks were read
 	p.journal = Journal{Owner: p.Owner}
-	l.dead[p.Owner] = &p
+	l.dead = append(l.dead, &p)
+	slices.SortFunc(l.dead, func(a, b *Predecessor) int { return cmp.Compare(a.Owner, b.Owner) })
 	return &p
+}
+
+// LetGo stops looking after an owner. Entries that are queued for it have to be looked at again.
+func (l *Ledger) LetGo(p *Predecessor) {
+	for _, b := range p.journal.batches {
+		b.Err = ErrAgain
+		l.halt(b)
+		close(b.Done)
+	}
+	l.dead = slices.DeleteFunc(l.dead, func(q *Predecessor) bool { return p == q })
 }
 
 // LoadJournal tells a predecessor's journal: next is the number of its next batch, prevHash the hash of its last, settled
@@ -52,16 +75,24 @@ func (p *Predecessor) LoadJournal(next uint64, prevHash []byte, settled []Settle
 func (p *Predecessor) Loaded() bool { return p.results != nil }
 
 // Predecessor finds a dead owner that was taken over; nil if it was not.
-func (l *Ledger) Predecessor(owner string) *Predecessor { return l.dead[owner] }
+func (l *Ledger) Predecessor(owner string) *Predecessor {
+	for _, p := range l.dead {
+		if p.Owner == owner {
+			return p
+		}
+	}
+	return nil
+}
 
-// Predecessors gives all that were taken over.
-func (l *Ledger) Predecessors() map[string]*Predecessor { return l.dead }
+// Predecessors gives all that were taken over. It must not be changed.
+func (l *Ledger) Predecessors() []*Predecessor { return l.dead }
 
 func (l *Ledger) finishDead(now time.Time, c *Claim, e *Entry) (*Entry, *Journaled, error) {
-	p := l.dead[c.Owner]
+	p := l.Predecessor(c.Owner)
 	if p == nil || p.results == nil {
 		return nil, nil, ErrNotTaken
 	}
+	p.Used = now
 	if r, ok := p.results[c.Seq]; ok {
 		switch {
 		case r.released && e.Kind != KindRelease:
@@ -77,7 +108,7 @@ func (l *Ledger) finishDead(now time.Time, c *Claim, e *Entry) (*Entry, *Journal
 		}
 		return under, nil, nil
 	}
-	if before, err := l.recall(c, e.Kind); before != nil || err != nil {
+	if before, err := l.ended(c, e.Kind); before != nil || err != nil {
 		return nil, before, err
 	}
 	if c.tooOld(now) {
@@ -95,6 +126,9 @@ func (l *Ledger) finishDead(now time.Time, c *Claim, e *Entry) (*Entry, *Journal
 	}
 	e.Late = p.Closed || now.After(c.Expires.Add(Grace))
 	for _, a := range path {
+		if a.read < p.Rev {
+			return nil, nil, ErrStale
+		}
 		if _, ok := a.others[c.Owner]; !ok {
 			e.Late = true // its grant is reclaimed: nothing is set aside any more
 		}
@@ -108,41 +142,56 @@ func (l *Ledger) finishDead(now time.Time, c *Claim, e *Entry) (*Entry, *Journal
 	}
 	e.Seq, e.Held, e.Call, e.Path = c.Seq, c.Amount, merged(c.Call, e.Call), c.Path
 	p.pending[c.Seq] = e
-	p.journal.queue(e)
+	p.journal.queue(e, now)
 	return e, nil, nil
 }
 
 // NextReclaim gives the accounts to reclaim of an owner whose quarantine is over, at most MaxBatchAccounts; they must be
-// open. done says that none is left and the owner can be closed. Nothing while a batch of the owner is queued.
+// open and read since the takeover. done says that none is left and the owner can be closed. Nothing while a batch of the
+// owner is queued.
 func (l *Ledger) NextReclaim(now time.Time, p *Predecessor) (changes []AccountChange, done bool) {
-	if p.Closed || now.Before(p.Ready) || len(p.journal.batches) > 0 {
+	if p.Closed || !p.Known || now.Before(p.Ready) || len(p.journal.batches) > 0 {
 		return nil, false
 	}
-	for id := range p.Accounts {
+	left := p.Accounts[:0]
+	for _, id := range p.Accounts {
 		a := l.accounts[id]
-		if a == nil {
+		if a == nil || a.read < p.Rev {
+			left = append(left, id)
 			continue
 		}
 		g, ok := a.others[p.Owner]
 		if !ok {
-			delete(p.Accounts, id)
 			continue
 		}
+		left = append(left, id)
+		if len(changes) == MaxBatchAccounts {
+			continue
+		}
+		a.moving = true
 		c := AccountChange{ID: id, GrantOwner: p.Owner, Grant: g, DropGrant: true, Budget: a.bud}
 		c.Budget.Base += g.Spent
 		c.Budget.Alloc -= g.Alloc - g.Spent
 		changes = append(changes, c)
-		if len(changes) == MaxBatchAccounts {
-			break
-		}
 	}
+	p.Accounts = left
 	return changes, len(p.Accounts) == 0
 }
 
+// Missing gives the accounts of a predecessor that must be read before NextReclaim can go on, at most limit.
+func (l *Ledger) Missing(p *Predecessor, limit int) []AccountID {
+	var ids []AccountID
+	for _, id := range p.Accounts {
+		if a := l.accounts[id]; len(ids) < limit && (a == nil || a.read < p.Rev) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // Reclaimed takes the commit of NextReclaim's changes.
-func (l *Ledger) Reclaimed(p *Predecessor, changes []AccountChange, rev int64) {
+func (l *Ledger) Reclaimed(p *Predecessor, changes []AccountChange, rev int64, now time.Time) {
 	for _, c := range changes {
-		l.apply(l.accounts[c.ID], c, rev)
-		delete(p.Accounts, c.ID)
+		l.apply(l.accounts[c.ID], c, rev, now)
 	}
 }

@@ -299,8 +299,8 @@ func TestNoRetryDelayWhereTimeChangesNothing(t *testing.T) {
 	c := *w.control.Snapshot().Charter("chat")
 	c.Budget = "event"
 	w.apply(b, &c)
-	if _, h := w.reserve(call(1000, 500)); h == nil {
-		t.Fatal("the window is open and has room")
+	if d, h := w.reserve(call(1000, 500)); h == nil {
+		t.Fatalf("the window is open and has room: %+v", d)
 	} else {
 		w.settle(h.Token, 1000, 500)
 	}

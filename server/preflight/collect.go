@@ -26,7 +26,7 @@ func (s *Service) Collect(ctx context.Context) {
 		return
 	}
 	var own, others, tidied time.Time
-	for !pause(ctx, time.Second) {
+	for !s.pause(ctx, time.Second) {
 		now := s.Clock.Now()
 		before := time.Time{} // by volume alone
 		if now.Sub(own) >= collectEvery {
@@ -59,16 +59,10 @@ func (s *Service) collectOthers(ctx context.Context, before time.Time) error {
 	owners, err := s.Ledger.Journals(ctx)
 	for _, owner := range owners {
 		if err == nil {
-			err = s.collectOther(ctx, owner, before)
+			err = s.collect(ctx, owner, before)
 		}
 	}
 	return err
-}
-
-func (s *Service) collectOther(ctx context.Context, owner string, before time.Time) error {
-	s.loading.Lock() // a journal is loaded before or after, not meanwhile
-	defer s.loading.Unlock()
-	return s.collect(ctx, owner, before)
 }
 
 // collect moves what is due of one journal.
@@ -80,7 +74,9 @@ func (s *Service) collect(ctx context.Context, owner string, before time.Time) e
 		if !loaded {
 			below = 1<<64 - 1
 		}
+		// gofail: var beforeCollect struct{}
 		done, err := s.Ledger.Collect(ctx, s.Outbox, store.Collection{Owner: owner, Below: below, Before: before, Keep: collectBytes})
+		// gofail: var afterCollect struct{}
 		if done.Next > 0 {
 			s.mu.Lock()
 			s.ledger.Collected(owner, done.Next)
@@ -125,15 +121,6 @@ func (s *Service) journaled(ctx context.Context, claim *ledger.Claim, before *le
 		return nil, ledger.ErrUnknownHold // older than the marks
 	}
 	return claim.Marked(m), nil
-}
-
-// moved gives up a batch of an owner that is gone, because another replica has written on in its journal. Those who wait
-// ask again, and find it loaded anew.
-func (s *Service) moved(owner string) {
-	s.unsure = nil
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ledger.Unload(owner, &UnavailableError{"another replica settles holds of the same owner: whether the settlement was recorded is unknown"})
 }
 
 // repeated completes the first settlement of a hold, where that is known by its mark alone, with the cost at which it is

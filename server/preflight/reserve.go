@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/chartergate/chartergate/core/charter"
+	"github.com/chartergate/chartergate/core/guard"
 	"github.com/chartergate/chartergate/core/ledger"
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/routing"
@@ -31,6 +33,7 @@ type query struct {
 	currency string
 	ttl      time.Duration
 	hold     bool // Reserve, not Check
+	offline  bool // after the deadline
 
 	input      routing.Input
 	steps      [charter.MaxDepth]step
@@ -42,7 +45,8 @@ type query struct {
 
 var queries = sync.Pool{New: func() any { return new(query) }}
 
-// Check decides without holding money. Errors: *FeatureUnknownError, *KeyRequiredError, *UnavailableError.
+// Check decides without holding money. Errors: *FeatureUnknownError, *KeyRequiredError,
+// *UnavailableError, *ForwardError.
 func (s *Service) Check(ctx context.Context, call *routing.Call) (*Decision, error) {
 	if err := s.alive(s.Clock.Boot()); err != nil {
 		return nil, err
@@ -52,7 +56,7 @@ func (s *Service) Check(ctx context.Context, call *routing.Call) (*Decision, err
 }
 
 // Reserve decides and, when the call may run, holds the estimate's price on every budget of the path. ttl 0 is
-// ledger.DefaultTTL. Errors: those of Check, *TTLError, money.ErrOverflow.
+// ledger.DefaultTTL. Errors: those of Check, *TTLError, money.ErrOverflow, *ForwardError.
 func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Duration) (*Decision, *Hold, error) {
 	start := s.Clock.Boot()
 	if ttl == 0 {
@@ -70,6 +74,10 @@ func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Dura
 	}
 	var hold *Hold
 	if h != nil {
+		hold = &Hold{s.sealer.seal(s.ledger.Owner, h, h.Expires), h.Amount, h.Expires}
+	}
+	if !guard.ExpiryWhenChecked && h != nil {
+		h.Expires = s.Clock.Now().Add(ttl)
 		hold = &Hold{s.sealer.seal(s.ledger.Owner, h, h.Expires), h.Amount, h.Expires}
 	}
 	end := s.Clock.Boot()
@@ -93,6 +101,7 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 		queries.Put(q)
 	}()
 	q.call, q.snap, q.charter, q.now, q.ttl, q.hold = call, snap, c, now, ttl, hold
+	q.offline = s.Offline > 0 && int64(s.Clock.Boot()) >= s.deadline.Load()
 	path, closed, err := s.path(q.steps[:0], snap, c, call, now)
 	if err != nil {
 		return nil, nil, err
@@ -275,6 +284,7 @@ func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account
 	for i := range candidates {
 		amounts = append(amounts, candidates[i].cost)
 	}
+	here := false
 	for {
 		s.mu.Lock()
 		if s.failure != nil {
@@ -283,7 +293,14 @@ func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account
 			return nil, ledger.Result{}, err
 		}
 		if !q.hold {
-			res := s.ledger.Check(accounts, amounts)
+			res := s.ledger.Check(s.Clock.Now(), accounts, amounts, here)
+			if res.Forward {
+				if err := s.toHome(ctx, q); err != nil {
+					s.mu.Unlock()
+					return nil, res, err
+				}
+				res = s.ledger.Check(s.Clock.Now(), accounts, amounts, true)
+			}
 			s.mu.Unlock()
 			return nil, res, nil
 		}
@@ -291,7 +308,23 @@ func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account
 		res := s.ledger.Reserve(now, accounts, amounts, q.ttl, ledger.Call{
 			Feature: q.call.Feature, User: q.call.User, Cohort: q.call.Cohort, Agent: q.call.Agent, Run: q.call.Run,
 			PromptPattern: q.call.PromptPattern, Time: q.now,
-		})
+		}, here)
+		if res.Forward {
+			if err := s.toHome(ctx, q); err != nil {
+				s.mu.Unlock()
+				return nil, res, err
+			}
+			here = true
+			s.mu.Unlock()
+			continue
+		}
+		if q.offline && (res.Wait || res.Hold != nil && !s.takeOffline(res.Hold.Amount)) {
+			if res.Hold != nil {
+				s.ledger.Undo(res.Hold)
+			}
+			s.mu.Unlock()
+			return nil, res, &UnavailableError{"etcd does not answer, and what this server may hold without it is used up"}
+		}
 		changed, grants := s.changed, s.ledger.WantsAdjustment()
 		if res.Hold != nil {
 			c := &candidates[res.Choice]
@@ -301,13 +334,28 @@ func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account
 		if grants {
 			s.wake()
 		}
-		if !res.Wait {
+		switch {
+		case !res.Wait:
 			return res.Hold, res, nil
+		case res.AtMost > 0: // idle money elsewhere may come back; if not, it is refused
+			if err := s.Clock.Wait(ctx, changed, res.AtMost); err != nil && !errors.Is(err, ErrWaited) {
+				return nil, ledger.Result{}, err
+			}
+			continue
 		}
-		if err := await(ctx, changed, "etcd does not answer, so no more of the budget can be granted"); err != nil {
+		if err := s.await(ctx, changed, "etcd does not answer, so no more of the budget can be granted"); err != nil {
 			return nil, ledger.Result{}, err
 		}
 	}
+}
+
+// takeOffline counts a hold that is made while etcd does not answer. Called with the lock.
+func (s *Service) takeOffline(x money.Nanos) bool {
+	if s.offline+x > s.Offline {
+		return false
+	}
+	s.offline += x
+	return true
 }
 
 // refused answers for a policy that refuses: with the money's reason and retry delay where a budget is used up.
@@ -334,6 +382,12 @@ func (s *Service) refused(ctx context.Context, q *query, d *Decision, plan *rout
 
 // exhausted applies what the charter says of calls at 100%.
 func (s *Service) exhausted(ctx context.Context, q *query, d *Decision, plan *routing.Plan, r *ledger.Refusal) (*Decision, *ledger.Hold, error) {
+	s.mu.Lock() // one replica decides what happens at 100%
+	err := s.toHome(ctx, q)
+	s.mu.Unlock()
+	if err != nil {
+		return nil, nil, err
+	}
 	mode := q.charter.Exhausted.Mode
 	if mode == charter.ExhaustedDowngrade || mode == charter.ExhaustedTrickle {
 		decided, h, err := s.overflow(ctx, q, d, plan)

@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/chartergate/chartergate/core/charter"
+	"github.com/chartergate/chartergate/core/guard"
 	"github.com/chartergate/chartergate/core/ledger"
+	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/routing"
 	"github.com/chartergate/chartergate/store"
 )
@@ -40,6 +42,11 @@ type Config struct {
 	Log     *slog.Logger
 	// MaxTTL is the longest hold. 0: ledger.DefaultMaxTTL.
 	MaxTTL time.Duration
+	// Addr is where other replicas reach this one, for calls that it has to answer.
+	Addr string
+	// Offline is how much may be held in all after the deadline while etcd does not answer, from money that was granted
+	// before; counted in the currency of each call's budget. It may be spent beyond a ceiling. 0: calls are refused then.
+	Offline money.Nanos
 	// Outbox takes settlements that leave etcd about a minute after they were made. nil: they stay in etcd, which grows.
 	Outbox store.Outbox
 }
@@ -54,7 +61,6 @@ type Service struct {
 	deadline atomic.Int64 // by Clock.Boot: no reserve after it
 	kick     chan struct{}
 	unsure   *ledger.Batch // in flight, or of unknown outcome: the writer appends it again before any other
-	loading  sync.Mutex    // held while the journal of an owner that is gone is read or collected
 
 	mu     sync.Mutex
 	ledger *ledger.Ledger
@@ -64,6 +70,17 @@ type Service struct {
 	usages  map[string]*usageUnderWay // by request id
 	alerts  []ledger.Alert
 	failure error // why the service has stopped
+	roster  store.Roster
+	seen    map[string]int           // how many rosters an owner is gone for
+	taking  map[string]chan struct{} // owners that are being looked for
+	behind  unseen
+	offline money.Nanos // held since the deadline
+}
+
+// unseen is a state of the control records that this replica does not know yet.
+type unseen struct {
+	epoch int64
+	sent  time.Duration // when the heartbeat was sent that told of it
 }
 
 // opening is an account that somebody waits for.
@@ -73,12 +90,12 @@ type opening struct {
 	span   charter.Span
 }
 
-// Start claims the ledger and takes over what owners that are gone have left. Call Run then.
+// Start begins a session on the ledger. Call Run then.
 func Start(ctx context.Context, cfg Config) (*Service, error) {
 	if cfg.MaxTTL == 0 {
 		cfg.MaxTTL = ledger.DefaultMaxTTL
 	}
-	owner, err := cfg.Ledger.Claim(ctx)
+	owner, err := cfg.Ledger.Claim(ctx, cfg.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -89,27 +106,19 @@ func Start(ctx context.Context, cfg Config) (*Service, error) {
 	s := &Service{
 		Config: cfg, sealer: newSealer(secret), kick: make(chan struct{}, 1), ledger: ledger.New(owner),
 		changed: make(chan struct{}), toOpen: map[ledger.AccountID]opening{}, usages: map[string]*usageUnderWay{},
+		seen: map[string]int{}, taking: map[string]chan struct{}{},
 	}
 	s.spans.Store(new(sync.Map))
 	if err := s.heartbeat(ctx); err != nil {
 		return nil, err
 	}
-	quarantine := ledger.Quarantine(cfg.MaxTTL)
-	gone, err := cfg.Ledger.Predecessors(ctx, quarantine)
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range gone {
-		accounts := make(map[ledger.AccountID]bool, len(p.Accounts))
-		for _, id := range p.Accounts {
-			accounts[id] = true
-		}
-		s.ledger.TakeOver(ledger.Predecessor{Owner: p.Owner, Ready: p.Ready, Accounts: accounts})
-		cfg.Log.Info("took over the holds of an owner that is gone", "owner", p.Owner, "budgets", len(p.Accounts), "quarantined_until", p.Ready)
-	}
 	cfg.Control.OnChange(s.controlChanged)
+	s.takeOverGone(ctx) // their quarantine should begin now
 	return s, nil
 }
+
+// Owner is the name of this replica's session.
+func (s *Service) Owner() string { return s.ledger.Owner }
 
 // controlChanged takes new terms to the open accounts: a lower ceiling binds at once.
 func (s *Service) controlChanged(snap *charter.Snapshot) {
@@ -117,8 +126,12 @@ func (s *Service) controlChanged(snap *charter.Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.Clock.Now()
-	for id, a := range s.ledger.Accounts() {
-		if t := terms(snap, id, a.Terms().Feature); !sameTerms(t, a.Terms()) {
+	if s.behind.epoch != 0 && snap.Epoch >= s.behind.epoch {
+		s.extendDeadline(s.behind.sent)
+		s.behind = unseen{}
+	}
+	for _, a := range s.ledger.Accounts() {
+		if t := terms(snap, a.ID, a.Terms().Feature); !sameTerms(t, a.Terms()) {
 			a.SetTerms(t)
 			s.alerts = append(s.alerts, a.Due(now)...) // spend may be over a lowered ceiling's threshold
 		}
@@ -128,7 +141,7 @@ func (s *Service) controlChanged(snap *charter.Snapshot) {
 }
 
 func sameTerms(a, b ledger.Terms) bool {
-	return a.Limit == b.Limit && a.Charge == b.Charge && slices.Equal(a.Thresholds, b.Thresholds)
+	return a.Limit == b.Limit && a.Rev == b.Rev && a.Root == b.Root && a.Charge == b.Charge && slices.Equal(a.Thresholds, b.Thresholds)
 }
 
 var defaultThresholds = []int32{charter.DefaultAlertPermille}
@@ -136,25 +149,35 @@ var defaultThresholds = []int32{charter.DefaultAlertPermille}
 // terms says what the control records say of an account. feature is whose alert thresholds a leaf budget takes that has
 // none of its own; may be empty. A deleted budget has a ceiling of 0.
 func terms(snap *charter.Snapshot, id ledger.AccountID, feature string) ledger.Terms {
+	t := ledger.Terms{Root: root(snap, id.Budget), Feature: feature, Rev: snap.Epoch}
 	if id.Overflow != "" {
-		t := ledger.Terms{Feature: id.Overflow}
+		t.Feature = id.Overflow
 		if c := snap.Charter(id.Overflow); c != nil {
-			t.Limit = c.Exhausted.OverflowAllowance
+			t.Limit, t.Rev = c.Exhausted.OverflowAllowance, c.Revision
 		}
 		return t
 	}
 	b := snap.Budget(id.Budget)
 	if b == nil {
-		return ledger.Terms{Feature: feature}
+		return t
 	}
-	t := ledger.Terms{Limit: b.Limit, Thresholds: b.AlertThresholdsPermille, Charge: b.OnExpiry == charter.OnExpiryCharge, Feature: feature}
-	if len(t.Thresholds) == 0 {
+	t.Limit, t.Rev, t.Charge = b.Limit, b.Revision, b.OnExpiry == charter.OnExpiryCharge
+	if t.Thresholds = b.AlertThresholdsPermille; len(t.Thresholds) == 0 {
 		t.Thresholds = defaultThresholds
 		if c := snap.Charter(feature); c != nil && c.Budget == id.Budget && len(c.AlertThresholdsPermille) > 0 {
 			t.Thresholds = c.AlertThresholdsPermille
 		}
 	}
 	return t
+}
+
+// root is the budget at the top of a budget's tree; the budget itself where it is deleted.
+func root(snap *charter.Snapshot, id string) string {
+	var buf [charter.MaxDepth]*charter.Budget
+	if path, ok := snap.Path(buf[:0], id); ok {
+		return path[len(path)-1].ID
+	}
+	return id
 }
 
 // wake starts the writer. It never waits.
@@ -173,7 +196,7 @@ func (s *Service) announce() {
 
 // alive says whether this owner may reserve at a time of Clock.Boot.
 func (s *Service) alive(at time.Duration) error {
-	if int64(at) < s.deadline.Load() {
+	if int64(at) < s.deadline.Load() || !guard.DeadlineCheck {
 		return nil
 	}
 	s.mu.Lock()
@@ -181,45 +204,108 @@ func (s *Service) alive(at time.Duration) error {
 	if s.failure != nil {
 		return &UnavailableError{s.failure.Error()}
 	}
+	if s.Offline > s.offline {
+		return nil
+	}
 	return &UnavailableError{"etcd has not confirmed this server's ownership in time"}
 }
+
+// Deadline is how long this replica may still reserve without an answer from etcd.
+func (s *Service) Deadline() time.Duration {
+	return max(0, time.Duration(s.deadline.Load())-s.Clock.Boot())
+}
+
+// RevalidateEvery is how often the ceilings and the policy must be known to be the newest: without that a replica stops.
+const RevalidateEvery = 5 * time.Second
 
 // heartbeat proves the ownership; the deadline counts from before it was sent.
 func (s *Service) heartbeat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ledger.HeartbeatValid)
 	defer cancel()
 	sent := s.Clock.Boot()
-	if err := s.Ledger.Heartbeat(ctx); err != nil {
+	roster, err := s.Ledger.Heartbeat(ctx)
+	// gofail: var afterHeartbeat struct{}
+	if err != nil {
 		return err
 	}
-	s.deadline.Store(int64(sent + ledger.HeartbeatValid))
+	if !guard.DeadlineFromSend {
+		sent = s.Clock.Boot()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failure != nil {
+		return s.failure
+	}
+	s.takeRoster(roster)
+	if s.Control.Snapshot().Epoch >= roster.Epoch {
+		s.extendDeadline(sent)
+		s.behind = unseen{}
+	} else if s.behind.epoch == 0 { // the oldest state that is not known
+		s.behind = unseen{roster.Epoch, sent}
+	}
 	return nil
+}
+
+// extendDeadline takes that the ownership and the control records were right at a time of Clock.Boot.
+func (s *Service) extendDeadline(sent time.Duration) {
+	if d := int64(sent + min(ledger.HeartbeatValid, RevalidateEvery)); d > s.deadline.Load() && s.failure == nil {
+		s.deadline.Store(d)
+		s.offline = 0
+	}
+}
+
+// takeRoster learns who lives. Called with the lock.
+func (s *Service) takeRoster(r store.Roster) {
+	s.roster = r
+	live := make([]string, len(r.Owners))
+	for i := range r.Owners {
+		live[i] = r.Owners[i].ID
+	}
+	seen := make(map[string]int, len(r.Gone))
+	for _, owner := range r.Gone {
+		seen[owner] = s.seen[owner] + 1
+	}
+	s.seen = seen
+	if s.ledger.SetRoster(live) {
+		s.announce()
+	}
+	if len(r.Gone) > 0 || s.ledger.WantsAdjustment() {
+		s.wake()
+	}
+}
+
+// addr is where an owner lives; empty if it does not as far as this replica knows. Called with the lock.
+func (s *Service) addr(owner string) string {
+	for i := range s.roster.Owners {
+		if s.roster.Owners[i].ID == owner {
+			return s.roster.Owners[i].Addr
+		}
+	}
+	return ""
 }
 
 // patience is how long a call waits for etcd where its context has no deadline.
 const patience = 10 * time.Second
 
 // await waits for ch, ctx or patience. The error says that there is no answer.
-func await(ctx context.Context, ch <-chan struct{}, why string) error {
+func (s *Service) await(ctx context.Context, ch <-chan struct{}, why string) error {
 	select { // mostly it is done already or soon
 	case <-ch:
 		return nil
 	default:
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, patience)
-		defer cancel()
+	most := patience
+	if end, ok := ctx.Deadline(); ok {
+		most = max(patience, time.Until(end)+time.Second)
 	}
-	select {
-	case <-ch:
+	err := s.Clock.Wait(ctx, ch, most)
+	switch {
+	case err == nil:
 		return nil
-	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.Canceled) {
-			return ctx.Err()
-		}
-		return &UnavailableError{why}
+	case errors.Is(err, context.Canceled):
+		return err
 	}
+	return &UnavailableError{why}
 }
 
 // step is one budget of a call's path.
@@ -310,7 +396,7 @@ func (s *Service) accounts(ctx context.Context, accounts []*ledger.Account, stat
 			return accounts, states, nil
 		}
 		s.wake()
-		if err := await(ctx, changed, "etcd does not answer, so the budgets' state is not known"); err != nil {
+		if err := s.await(ctx, changed, "etcd does not answer, so the budgets' state is not known"); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -154,12 +154,15 @@ func (s *Service) Extend(ctx context.Context, token string, ttl time.Duration) (
 		return nil, err
 	}
 	if claim.Owner != s.ledger.Owner {
-		// The server that made the hold is gone: its money is set aside until the hold expires, and no longer.
-		if known, _, err := s.Ledger.Known(ctx, claim.Owner); err != nil {
-			return nil, &UnavailableError{err.Error()}
-		} else if !known {
-			return nil, ledger.ErrUnknownHold
+		s.mu.Lock()
+		mine := s.ledger.Predecessor(claim.Owner) != nil
+		s.mu.Unlock()
+		if !mine {
+			if err := s.lookFor(ctx, claim.Owner); err != nil {
+				return nil, err
+			}
 		}
+		// The server that made the hold is gone: its money is set aside until the hold expires, and no longer.
 		return nil, &ExpiredError{claim.Expires}
 	}
 	s.mu.Lock()
@@ -192,7 +195,11 @@ func (s *Service) finish(ctx context.Context, claim *ledger.Claim, queue func(ti
 				return nil, err
 			}
 		case errors.Is(err, ledger.ErrNotTaken):
-			if err := s.loadJournal(ctx, claim.Owner); err != nil {
+			if err := s.lookFor(ctx, claim.Owner); err != nil {
+				return nil, err
+			}
+		case errors.Is(err, ledger.ErrStale):
+			if err := s.refresh(ctx, claim.Path); err != nil {
 				return nil, err
 			}
 		case errors.As(err, &unread):
@@ -205,10 +212,12 @@ func (s *Service) finish(ctx context.Context, claim *ledger.Claim, queue func(ti
 			return s.journaled(ctx, claim, before)
 		default:
 			s.wake()
-			if err := await(ctx, e.Batch.Done, "etcd has not confirmed the settlement: whether it was recorded is unknown"); err != nil {
+			if err := s.await(ctx, e.Batch.Done, "etcd has not confirmed the settlement: whether it was recorded is unknown"); err != nil {
 				return nil, err
 			}
-			return e, e.Batch.Err
+			if !errors.Is(e.Batch.Err, ledger.ErrAgain) {
+				return e, e.Batch.Err
+			}
 		}
 	}
 }
@@ -231,40 +240,27 @@ func (s *Service) openPath(ctx context.Context, ids []ledger.AccountID) error {
 			return nil
 		}
 		s.wake()
-		if err := await(ctx, changed, "etcd does not answer, so the budgets' state is not known"); err != nil {
+		if err := s.await(ctx, changed, "etcd does not answer, so the budgets' state is not known"); err != nil {
 			return err
 		}
 	}
 }
 
-// loadJournal makes the holds of an owner that is gone known, so that they can be settled.
-func (s *Service) loadJournal(ctx context.Context, owner string) error {
-	s.loading.Lock() // one at a time: a journal may be long
-	defer s.loading.Unlock()
-	s.mu.Lock()
-	p := s.ledger.Predecessor(owner)
-	loaded := p != nil && p.Loaded()
-	s.mu.Unlock()
-	if loaded {
-		return nil
-	}
-	known, closed, err := s.Ledger.Known(ctx, owner)
-	if err != nil {
-		return &UnavailableError{err.Error()}
-	}
-	if !known {
-		return ledger.ErrUnknownHold
-	}
-	next, hash, settled, err := s.Ledger.Journal(ctx, owner)
+// refresh reads again what other owners have of accounts.
+func (s *Service) refresh(ctx context.Context, ids []ledger.AccountID) error {
+	opened, err := s.Ledger.Open(ctx, ids)
 	if err != nil {
 		return &UnavailableError{err.Error()}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p == nil {
-		p = s.ledger.TakeOver(ledger.Predecessor{Owner: owner, Closed: closed})
+	now := s.Clock.Now()
+	s.ledger.Refresh(opened, now)
+	for i := range opened {
+		if a := s.ledger.Account(opened[i].ID); a != nil {
+			s.alerts = append(s.alerts, a.Due(now)...)
+		}
 	}
-	p.LoadJournal(next, hash, settled)
 	return nil
 }
 
@@ -288,6 +284,10 @@ func (s *Service) RecordUsage(ctx context.Context, use *Use) (*Settlement, error
 		return nil, err
 	}
 	defer s.endUsage(use.RequestID, mine)
+	return s.recordUsage(ctx, use, mine)
+}
+
+func (s *Service) recordUsage(ctx context.Context, use *Use, mine *usageUnderWay) (*Settlement, error) {
 	snap, now := s.Control.Snapshot(), s.Clock.Now()
 	first, err := s.Ledger.Usage(ctx, use.RequestID)
 	switch {
@@ -339,10 +339,17 @@ func (s *Service) RecordUsage(ctx context.Context, use *Use) (*Settlement, error
 		entry.Call.Tier = m.Tier
 	}
 	e, err := s.finish(ctx, &ledger.Claim{Path: ids}, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
+		if mine.entry != nil { // it was not written: another replica may have recorded the request
+			return nil, nil, ledger.ErrAgain
+		}
 		e, err := s.ledger.Use(now, ids, entry)
 		mine.entry = e
 		return e, nil, err
 	})
+	if errors.Is(err, ledger.ErrAgain) {
+		mine.entry = nil
+		return s.recordUsage(ctx, use, mine)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -367,7 +374,7 @@ func (s *Service) beginUsage(ctx context.Context, id string) (*usageUnderWay, er
 			return mine, nil
 		}
 		s.mu.Unlock()
-		if err := await(ctx, other.over, "etcd has not confirmed the usage of the same request: whether it was recorded is unknown"); err != nil {
+		if err := s.await(ctx, other.over, "etcd has not confirmed the usage of the same request: whether it was recorded is unknown"); err != nil {
 			return nil, err
 		}
 	}

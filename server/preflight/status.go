@@ -120,6 +120,14 @@ func (s *Service) states(ctx context.Context, ids []ledger.AccountID) ([]ledger.
 			return nil, err
 		}
 		s.mu.Lock()
+		alone := len(s.ledger.Owners()) == 1
+		s.mu.Unlock()
+		if !alone { // what others have settled
+			if err := s.refresh(ctx, part); err != nil {
+				return nil, err
+			}
+		}
+		s.mu.Lock()
 		for _, id := range part {
 			if a := s.ledger.Account(id); a != nil {
 				states = append(states, a.State())
@@ -137,8 +145,8 @@ func (s *Service) Open(limit int) []ledger.State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var states []ledger.State
-	for id, a := range s.ledger.Accounts() {
-		if id.Key == "" && id.Start <= now && now < id.End && len(states) < limit {
+	for _, a := range s.ledger.Accounts() {
+		if id := a.ID; id.Key == "" && id.Start <= now && now < id.End && len(states) < limit {
 			states = append(states, a.State())
 		}
 	}

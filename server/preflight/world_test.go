@@ -23,6 +23,7 @@ import (
 
 // clock is moved by the test; it goes on by itself at the rate of real time, so that heartbeats count.
 type clock struct {
+	preflight.Waiter
 	mu    sync.Mutex
 	start time.Time
 	base  time.Time
@@ -103,7 +104,7 @@ func (w *world) open() {
 		w.t.Fatal(err)
 	}
 	w.gate, err = preflight.Start(ctx, preflight.Config{
-		Control: w.control, Ledger: etcd.NewLedger(w.etcd.Client(), true, w.clock.Now, nil), Decider: decider,
+		Control: w.control, Ledger: etcd.NewLedger(etcd.LedgerConfig{KV: w.etcd.Client(), Lease: w.etcd.Client(), Watcher: w.etcd.Client(), Exclusive: true, Now: w.clock.Now}), Decider: decider,
 		Clock: w.clock, Metrics: w.metrics, Log: log, MaxTTL: 10 * time.Minute, Outbox: w.outbox,
 	})
 	if err != nil {

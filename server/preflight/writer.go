@@ -3,11 +3,12 @@ package preflight
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/ledger"
-	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/store"
 )
 
@@ -19,74 +20,108 @@ const (
 	retryAfter  = 100 * time.Millisecond
 )
 
-// Run commits what calls queue, one transaction at a time, until ctx ends; then it returns all idle money and resigns.
-// Error: store.ErrFenced when the ownership is lost; the process must stop then.
+// Run keeps the session alive, commits what calls queue, one transaction at a time, and follows what other replicas
+// grant themselves, until ctx ends; then it returns all idle money and resigns. Error: store.ErrFenced when the ownership
+// is lost; the process must stop then.
 func (s *Service) Run(ctx context.Context) error {
-	beats := make(chan error, 1)
 	live, stop := context.WithCancel(ctx)
-	defer stop()
-	go func() { beats <- s.beat(live) }()
-	collected := make(chan struct{})
-	go func() {
-		s.Collect(live)
-		close(collected)
-	}()
-	tick := time.NewTicker(expireEvery)
-	defer tick.Stop()
-	var last [2]time.Time
+	var running sync.WaitGroup
+	running.Go(func() { s.Beat(live) })
+	running.Go(func() { s.Watch(live) })
+	running.Go(func() { s.Collect(live) })
+	err := s.Write(ctx)
+	stop()
+	running.Wait()
+	return err
+}
+
+// Write commits what calls queue until ctx ends; then it drains.
+func (s *Service) Write(ctx context.Context) error {
+	var last housekept
 	for {
-		worked, err := s.work(ctx)
-		if errors.Is(err, store.ErrFenced) {
+		worked, linger, err := s.work(ctx)
+		switch {
+		case errors.Is(err, store.ErrFenced):
 			return s.fail(err)
-		}
-		if err != nil && ctx.Err() == nil {
+		case err != nil && ctx.Err() == nil:
 			s.Log.Warn("etcd does not take a transaction; trying again", "error", err)
-			worked = !pause(ctx, retryAfter)
+			s.pause(ctx, retryAfter)
 		}
-		if worked {
-			s.wake() // there may be more to do, but first what else has happened
+		s.mu.Lock()
+		failure := s.failure
+		s.mu.Unlock()
+		if failure != nil {
+			return failure
 		}
-		select {
-		case <-ctx.Done():
-			<-collected
+		if ctx.Err() != nil {
 			return s.drain()
-		case err := <-beats:
-			if errors.Is(err, store.ErrFenced) {
-				return s.fail(err)
-			}
-		case <-tick.C:
+		}
+		if now := s.Clock.Boot(); now-last.at >= expireEvery {
+			last.at = now
 			s.housekeep(ctx, &last)
-		case <-s.kick:
-		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) (ended bool) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return true
-	case <-t.C:
-		return false
-	}
-}
-
-// beat sends heartbeats until ctx ends or the ownership is lost.
-func (s *Service) beat(ctx context.Context) error {
-	tick := time.NewTicker(ledger.HeartbeatEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			if err := s.heartbeat(ctx); errors.Is(err, store.ErrFenced) {
-				return err
-			} else if err != nil && ctx.Err() == nil {
-				s.Log.Warn("the heartbeat got no answer", "error", err)
+		} else if !worked && err == nil {
+			wait := expireEvery - (now - last.at)
+			if linger > 0 {
+				wait = min(wait, linger)
+			}
+			if err := s.Clock.Wait(ctx, s.kick, wait); err == nil && linger > 0 {
+				continue
 			}
 		}
+	}
+}
+
+// pause waits; ended says that ctx has.
+func (s *Service) pause(ctx context.Context, d time.Duration) (ended bool) {
+	return !errors.Is(s.Clock.Wait(ctx, nil, d), ErrWaited)
+}
+
+// Beat sends heartbeats until ctx ends or the ownership is lost.
+func (s *Service) Beat(ctx context.Context) {
+	every := ledger.HeartbeatEvery
+	for !s.pause(ctx, every) {
+		err := s.heartbeat(ctx)
+		switch {
+		case errors.Is(err, store.ErrFenced):
+			_ = s.fail(err) // Write returns it
+			s.wake()
+			return
+		case err != nil && ctx.Err() == nil:
+			s.Log.Warn("the heartbeat got no answer", "error", err)
+			every = ledger.HeartbeatEvery / 4
+		default:
+			every = ledger.HeartbeatEvery
+		}
+	}
+}
+
+// Watch follows the budgets that other replicas write until ctx ends.
+func (s *Service) Watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := s.Ledger.Watch(ctx, func(id ledger.AccountID, b ledger.Budget) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.ledger.Observe(id, b, s.Clock.Now()) {
+				s.announce()
+				s.wake()
+			}
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		s.Log.Warn("the watch of the budgets broke; they are read again", "error", err)
+		s.mu.Lock()
+		var ids []ledger.AccountID
+		for _, a := range s.ledger.Accounts() {
+			ids = append(ids, a.ID)
+		}
+		s.mu.Unlock()
+		for part := range slices.Chunk(ids, openAtOnce) {
+			if err := s.refresh(ctx, part); err != nil {
+				break
+			}
+		}
+		s.pause(ctx, retryAfter)
 	}
 }
 
@@ -101,49 +136,67 @@ func (s *Service) fail(err error) error {
 	return err
 }
 
-// housekeep frees what has expired, and more rarely sweeps, closes and reclaims.
-func (s *Service) housekeep(ctx context.Context, last *[2]time.Time) {
-	now := s.Clock.Now()
-	due := func(i int, every time.Duration) bool {
-		if now.Sub(last[i]) < every {
-			return false
-		}
-		last[i] = now
-		return true
+// housekept is when the writer last did what it does rarely.
+type housekept struct {
+	at            time.Duration // by Clock.Boot
+	swept, closed time.Time
+}
+
+// due says whether something is to be done again, and takes that it is done.
+func due(last *time.Time, now time.Time, every time.Duration) bool {
+	if since := now.Sub(*last); since >= 0 && since < every {
+		return false
 	}
+	*last = now
+	return true
+}
+
+// housekeep frees what has expired, and more rarely sweeps, closes and reclaims.
+func (s *Service) housekeep(ctx context.Context, last *housekept) {
+	now := s.Clock.Now()
 	s.mu.Lock()
 	freed, charged := s.ledger.Expire(now)
-	if due(0, sweepEvery) {
+	if freed > 0 {
+		s.announce()
+	}
+	if due(&last.swept, now, sweepEvery) {
 		s.ledger.Sweep(now)
 	}
-	if due(1, closeEvery) {
+	if due(&last.closed, now, closeEvery) {
 		s.ledger.CloseIdle(now)
 	}
+	alarming := s.ledger.Alarming(now)
 	s.mu.Unlock()
 	if freed+charged > 0 {
 		s.Log.Info("holds expired unsettled", "released", freed, "charged", charged)
 	}
-	if err := s.reclaim(ctx, now); err != nil && ctx.Err() == nil {
-		s.Log.Warn("the grants of an owner that is gone could not be reclaimed yet", "error", err)
+	for part := range slices.Chunk(alarming, openAtOnce) {
+		if err := s.refresh(ctx, part); err != nil {
+			break
+		}
 	}
-	s.wake()
+	s.takeOverGone(ctx)
+	if err := s.reclaim(ctx, now); err != nil && ctx.Err() == nil {
+		s.Log.Warn("the grants of a server that is gone could not be reclaimed yet", "error", err)
+	}
 }
 
-// work does one round: accounts to open, grants, one batch, alerts. worked says that there may be more.
-func (s *Service) work(ctx context.Context) (worked bool, err error) {
+// work does one round: accounts to open, grants, one batch, alerts. worked says that there may be more; linger, that a
+// batch waits for more entries.
+func (s *Service) work(ctx context.Context) (worked bool, linger time.Duration, err error) {
 	opened, err := s.openAccounts(ctx)
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
 	adjusted, err := s.adjust(ctx)
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
-	appended, err := s.append(ctx)
+	appended, linger, err := s.append(ctx)
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
-	return opened || adjusted || appended, s.recordAlerts(ctx)
+	return opened || adjusted || appended, linger, s.recordAlerts(ctx)
 }
 
 // openAtOnce bounds one round, so that settlements do not wait for many openings.
@@ -183,66 +236,23 @@ func (s *Service) openAccounts(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// rollOver gives accounts that are new the unspent rest of the period before, up to the budget's cap. What is held then
-// counts as spent.
-func (s *Service) rollOver(ctx context.Context, found []ledger.Opened, batch map[ledger.AccountID]opening) error {
-	var before []ledger.AccountID
-	var which []int
-	for i, o := range found {
-		b := batch[o.ID].budget
-		if o.Budget.Rev != 0 || b == nil || b.RolloverCap == 0 || o.ID.Overflow != "" {
-			continue
-		}
-		span, ok := b.Period.Before(batch[o.ID].span)
-		if !ok || !b.Created.Before(span.End) {
-			continue
-		}
-		id := o.ID
-		id.Start, id.End = span.Start.Unix(), span.End.Unix()
-		before, which = append(before, id), append(which, i)
-	}
-	if len(before) == 0 {
-		return nil
-	}
-	earlier, err := s.Ledger.Open(ctx, before)
-	if err != nil {
-		return err
-	}
-	for j, prev := range earlier {
-		o := &found[which[j]]
-		b := batch[o.ID].budget
-		switch {
-		case prev.Budget.Rev != 0:
-			o.Budget.Rollover = min(b.RolloverCap, s.unspent(prev))
-		case o.ID.Key == "": // nothing was spent in it
-			o.Budget.Rollover = min(b.RolloverCap, b.Limit)
-		}
-	}
-	return nil
-}
-
-// unspent is what is left of an account: neither settled, nor held, nor granted to an owner that is gone.
-func (s *Service) unspent(o ledger.Opened) money.Nanos {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if a := s.ledger.Account(o.ID); a != nil {
-		st := a.State()
-		return st.Remaining()
-	}
-	return max(0, o.Budget.Ceil-o.Budget.Alloc+o.Idle())
-}
-
 func (s *Service) adjust(ctx context.Context) (bool, error) {
 	s.mu.Lock()
+	looked := s.ledger.WantsAdjustment()
 	adj, ok := s.ledger.NextAdjustment(s.Clock.Now())
+	if looked && !ok {
+		s.announce() // no grant will come: who waits has to look again
+	}
 	s.mu.Unlock()
 	if !ok {
 		return false, nil
 	}
+	// gofail: var afterDebit struct{}
 	rev, err := s.Ledger.Adjust(ctx, adj.Changes)
+	// gofail: var afterAdjust struct{}
 	if err == nil {
 		s.mu.Lock()
-		s.ledger.AdjustmentCommitted(adj, rev)
+		s.ledger.AdjustmentCommitted(adj, rev, s.Clock.Now())
 		s.announce()
 		s.mu.Unlock()
 		return true, nil
@@ -252,63 +262,90 @@ func (s *Service) adjust(ctx context.Context) (bool, error) {
 
 // resolve finds out what became of a transaction, for as long as it takes: until then its accounts must not be written.
 func (s *Service) resolve(ctx context.Context, changes []ledger.AccountChange, err error) error {
+	ids := make([]ledger.AccountID, len(changes))
+	for i, c := range changes {
+		ids[i] = c.ID
+	}
 	for {
-		if errors.Is(err, store.ErrFenced) {
+		var opened []ledger.Opened
+		var rerr error
+		switch {
+		case errors.Is(err, store.ErrFenced):
 			return err
+		case errors.Is(err, store.ErrConflict): // it has not landed, and never will
+			opened, rerr = s.Ledger.Open(ctx, ids)
+		default:
+			// gofail: var beforeResolve struct{}
+			opened, rerr = s.Ledger.Resolve(ctx, changes)
+			// gofail: var afterResolve struct{}
 		}
-		opened, rerr := s.Ledger.Resolve(ctx, changes)
 		if rerr == nil {
 			s.mu.Lock()
-			s.ledger.Reload(opened)
+			s.ledger.Reload(opened, s.Clock.Now())
 			s.announce()
 			s.mu.Unlock()
 			return nil
 		}
-		if err = rerr; pause(ctx, retryAfter) {
-			return err
+		if errors.Is(rerr, store.ErrFenced) {
+			return rerr
+		}
+		if s.pause(ctx, retryAfter) {
+			return rerr
 		}
 	}
 }
 
-func (s *Service) append(ctx context.Context) (bool, error) {
+func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration, err error) {
 	b := s.unsure
 	if b == nil {
 		s.mu.Lock()
-		b, _ = s.ledger.NextBatch(s.Clock.Now())
+		b, linger = s.ledger.NextBatch(s.Clock.Now())
 		s.mu.Unlock()
 	}
 	if b == nil {
-		return false, nil
+		return false, linger, nil
 	}
 	s.unsure = b
 	for {
+		// gofail: var beforeAppend struct{}
 		rev, hash, err := s.Ledger.Append(ctx, b)
+		// gofail: var beforeAcknowledge struct{}
 		switch {
 		case err == nil:
 			s.unsure = nil
 			s.mu.Lock()
-			s.alerts = append(s.alerts, s.ledger.BatchCommitted(b, rev, hash)...)
+			s.alerts = append(s.alerts, s.ledger.BatchCommitted(b, rev, hash, s.Clock.Now())...)
 			s.mu.Unlock()
-			return true, nil
-		case errors.Is(err, store.ErrFenced):
-			return false, err
-		case errors.Is(err, store.ErrMoved):
-			s.moved(b.Owner)
-			return true, nil
+			// gofail: var afterAcknowledge struct{}
+			return true, 0, nil
+		case errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrTaken) && b.Owner == s.ledger.Owner:
+			return false, 0, store.ErrFenced
+		case errors.Is(err, store.ErrTaken): // the journal is read again by who still needs it
+			s.unsure = nil
+			s.mu.Lock()
+			s.ledger.LetGo(s.ledger.Predecessor(b.Owner))
+			s.mu.Unlock()
+			return true, 0, nil
+		case errors.Is(err, store.ErrRecorded):
+			s.unsure = nil
+			s.mu.Lock()
+			s.ledger.BatchDropped(b, ledger.ErrAgain)
+			s.mu.Unlock()
+			return true, 0, nil
 		case errors.Is(err, store.ErrConflict): // not written: read again what is stored, then make the batch anew
 			if err := s.resolve(ctx, b.Changes, err); err != nil {
-				return false, err
+				return false, 0, err
 			}
 			s.unsure = nil
 			s.mu.Lock()
 			s.ledger.BatchRetry(b)
 			s.mu.Unlock()
-			return true, nil
+			return true, 0, nil
 		}
 		s.Log.Warn("a batch of settlements got no answer; appending it again", "batch", b.N, "entries", len(b.Entries), "error", err)
-		if pause(ctx, retryAfter) {
+		if s.pause(ctx, retryAfter) {
 			// Whether it was committed is unknown to those who wait.
-			return false, err
+			return false, 0, err
 		}
 	}
 }
@@ -338,55 +375,6 @@ func (s *Service) recordAlerts(ctx context.Context) error {
 	return nil
 }
 
-// reclaim frees the grants of owners whose quarantine is over.
-func (s *Service) reclaim(ctx context.Context, now time.Time) error {
-	snap := s.Control.Snapshot()
-	s.mu.Lock()
-	var ready []*ledger.Predecessor
-	for _, p := range s.ledger.Predecessors() {
-		if p.Closed || now.Before(p.Ready) {
-			continue
-		}
-		ready = append(ready, p)
-		opening := 0
-		for id := range p.Accounts {
-			if s.ledger.Account(id) == nil && opening < openAtOnce {
-				s.toOpen[id] = openingOf(snap, id)
-				opening++
-			}
-		}
-	}
-	s.mu.Unlock()
-	for _, p := range ready {
-		s.mu.Lock()
-		changes, done := s.ledger.NextReclaim(now, p)
-		s.mu.Unlock()
-		switch {
-		case len(changes) > 0:
-			rev, err := s.Ledger.Reclaim(ctx, p.Owner, changes)
-			if errors.Is(err, store.ErrQuarantined) {
-				continue
-			}
-			if err != nil {
-				return s.resolve(ctx, changes, err)
-			}
-			s.mu.Lock()
-			s.ledger.Reclaimed(p, changes, rev)
-			s.announce()
-			s.mu.Unlock()
-		case done:
-			if err := s.Ledger.CloseOwner(ctx, p.Owner); err != nil {
-				return err
-			}
-			s.mu.Lock()
-			p.Closed = true
-			s.mu.Unlock()
-			s.Log.Info("reclaimed the grants of an owner that is gone", "owner", p.Owner)
-		}
-	}
-	return nil
-}
-
 // openingOf is how to open an account by its id alone.
 func openingOf(snap *charter.Snapshot, id ledger.AccountID) opening {
 	o := opening{terms: terms(snap, id, "")}
@@ -405,19 +393,23 @@ const drainWithin = 5 * time.Second
 func (s *Service) drain() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainWithin)
 	defer cancel()
-	s.mu.Lock()
-	s.ledger.Drain(s.Clock.Now())
-	s.ledger.Sweep(s.Clock.Now())
-	s.mu.Unlock()
 	for {
-		worked, err := s.work(ctx)
+		s.mu.Lock()
+		s.ledger.Drain(s.Clock.Now())
+		s.mu.Unlock()
+		worked, linger, err := s.work(ctx)
 		if err != nil {
 			return s.fail(err)
 		}
-		if !worked {
+		if linger > 0 {
+			s.pause(ctx, linger)
+		} else if !worked {
 			break
 		}
 	}
 	s.deadline.Store(0)
-	return s.Ledger.Resign(ctx)
+	s.mu.Lock()
+	clean := s.ledger.Clean()
+	s.mu.Unlock()
+	return s.Ledger.Resign(ctx, clean)
 }

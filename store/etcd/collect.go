@@ -8,12 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/chartergate/chartergate/core/guard"
 	"github.com/chartergate/chartergate/core/ledger"
 	"github.com/chartergate/chartergate/core/money"
 	storev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/store/v1"
@@ -32,9 +32,8 @@ func tailKey(owner string) string { return key("jt", owner) }
 
 func chunkKey(owner string, n uint64) string { return key("bm", owner, fmt.Sprintf("%016x", n)) }
 
-// collecting is what a Ledger knows of journals for their collection.
+// collecting is what a Ledger knows of journals for their collection. Under Ledger.mu.
 type collecting struct {
-	mu    sync.Mutex
 	kept  []keptBatch      // of the own journal, ascending
 	bytes int64            // sum of kept
 	tails map[string]int64 // mod revisions of `jt/{owner}` of journals that were loaded
@@ -122,31 +121,27 @@ func (l *Ledger) tailRevision(owner string) int64 {
 }
 
 // appendConflict finds out what a conflict of Append means: an earlier attempt has landed, and is ours only if the bytes
-// are; or another process writes this journal; or nothing was written.
+// are; or another process has written under this number; or nothing was written.
 func (l *Ledger) appendConflict(ctx context.Context, b *ledger.Batch, data, hash []byte) (int64, []byte, error) {
 	resp, err := l.txn(ctx, nil, clientv3.OpGet(batchKey(b.Owner, b.N)), clientv3.OpGet(tailKey(b.Owner)))
 	if err != nil {
 		return 0, nil, err
 	}
-	found := resp.Responses[0].GetResponseRange().Kvs
-	if len(found) == 1 && bytes.Equal(found[0].Value, data) {
-		l.appended(b, len(data))
-		return found[0].ModRevision, hash, nil
-	}
-	tail, rev, err := readTail(resp.Responses[1].GetResponseRange().Kvs)
-	_, taken := l.takeovers[b.Owner]
-	switch foreign := b.Owner != l.owner; {
+	found, tails := resp.Responses[0].GetResponseRange().Kvs, resp.Responses[1].GetResponseRange().Kvs
+	tail, rev, err := readTail(tails)
+	switch {
 	case err != nil:
 		return 0, nil, err
-	case foreign && tail.GetNext() > b.N, foreign && !taken && len(found) == 1:
-		return 0, nil, store.ErrMoved
-	case len(found) == 1:
-		return 0, nil, store.ErrFenced // somebody else writes this journal
-	case foreign && rev != l.tailRevision(b.Owner): // batches before this one were collected
-		_, err := l.loadTail(b.Owner, resp.Responses[1].GetResponseRange().Kvs)
+	case len(found) == 1 && (bytes.Equal(found[0].Value, data) || !guard.BatchBytes):
+		l.appended(b, len(data))
+		return found[0].ModRevision, hash, nil
+	case len(found) == 1, tail.GetNext() > b.N:
+		return 0, nil, store.ErrTaken
+	case b.Owner != l.owner && rev != l.tailRevision(b.Owner): // batches before this one were collected
+		_, err := l.loadTail(b.Owner, tails)
 		return 0, nil, errors.Join(err, store.ErrConflict)
 	}
-	return 0, nil, store.ErrConflict
+	return 0, nil, l.recorded(ctx, b, store.ErrConflict)
 }
 
 // Collect implements store.Ledger. After a lost answer the next one reads again what is there: a transaction that has
@@ -288,7 +283,7 @@ func (l *Ledger) move(ctx context.Context, owner string, j *journalPart) error {
 	if err != nil {
 		return err
 	}
-	tail := &storev1.JournalTail{Next: j.tail.GetNext(), PreviousHash: j.tail.GetPreviousHash(), TimeMs: l.now().UnixMilli()}
+	tail := &storev1.JournalTail{Next: j.tail.GetNext(), PreviousHash: j.tail.GetPreviousHash(), TimeMs: l.Now().UnixMilli()}
 	if last := j.batches[len(j.batches)-1]; last.N >= tail.Next {
 		sum := sha256.Sum256(last.Data)
 		tail.Next, tail.PreviousHash = last.N+1, sum[:]
@@ -332,7 +327,7 @@ func (l *Ledger) chunkOps(ctx context.Context, owner string, chunks []uint64, ma
 		for at, m := range marks[n] {
 			binary.LittleEndian.PutUint16(record.Marks[at*markBytes:], uint16(m))
 		}
-		record.TimeMs = l.now().UnixMilli()
+		record.TimeMs = l.Now().UnixMilli()
 		op, err := put(chunkKey(owner, n), record)
 		if err != nil {
 			return nil, nil, err
@@ -355,9 +350,9 @@ func readChunk(kv *mvccpb.KeyValue) (*storev1.Chunk, error) {
 
 // Mark implements store.Ledger.
 func (l *Ledger) Mark(ctx context.Context, owner string, seq uint64) (ledger.Mark, error) {
-	resp, err := l.client.Get(ctx, chunkKey(owner, seq/ledger.ChunkSize))
+	resp, err := l.get(ctx, chunkKey(owner, seq/ledger.ChunkSize))
 	if err != nil {
-		return 0, unavailable(err)
+		return 0, err
 	}
 	if len(resp.Kvs) == 0 {
 		return 0, nil
@@ -374,9 +369,9 @@ func (l *Ledger) Journals(ctx context.Context) ([]string, error) {
 	var owners []string
 	from, end := key("jr")+"/", clientv3.GetPrefixRangeEnd(key("jr")+"/")
 	for {
-		resp, err := l.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(1), clientv3.WithKeysOnly())
+		resp, err := l.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(1), clientv3.WithKeysOnly())
 		if err != nil {
-			return nil, unavailable(err)
+			return nil, err
 		}
 		if len(resp.Kvs) == 0 {
 			return owners, nil

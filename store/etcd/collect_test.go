@@ -91,7 +91,7 @@ func journalKeys(t *testing.T, client *clientv3.Client, owner string) int64 {
 // What is collected is in the outbox as it was stored, its holds have marks, and the journal goes on where it was.
 func TestLedgerCollect(t *testing.T) {
 	client := withDefaultLimits(t)
-	l, owner := claimed(t, client, false)
+	l, owner := claimed(t, client)
 	a := account("acme")
 	const batches, each = 250, 20 // more than two transactions, and more than one chunk
 	adjust(t, l, newAccount(a, owner, 1<<40, 0))
@@ -185,7 +185,7 @@ func TestLedgerCollect(t *testing.T) {
 
 // A batch that touches more chunks than fit into one transaction is collected all the same.
 func TestLedgerCollectAcrossManyChunks(t *testing.T) {
-	l, owner := claimed(t, withDefaultLimits(t), false)
+	l, owner := claimed(t, withDefaultLimits(t))
 	wide := batch(owner, 1, nil)
 	for i := range uint64(ledger.MaxBatchEntries) {
 		wide.Entries = append(wide.Entries, settled(i*ledger.ChunkSize+i+1, money.Nanos(i), account("acme"))...)
@@ -246,7 +246,7 @@ func TestLedgerCollectUnknownOutcome(t *testing.T) {
 // Whatever changes between reading and writing makes a collection write nothing; the next one goes on from there.
 func TestLedgerCollectConflict(t *testing.T) {
 	client := startEmbedded(t, t.TempDir()).Client()
-	l, owner := claimed(t, client, true)
+	l, owner := claimed(t, client)
 	n := uint64(0)
 	chunk := fmt.Sprintf("%sbm/%s/%016x", etcd.Prefix, owner, 0)
 	full := errors.New("the disk is full")
@@ -325,13 +325,13 @@ func TestLedgerCollectConflict(t *testing.T) {
 func TestLedgerCollectOfOthers(t *testing.T) {
 	client := withDefaultLimits(t)
 	a := account("a")
-	first, gone := claimed(t, client, false)
+	first, gone := claimed(t, client)
 	adjust(t, first, newAccount(a, gone, 100, 0))
 	for n := range uint64(3) {
 		mustAppend(t, first, batch(gone, n, settled(n+1, 40, a)))
 	}
 	resign(t, first)
-	l, owner := claimed(t, client, false)
+	l, owner := claimed(t, client)
 	mustAppend(t, l, batch(owner, 0, settled(1, 40, a)))
 	if owners, err := l.Journals(t.Context()); err != nil || !slices.Equal(owners, []string{gone}) {
 		t.Errorf("journals of %v, error %v; want %s", owners, err, gone)
@@ -367,9 +367,7 @@ func TestLedgerCollectOfOthers(t *testing.T) {
 	}
 
 	// Taken over, and settled on while it is collected.
-	if _, err := l.Predecessors(t.Context(), time.Hour); err != nil {
-		t.Fatal(err)
-	}
+	takeOver(t, l, gone, time.Hour)
 	next, hash, list, err := l.Journal(t.Context(), gone)
 	if err != nil || next != 3 || len(list) != 3 {
 		t.Fatalf("its journal: %d, %v, error %v", next, list, err)
@@ -402,32 +400,27 @@ func TestLedgerCollectOfOthers(t *testing.T) {
 func TestLedgerAppendToAJournalThatMovedOn(t *testing.T) {
 	client := startEmbedded(t, t.TempDir()).Client()
 	a := account("a")
-	l, owner := claimed(t, client, true)
-	stale := func() { // both know an empty journal of a closed owner
-		t.Helper()
-		if _, _, _, err := l.Journal(t.Context(), "closed"); err != nil {
-			t.Fatal(err)
+	l, _ := claimed(t, client)
+	other, _ := claimed(t, client)
+	closeGone(t, l, "closed")
+	for _, replica := range []*etcd.Ledger{l, other} { // both know its empty journal
+		if next, _, _, err := replica.Journal(t.Context(), "closed"); err != nil || next != 0 {
+			t.Fatalf("the journal goes on at %d, error %v", next, err)
 		}
 	}
-	other := etcd.NewLedger(client, true, time.Now, nil) // as if another replica
-	stale()
 	mustAppend(t, l, batch("closed", 0, settled(1, 5, a)))
 	if done := collect(t, l, &outbox{}, all("closed")); done.Next != 1 {
 		t.Fatalf("collected %+v", done)
 	}
 	mustAppend(t, l, batch("closed", 1, settled(2, 5, a)))
-
-	if _, err := other.Claim(t.Context()); err != nil { // which ends the session of l
-		t.Fatal(err)
-	}
 	kept := dump(t, client)
-	for n, want := range []error{store.ErrMoved, store.ErrMoved} { // collected; written by another
-		if _, _, err := other.Append(t.Context(), batch("closed", uint64(n), settled(2, 6, a))); !errors.Is(err, want) {
-			t.Errorf("batch %d: error %v, want %v", n, err, want)
+	for n := range uint64(2) { // collected; written by another
+		if _, _, err := other.Append(t.Context(), batch("closed", n, settled(2, 6, a))); !errors.Is(err, store.ErrTaken) {
+			t.Errorf("batch %d: error %v, want ErrTaken", n, err)
 		}
 	}
 	if now := dump(t, client); !reflect.DeepEqual(now, kept) {
-		t.Errorf("etcd holds %v, want %v (%s)", now, kept, owner)
+		t.Errorf("etcd holds %v, want %v", now, kept)
 	}
 	if next, _, _, err := other.Journal(t.Context(), "closed"); err != nil || next != 2 {
 		t.Fatalf("the journal goes on at %d, error %v", next, err)
@@ -452,8 +445,8 @@ func TestLedgerAppendToAJournalThatMovedOn(t *testing.T) {
 func TestLedgerTidy(t *testing.T) {
 	client := withDefaultLimits(t)
 	now := sealed
-	l := etcd.NewLedger(client, true, func() time.Time { return now }, nil)
-	owner, err := l.Claim(t.Context())
+	l := etcd.NewLedger(etcd.LedgerConfig{KV: client, Lease: client, Now: func() time.Time { return now }})
+	owner, err := l.Claim(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -467,18 +460,9 @@ func TestLedgerTidy(t *testing.T) {
 		e := &ledger.Entry{Kind: ledger.KindUsage, Amount: 5, Path: []ledger.AccountID{a}, Time: at, RequestID: fmt.Sprintf("request-%d", i)}
 		mustAppend(t, l, batch(owner, i, append(settled(i%40*ledger.ChunkSize+1, 5, a), e)))
 	}
-	mustAppend(t, l, batch("closed", 0, settled(1, 5, a)))
-	mustAppend(t, l, batch("quiet", 0, settled(1, 5, a)))
 	for _, o := range []string{"closed", "quiet"} {
-		closed, err := proto.Marshal(&storev1.Closed{TimeMs: sealed.UnixMilli()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, k := range []string{"cl/", "dead/"} {
-			if _, err := client.Put(t.Context(), etcd.Prefix+k+o, string(closed)); err != nil {
-				t.Fatal(err)
-			}
-		}
+		closeGone(t, l, o)
+		mustAppend(t, l, batch(o, 0, settled(1, 5, a)))
 	}
 	collect(t, l, &outbox{}, store.Collection{Owner: "quiet", Below: 9, Before: sealed.Add(time.Hour)})
 	now = sealed.Add(48 * time.Hour) // the others are collected later

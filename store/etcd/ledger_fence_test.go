@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"os"
-	"slices"
 	"testing"
 	"time"
 
@@ -20,17 +18,16 @@ import (
 func TestLedgerFence(t *testing.T) {
 	client := startEmbedded(t, t.TempDir()).Client()
 	a, before := account("acme"), account("before")
-	first, gone := claimed(t, client, false)
+	first, gone := claimed(t, client)
 	adjust(t, first, newAccount(before, gone, 100, 100))
 	resign(t, first)
 
-	l, owner := claimed(t, client, false)
+	l, owner := claimed(t, client)
 	adjust(t, l, newAccount(a, owner, 500, 0))
 	mustAppend(t, l, batch(owner, 0, settled(1, 60, a)))
+	takeOver(t, l, gone, time.Hour)
 	mustAppend(t, l, batch(gone, 0, settled(9, 0, before)))
-	if p, err := l.Predecessors(t.Context(), time.Hour); err != nil || len(p) != 1 || p[0].Owner != gone || !idle(p[0]) {
-		t.Fatalf("predecessors %+v, error %v", p, err)
-	}
+	revoke(t, client, "qt/"+gone) // the quarantine is over
 	o := opened(t, l, a, before)
 	spend := ledger.AccountChange{ID: a, GrantOwner: owner, Grant: o[0].Own, BudgetFixed: true}
 	spend.Grant.Spent += 40
@@ -43,7 +40,7 @@ func TestLedgerFence(t *testing.T) {
 		name  string
 		write func(context.Context) error
 	}{
-		{"Heartbeat", l.Heartbeat},
+		{"Heartbeat", func(ctx context.Context) error { _, err := l.Heartbeat(ctx); return err }},
 		{"Adjust", func(ctx context.Context) error { _, err := l.Adjust(ctx, []ledger.AccountChange{spend}); return err }},
 		{"Resolve", func(ctx context.Context) error { _, err := l.Resolve(ctx, []ledger.AccountChange{spend}); return err }},
 		{"Append", func(ctx context.Context) error {
@@ -54,7 +51,8 @@ func TestLedgerFence(t *testing.T) {
 			_, _, err := l.Append(ctx, batch(gone, 1, settled(1, 40, before)))
 			return err
 		}},
-		{"Predecessors", func(ctx context.Context) error { _, err := l.Predecessors(ctx, time.Hour); return err }},
+		{"TakeOver", func(ctx context.Context) error { _, err := l.TakeOver(ctx, "another", time.Hour); return err }},
+		{"TakeOver again", func(ctx context.Context) error { _, err := l.TakeOver(ctx, gone, time.Hour); return err }},
 		{"Reclaim", func(ctx context.Context) error { _, err := l.Reclaim(ctx, gone, reclaim); return err }},
 		{"CloseOwner", func(ctx context.Context) error { return l.CloseOwner(ctx, gone) }},
 		{"RecordAlert", func(ctx context.Context) error {
@@ -63,6 +61,7 @@ func TestLedgerFence(t *testing.T) {
 		}},
 		{"Collect", func(ctx context.Context) error { _, err := l.Collect(ctx, &outbox{}, all(owner)); return err }},
 		{"Collect for the predecessor", func(ctx context.Context) error { _, err := l.Collect(ctx, &outbox{}, all(gone)); return err }},
+		{"Resign", func(ctx context.Context) error { return l.Resign(ctx, true) }},
 	} {
 		if err := w.write(t.Context()); !errors.Is(err, store.ErrFenced) {
 			t.Errorf("%s: error %v, want ErrFenced", w.name, err)
@@ -73,148 +72,84 @@ func TestLedgerFence(t *testing.T) {
 	}
 }
 
-// One process owns the ledger: another is refused while that one lives, and takes over when it is gone.
-func TestLedgerOneOwner(t *testing.T) {
-	address := startListening(t)
-	client, other := dial(t, address), dial(t, address)
-	first, owner := claimed(t, client, false)
-
-	beating, stop := context.WithCancel(t.Context())
-	stopped := make(chan error)
-	go func() {
-		tick := time.NewTicker(50 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-beating.Done():
-				stopped <- nil
-				return
-			case <-tick.C:
-				if err := first.Heartbeat(t.Context()); err != nil {
-					stopped <- err
-					return
-				}
-			}
-		}
-	}()
-	began := time.Now()
-	_, err := etcd.NewLedger(other, false, time.Now, nil).Claim(t.Context())
-	if waited := time.Since(began); waited > ledger.SessionLease/2 {
-		t.Errorf("a second claim was refused after %s, while the owner shows that it lives", waited)
-	}
-	owned, host := (*store.OwnedError)(nil), hostname(t)
-	if !errors.As(err, &owned) || owned.PID != int64(os.Getpid()) || owned.Host != host || time.Since(owned.Since) > time.Minute {
-		t.Errorf("a second claim: error %#v, want an OwnedError of process %d on %s", err, os.Getpid(), host)
-	}
-	stop()
-	if err := <-stopped; err != nil {
-		t.Fatalf("the first owner's heartbeat: %v", err)
-	}
-
-	// It waits for an owner that is silent, and has the ledger as soon as that one's session ends.
-	for _, end := range []struct {
-		name string
-		how  func()
-	}{
-		{"resigns", func() { resign(t, first) }},
-		{"loses its lease", func() { endSession(t, client, owner) }},
-	} {
-		next := etcd.NewLedger(other, false, time.Now, nil)
-		type answer struct {
-			owner string
-			err   error
-		}
-		came := make(chan answer, 1)
-		leases := leaseCount(t, client)
-		go func() {
-			id, err := next.Claim(t.Context())
-			came <- answer{id, err}
-		}()
-		poll(t, "the second process is at its claim", func() bool { return leaseCount(t, client) > leases })
-		select {
-		case a := <-came:
-			t.Fatalf("%s: claimed as %q, error %v, while another owns the ledger", end.name, a.owner, a.err)
-		default:
-		}
-		end.how()
-		select {
-		case a := <-came:
-			if a.err != nil || a.owner == owner {
-				t.Fatalf("%s: the next owner is %q, error %v", end.name, a.owner, a.err)
-			}
-			if err := first.Heartbeat(t.Context()); !errors.Is(err, store.ErrFenced) {
-				t.Errorf("%s: the first owner's heartbeat: error %v, want ErrFenced", end.name, err)
-			}
-			if err := next.Heartbeat(t.Context()); err != nil {
-				t.Errorf("%s: the next owner's heartbeat: %v", end.name, err)
-			}
-			first, owner = next, a.owner
-		case <-time.After(10 * time.Second):
-			t.Fatalf("%s: nobody owns the ledger after 10 seconds", end.name)
-		}
-	}
-	resign(t, first)
-}
-
-// A session that is left in a data directory belongs to a process that is dead: nobody waits for its lease.
+// A session that is left in a data directory belongs to a process that is dead: nobody waits for its lease, nor for a
+// successor of it that died too.
 func TestLedgerExclusiveStart(t *testing.T) {
 	client := startEmbedded(t, t.TempDir()).Client()
-	killed, old := claimed(t, client, true)
-	a := account("acme")
-	adjust(t, killed, newAccount(a, old, 100, 0))
-	if p, err := killed.Predecessors(t.Context(), time.Hour); err != nil || len(p) != 0 {
-		t.Fatalf("predecessors of the first owner: %+v, error %v", p, err)
-	}
-
-	ctx, cancel := context.WithTimeout(t.Context(), ledger.SessionLease/2)
-	defer cancel()
-	l := etcd.NewLedger(client, true, time.Now, nil)
-	owner, err := l.Claim(ctx)
-	if err != nil {
-		t.Fatalf("a claim after a crash: %v", err)
-	}
-	if err := killed.Heartbeat(t.Context()); !errors.Is(err, store.ErrFenced) {
-		t.Errorf("the heartbeat of the owner before: error %v, want ErrFenced", err)
-	}
-	for range 2 { // the second time for a successor that crashed after its takeover
-		p, err := l.Predecessors(ctx, time.Hour)
-		if err != nil || len(p) != 1 || p[0].Owner != old || idle(p[0]) || !slices.Equal(p[0].Accounts, []ledger.AccountID{a}) {
-			t.Fatalf("predecessors %+v, error %v; want %s with a grant that is not settled", p, err, old)
+	start := func() (*etcd.Ledger, string) {
+		t.Helper()
+		l := etcd.NewLedger(etcd.LedgerConfig{KV: client, Lease: client, Exclusive: true})
+		owner, err := l.Claim(t.Context(), "127.0.0.1:1")
+		if err != nil {
+			t.Fatal(err)
 		}
-		next := etcd.NewLedger(client, true, time.Now, nil)
-		if again, err := next.Claim(ctx); err != nil || again == owner {
-			t.Fatalf("claimed as %s after %s: error %v", again, owner, err)
+		return l, owner
+	}
+	killed, old := start()
+	adjust(t, killed, newAccount(account("acme"), old, 100, 0))
+	var ready time.Time
+	before, gone := killed, []string{old}
+	for range 3 {
+		l, owner := start()
+		if _, err := before.Heartbeat(t.Context()); !errors.Is(err, store.ErrFenced) {
+			t.Errorf("the heartbeat of the owner before: error %v, want ErrFenced", err)
 		}
-		l = next
+		r := heartbeat(t, l)
+		if len(r.Owners) != 1 || r.Owners[0].ID != owner || len(r.Successors) != 0 || len(r.Gone) != len(gone) || !containsAll(r.Gone, gone) {
+			t.Fatalf("the roster is %+v; want %s alone, and %v gone", r, owner, gone)
+		}
+		// The quarantine goes on from when the first successor began it: it is one machine's clock.
+		took := takeOver(t, l, old, time.Hour)
+		if ready.IsZero() {
+			ready = took.Ready
+		} else if took.Ready.After(ready) || ready.Sub(took.Ready) > time.Second {
+			t.Errorf("ready at %s with another successor, was %s", took.Ready, ready)
+		}
+		before, gone = l, append(gone, owner)
 	}
 }
 
-func TestLedgerClaimEndsWithItsContext(t *testing.T) {
-	client := startEmbedded(t, t.TempDir()).Client()
-	claimed(t, client, false)
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if _, err := etcd.NewLedger(client, false, time.Now, nil).Claim(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("error %v, want that of the context", err)
-	}
-}
-
-func claimed(t *testing.T, client *clientv3.Client, exclusive bool) (l *etcd.Ledger, owner string) {
+// claimed begins a session, one of any number on an etcd.
+func claimed(t *testing.T, client *clientv3.Client) (l *etcd.Ledger, owner string) {
 	t.Helper()
-	l = etcd.NewLedger(client, exclusive, time.Now, nil)
-	owner, err := l.Claim(t.Context())
+	l = etcd.NewLedger(etcd.LedgerConfig{KV: client, Lease: client, Watcher: client})
+	owner, err := l.Claim(t.Context(), "127.0.0.1:1")
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Heartbeat(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return l, owner
 }
 
+func heartbeat(t *testing.T, l *etcd.Ledger) store.Roster {
+	t.Helper()
+	r, err := l.Heartbeat(t.Context())
+	if err != nil {
+		t.Fatalf("heartbeat: %v", err)
+	}
+	return r
+}
+
+func takeOver(t *testing.T, l *etcd.Ledger, owner string, quarantine time.Duration) store.Takeover {
+	t.Helper()
+	took, err := l.TakeOver(t.Context(), owner, quarantine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return took
+}
+
+// closeGone makes an owner one that is gone and closed.
+func closeGone(t *testing.T, l *etcd.Ledger, owner string) {
+	t.Helper()
+	takeOver(t, l, owner, time.Second)
+	if err := l.CloseOwner(t.Context(), owner); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func resign(t *testing.T, l *etcd.Ledger) {
 	t.Helper()
-	if err := l.Resign(t.Context()); err != nil {
+	if err := l.Resign(t.Context(), false); err != nil {
 		t.Errorf("resign: %v", err)
 	}
 }
@@ -250,24 +185,3 @@ func dump(t *testing.T, client *clientv3.Client) map[string]int64 {
 	}
 	return keys
 }
-
-func leaseCount(t *testing.T, client *clientv3.Client) int {
-	t.Helper()
-	resp, err := client.Leases(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(resp.Leases)
-}
-
-func hostname(t *testing.T) string {
-	t.Helper()
-	h, err := os.Hostname()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
-}
-
-// idle says that nothing of an owner had to be quarantined.
-func idle(p store.Predecessor) bool { return !p.Ready.After(time.Now()) }

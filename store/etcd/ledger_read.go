@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -53,6 +52,7 @@ func (l *Ledger) Open(ctx context.Context, ids []ledger.AccountID) ([]ledger.Ope
 			if err != nil {
 				return nil, err
 			}
+			o.Rev = resp.Header.Revision
 			opened = append(opened, o)
 		}
 	}
@@ -97,7 +97,7 @@ func (l *Ledger) scan(ctx context.Context, prefix string, each func(*mvccpb.KeyV
 	const page = 1000
 	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
 	for {
-		resp, err := l.client.Get(ctx, from, append(opts, clientv3.WithRange(end), clientv3.WithLimit(page))...)
+		resp, err := l.KV.Get(ctx, from, append(opts, clientv3.WithRange(end), clientv3.WithLimit(page))...)
 		if err != nil {
 			return unavailable(err)
 		}
@@ -127,7 +127,7 @@ func (l *Ledger) Keys(ctx context.Context, budget string, start int64) ([]ledger
 
 // batch reads a batch; nil when there is none.
 func (l *Ledger) batch(ctx context.Context, k string) (*storev1.Batch, error) {
-	resp, err := l.client.Get(ctx, k)
+	resp, err := l.KV.Get(ctx, k)
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -154,7 +154,7 @@ func (l *Ledger) Entry(ctx context.Context, owner string, n, seq uint64) (*ledge
 
 // Usage implements store.Ledger.
 func (l *Ledger) Usage(ctx context.Context, requestID string) (*ledger.Entry, error) {
-	resp, err := l.client.Get(ctx, requestKey(requestID))
+	resp, err := l.KV.Get(ctx, requestKey(requestID))
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -170,9 +170,9 @@ func (l *Ledger) Usage(ctx context.Context, requestID string) (*ledger.Entry, er
 
 // Journal implements store.Ledger.
 func (l *Ledger) Journal(ctx context.Context, owner string) (next uint64, hash []byte, settled []ledger.Settled, err error) {
-	resp, err := l.client.Get(ctx, tailKey(owner))
+	resp, err := l.get(ctx, tailKey(owner))
 	if err != nil {
-		return 0, nil, nil, unavailable(err)
+		return 0, nil, nil, err
 	}
 	tail, err := l.loadTail(owner, resp.Kvs)
 	if err != nil {
@@ -200,154 +200,6 @@ func (l *Ledger) Journal(ctx context.Context, owner string) (next uint64, hash [
 		return nil
 	}, clientv3.WithRev(resp.Header.Revision))
 	return next, hash, settled, err
-}
-
-// Known implements store.Ledger.
-func (l *Ledger) Known(ctx context.Context, owner string) (known, closed bool, err error) {
-	resp, err := l.txn(ctx, nil, clientv3.OpGet(key("cl", owner), clientv3.WithKeysOnly()), clientv3.OpGet(key("dead", owner), clientv3.WithKeysOnly()))
-	if err != nil {
-		return false, false, err
-	}
-	closed = len(resp.Responses[0].GetResponseRange().Kvs) > 0
-	return closed || len(resp.Responses[1].GetResponseRange().Kvs) > 0, closed, nil
-}
-
-// Predecessors implements store.Ledger.
-func (l *Ledger) Predecessors(ctx context.Context, quarantine time.Duration) ([]store.Predecessor, error) {
-	type predecessor struct {
-		store.Predecessor
-		busy bool // a grant is not settled in full
-	}
-	found := map[string]*predecessor{}
-	err := l.scan(ctx, key("gr")+"/", func(kv *mvccpb.KeyValue) error {
-		owner := lastPart(kv.Key)
-		if owner == l.owner {
-			return nil
-		}
-		var r storev1.Grant
-		if err := read(kv, &r); err != nil {
-			return err
-		}
-		p := found[owner]
-		if p == nil {
-			p = &predecessor{Predecessor: store.Predecessor{Owner: owner}}
-			found[owner] = p
-		}
-		p.Accounts = append(p.Accounts, accountID(r.GetAccount()))
-		p.busy = p.busy || r.GetAlloc() != r.GetSpent()
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	list := make([]store.Predecessor, 0, len(found))
-	for _, p := range found {
-		ready, err := l.takeOver(ctx, p.Owner, quarantine)
-		if err != nil {
-			return nil, err
-		}
-		if p.Ready = l.now(); p.busy {
-			p.Ready = ready
-		}
-		list = append(list, p.Predecessor)
-	}
-	return list, nil
-}
-
-// takeOver puts the takeover of a dead owner and, the first time, its quarantine. It gives the time at which that is over.
-func (l *Ledger) takeOver(ctx context.Context, owner string, quarantine time.Duration) (time.Time, error) {
-	tk, dead, qt := key("tk", owner), key("dead", owner), key("qt", owner)
-	ready := l.now().Add(quarantine)
-	putTakeover, err := put(tk, &storev1.Takeover{Successor: l.owner}, clientv3.WithLease(l.lease))
-	if err != nil {
-		return ready, err
-	}
-	gone := &storev1.Dead{TimeMs: l.now().UnixMilli(), ReadyMs: ready.UnixMilli()}
-	putDead, err := put(dead, gone)
-	if err != nil {
-		return ready, err
-	}
-	if l.exclusive { // a takeover that is left belongs to an owner that is dead too
-		if _, err := l.fenced(ctx, nil, clientv3.OpDelete(tk)); err != nil {
-			return ready, err
-		}
-	}
-	free := []clientv3.Cmp{absent(key("own", owner)), absent(tk), absent(key("cl", owner))}
-	lease, err := l.client.Grant(ctx, int64((quarantine+time.Second-1)/time.Second))
-	if err != nil {
-		return ready, unavailable(err)
-	}
-	putQuarantine, err := put(qt, gone, clientv3.WithLease(lease.ID))
-	if err != nil {
-		return ready, err
-	}
-	rev, err := l.fenced(ctx, append(free, absent(dead)), putTakeover, putDead, putQuarantine)
-	if errors.Is(err, store.ErrConflict) {
-		if _, revokeErr := l.client.Revoke(ctx, lease.ID); revokeErr != nil {
-			return ready, unavailable(revokeErr)
-		}
-		if rev, err = l.fenced(ctx, free, putTakeover); err == nil && l.exclusive {
-			ready, err = l.ready(ctx, dead)
-		}
-	}
-	if err != nil {
-		return ready, fmt.Errorf("take over owner %s: %w", owner, err)
-	}
-	l.takeovers[owner] = rev
-	return ready, nil
-}
-
-// ready is the end of a quarantine that an earlier successor began. Only for an embedded etcd: there the dead owner had
-// ended before any successor started, and the wall clock of this machine is the one that its holds expire by. Between
-// machines each successor counts the whole quarantine by its own clock.
-func (l *Ledger) ready(ctx context.Context, dead string) (time.Time, error) {
-	resp, err := l.client.Get(ctx, dead)
-	if err != nil {
-		return time.Time{}, unavailable(err)
-	}
-	var r storev1.Dead
-	if len(resp.Kvs) == 1 {
-		err = read(resp.Kvs[0], &r)
-	}
-	return time.UnixMilli(r.GetReadyMs()), err
-}
-
-// Reclaim implements store.Ledger.
-func (l *Ledger) Reclaim(ctx context.Context, owner string, changes []ledger.AccountChange) (int64, error) {
-	cmps, ops, err := l.changeOps(changes)
-	if err != nil {
-		return 0, err
-	}
-	for _, c := range changes { // nothing of a grant that is fully settled can be held
-		if c.Grant.Alloc != c.Grant.Spent && !l.exclusive {
-			qt := key("qt", owner)
-			resp, err := l.client.Get(ctx, qt, clientv3.WithKeysOnly())
-			if err != nil {
-				return 0, unavailable(err)
-			}
-			if len(resp.Kvs) > 0 {
-				return 0, store.ErrQuarantined
-			}
-			cmps = append(cmps, absent(qt))
-			break
-		}
-	}
-	cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(key("tk", owner)), "=", l.takeovers[owner]))
-	return l.fenced(ctx, cmps, ops...)
-}
-
-// CloseOwner implements store.Ledger.
-func (l *Ledger) CloseOwner(ctx context.Context, owner string) error {
-	closed, err := put(key("cl", owner), &storev1.Closed{TimeMs: l.now().UnixMilli()})
-	if err != nil {
-		return err
-	}
-	cmps := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key("tk", owner)), "=", l.takeovers[owner])}
-	if _, err := l.fenced(ctx, cmps, closed, clientv3.OpDelete(key("tk", owner)), clientv3.OpDelete(key("qt", owner))); err != nil {
-		return err
-	}
-	delete(l.takeovers, owner)
-	return nil
 }
 
 // RecordAlert implements store.Ledger.

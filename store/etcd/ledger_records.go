@@ -49,7 +49,7 @@ func grant(r *storev1.Grant, rev int64) ledger.Grant {
 func budgetRecord(id ledger.AccountID, b ledger.Budget) *storev1.BudgetAccount {
 	return &storev1.BudgetAccount{
 		Account: accountRecord(id), Ceil: int64(b.Ceil), Rollover: int64(b.Rollover), Alloc: int64(b.Alloc),
-		Base: int64(b.Base), Forced: int64(b.Forced), Gen: b.Gen,
+		Base: int64(b.Base), Forced: int64(b.Forced), Gen: b.Gen, TermsRev: b.TermsRev, Tight: b.Tight, Sealed: b.Sealed,
 	}
 }
 
@@ -57,6 +57,7 @@ func budget(r *storev1.BudgetAccount, rev int64) ledger.Budget {
 	return ledger.Budget{
 		Ceil: money.Nanos(r.GetCeil()), Rollover: money.Nanos(r.GetRollover()), Alloc: money.Nanos(r.GetAlloc()),
 		Base: money.Nanos(r.GetBase()), Forced: money.Nanos(r.GetForced()), Gen: r.GetGen(), Rev: rev,
+		TermsRev: r.GetTermsRev(), Tight: r.GetTight(), Sealed: r.GetSealed(),
 	}
 }
 
@@ -129,13 +130,14 @@ func requestRecord(k string, e *ledger.Entry) *storev1.RequestIndex {
 
 func requestEntry(id string, r *storev1.RequestIndex) (*ledger.Entry, error) {
 	n, err := batchNumber(r.GetJournal())
-	if err != nil {
-		return nil, fmt.Errorf("the record of request %q names journal %q: %w", id, r.GetJournal(), err)
+	owner, _, ok := strings.Cut(strings.TrimPrefix(r.GetJournal(), key("jr")+"/"), "/")
+	if err != nil || !ok || batchKey(owner, n) != r.GetJournal() {
+		return nil, fmt.Errorf("the record of request %q names %q, which is no batch of a journal", id, r.GetJournal())
 	}
 	amount := money.Nanos(r.GetAmount())
 	return &ledger.Entry{
 		Kind: ledger.KindUsage, Amount: amount, Forced: amount, RequestID: id, RequestHash: r.GetRequestHash(),
-		Time: time.UnixMilli(r.GetTimeMs()), Batch: &ledger.Batch{Owner: ownerOf([]byte(r.GetJournal())), N: n},
+		Time: time.UnixMilli(r.GetTimeMs()), Batch: &ledger.Batch{Owner: owner, N: n},
 		Call: ledger.Call{Feature: r.GetFeature(), Tier: r.GetTier(), Model: r.GetModel(), Time: time.UnixMilli(r.GetCallMs())},
 	}, nil
 }

@@ -77,7 +77,7 @@ var unescaped = []string{"a", "a/b", "a/", "/", "a%2Fb", "%", "a b", "a#b", "a?b
 // Each account has records of its own, however its key is written and whatever else is kept of the budget.
 func TestLedgerOpen(t *testing.T) {
 	client := withDefaultLimits(t)
-	first, gone := claimed(t, client, false)
+	first, gone := claimed(t, client)
 	plain := account("acme")
 	ids := []ledger.AccountID{plain}
 	for _, key := range unescaped {
@@ -109,6 +109,7 @@ func TestLedgerOpen(t *testing.T) {
 		g := ledger.Grant{Alloc: money.Nanos(1000 + i), Spent: money.Nanos(i), Gen: int64(i)}
 		rev := adjust(t, first, ledger.AccountChange{ID: id, GrantOwner: gone, Grant: g, Budget: ledger.Budget{
 			Ceil: money.Nanos(9000 + i), Rollover: money.Nanos(i), Alloc: g.Alloc + 7, Base: 7, Forced: 3, Gen: g.Gen,
+			TermsRev: int64(2 * i), Tight: i%2 == 0, Sealed: i%3 == 0,
 		}})
 		g.Rev = rev
 		theirs[id] = g
@@ -118,7 +119,7 @@ func TestLedgerOpen(t *testing.T) {
 	}
 	resign(t, first)
 
-	l, owner := claimed(t, client, false)
+	l, owner := claimed(t, client)
 	own := ledger.Grant{Alloc: 5, Spent: 2}
 	own.Rev = adjust(t, l, ledger.AccountChange{ID: plain, GrantOwner: owner, Grant: own, BudgetFixed: true})
 	for i, o := range opened(t, l, ids...) {
@@ -127,7 +128,9 @@ func TestLedgerOpen(t *testing.T) {
 			ID: ids[i], Others: map[string]ledger.Grant{gone: theirs[ids[i]]}, Alerted: []int32{int32(i)},
 			Budget: ledger.Budget{
 				Ceil: money.Nanos(9000 + i), Rollover: money.Nanos(i), Alloc: money.Nanos(1007 + i), Base: 7, Forced: 3, Gen: int64(i), Rev: rev,
+				TermsRev: int64(2 * i), Tight: i%2 == 0, Sealed: i%3 == 0,
 			},
+			Rev: own.Rev, // nothing was written since
 		}
 		if i == 0 {
 			want.Own = own
@@ -143,15 +146,16 @@ func TestLedgerOpen(t *testing.T) {
 	if err != nil || len(keys) != len(inPeriod) || !containsAll(keys, inPeriod) {
 		t.Errorf("keys %v, error %v; want %v", keys, err, inPeriod)
 	}
-	p, err := l.Predecessors(t.Context(), time.Hour)
-	if err != nil || len(p) != 1 || p[0].Owner != gone || len(p[0].Accounts) != len(ids) || !containsAll(p[0].Accounts, ids) {
-		t.Errorf("predecessors %v, error %v; want %s with %d accounts", p, err, gone, len(ids))
+	for of, want := range map[string][]ledger.AccountID{gone: ids, owner: {plain}, "nobody": nil} {
+		if got, err := l.Grants(t.Context(), of); err != nil || len(got) != len(want) || !containsAll(got, want) {
+			t.Errorf("grants of %s: %d accounts, error %v; want %d", of, len(got), err, len(want))
+		}
 	}
 }
 
 // The largest transactions of the ledger fit an etcd that nobody has configured.
 func TestLedgerLargestTransactions(t *testing.T) {
-	l, owner := claimed(t, withDefaultLimits(t), false)
+	l, owner := claimed(t, withDefaultLimits(t))
 	changes := make([]ledger.AccountChange, ledger.MaxBatchAccounts)
 	ids := make([]ledger.AccountID, len(changes))
 	for i := range changes {
@@ -184,7 +188,7 @@ func containsAll[T comparable](list, all []T) bool {
 // A transaction counts on every record that it compares, and writes all or nothing.
 func TestLedgerAdjustConflict(t *testing.T) {
 	client := startEmbedded(t, t.TempDir()).Client()
-	l, owner := claimed(t, client, true)
+	l, owner := claimed(t, client)
 	a, b := account("a"), account("b")
 	adjust(t, l, newAccount(a, owner, 100, 0))
 	current := opened(t, l, a)[0]
@@ -214,7 +218,7 @@ func TestLedgerAdjustConflict(t *testing.T) {
 
 func TestLedgerJournal(t *testing.T) {
 	client := startEmbedded(t, t.TempDir()).Client()
-	l, owner := claimed(t, client, true)
+	l, owner := claimed(t, client)
 	a, run := account("acme"), account("acme-run")
 	run.Key = "run/1"
 	spend := func(b *ledger.Batch) {
@@ -265,8 +269,8 @@ func TestLedgerJournal(t *testing.T) {
 	foreign := batch(owner, 1, settled(3, 41, a))
 	foreign.PrevHash = hash
 	spend(foreign)
-	if _, _, err := l.Append(t.Context(), foreign); !errors.Is(err, store.ErrFenced) {
-		t.Errorf("another batch at a number that is taken: error %v, want ErrFenced", err)
+	if _, _, err := l.Append(t.Context(), foreign); !errors.Is(err, store.ErrTaken) {
+		t.Errorf("another batch at a number that is taken: error %v, want ErrTaken", err)
 	}
 	stale := batch(owner, 2, settled(4, 1, a))
 	spend(stale)
@@ -321,7 +325,7 @@ func checkEntry(t *testing.T, what string, got *ledger.Entry, err error, want *l
 }
 
 func TestLedgerAlerts(t *testing.T) {
-	l, _ := claimed(t, startEmbedded(t, t.TempDir()).Client(), true)
+	l, _ := claimed(t, startEmbedded(t, t.TempDir()).Client())
 	keyed := account("acme")
 	keyed.Key = "run/1"
 	alert := func(id ledger.AccountID, permille int32, after time.Duration) ledger.Alert {

@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"sync"
 	"testing"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -100,7 +99,7 @@ func overNetwork(t *testing.T) (n *network, client *clientv3.Client, l *etcd.Led
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	l, owner = claimed(t, client, false)
+	l, owner = claimed(t, client)
 	return n, client, l, owner
 }
 
@@ -166,9 +165,10 @@ func TestLedgerResolve(t *testing.T) {
 // Resolve leaves no grant of an owner that has none: such an owner is closed.
 func TestLedgerResolveOfAClosedOwner(t *testing.T) {
 	client := startEmbedded(t, t.TempDir()).Client()
-	l, owner := claimed(t, client, true)
+	l, owner := claimed(t, client)
 	a := account("a")
 	adjust(t, l, newAccount(a, owner, 100, 60))
+	closeGone(t, l, "closed")
 	o := opened(t, l, a)[0]
 	stale := ledger.AccountChange{ID: a, GrantOwner: "closed", GrantFixed: true, Budget: o.Budget}
 	stale.Budget.Rev--
@@ -236,162 +236,4 @@ func TestLedgerAppendAgain(t *testing.T) {
 		t.Errorf("with a cancelled context: error %v, want ErrUnavailable", err)
 	}
 	mustAppend(t, l, batch(owner, 2, settled(3, 0, a)))
-}
-
-// An owner that is gone: its journal is read and written on, its grants stay put for the quarantine, then it is closed.
-func TestLedgerPredecessor(t *testing.T) {
-	client := startEmbedded(t, t.TempDir()).Client()
-	first, gone := claimed(t, client, false)
-	a, b := account("a"), account("b")
-	adjust(t, first, newAccount(a, gone, 100, 0), newAccount(b, gone, 100, 100))
-	_, hash := mustAppend(t, first, batch(gone, 0, settled(1, 0, a)))
-	if known, closed, err := first.Known(t.Context(), gone); err != nil || known || closed {
-		t.Errorf("an owner that lives: known as gone %v, closed %v, error %v", known, closed, err)
-	}
-	endSession(t, client, gone)
-
-	const quarantine = 10 * time.Minute
-	takeOver := func(l *etcd.Ledger) {
-		t.Helper()
-		p, err := l.Predecessors(t.Context(), quarantine)
-		if err != nil || len(p) != 1 || p[0].Owner != gone || idle(p[0]) || len(p[0].Accounts) != 2 {
-			t.Fatalf("predecessors %+v, error %v", p, err)
-		}
-		if known, closed, err := l.Known(t.Context(), gone); err != nil || !known || closed {
-			t.Errorf("taken over: known %v, closed %v, error %v", known, closed, err)
-		}
-	}
-	lease := func() int64 {
-		t.Helper()
-		resp, err := client.Get(t.Context(), etcd.Prefix+"qt/"+gone)
-		if err != nil || len(resp.Kvs) != 1 {
-			t.Fatalf("the quarantine: %v, error %v", resp, err)
-		}
-		return resp.Kvs[0].Lease
-	}
-	second, _ := claimed(t, client, false)
-	takeOver(second)
-	started := lease()
-	if ttl, err := client.TimeToLive(t.Context(), clientv3.LeaseID(started)); err != nil || ttl.GrantedTTL != int64(quarantine/time.Second) {
-		t.Errorf("the quarantine lasts %+v, error %v; want %s", ttl, err, quarantine)
-	}
-	resign(t, second)
-	l, _ := claimed(t, client, false) // the successor of the successor
-	takeOver(l)
-	if lease() != started {
-		t.Error("the quarantine began anew with another successor")
-	}
-
-	// Its holds can be settled, by whoever has taken it over.
-	if next, prev, list, err := l.Journal(t.Context(), gone); err != nil || next != 1 || !reflect.DeepEqual(prev, hash) || len(list) != 1 {
-		t.Errorf("its journal ends at %d with %v, error %v", next, list, err)
-	}
-	spend := func(o ledger.Opened, amount money.Nanos) ledger.AccountChange {
-		c := ledger.AccountChange{ID: o.ID, GrantOwner: gone, Grant: o.Others[gone], BudgetFixed: true}
-		c.Grant.Spent += amount
-		return c
-	}
-	mustAppend(t, l, batch(gone, 1, settled(2, 40, a), spend(opened(t, l, a)[0], 40)))
-
-	// Reclaimed is what is settled in full, and the rest only after the quarantine.
-	reclaim := func(o ledger.Opened) ledger.AccountChange {
-		c := ledger.AccountChange{ID: o.ID, GrantOwner: gone, Grant: o.Others[gone], DropGrant: true, Budget: o.Budget}
-		c.Budget.Base += c.Grant.Spent
-		c.Budget.Alloc -= c.Grant.Alloc - c.Grant.Spent
-		return c
-	}
-	o := opened(t, l, a, b)
-	both := []ledger.AccountChange{reclaim(o[1]), reclaim(o[0])}
-	kept := dump(t, client)
-	if _, err := l.Reclaim(t.Context(), gone, both); !errors.Is(err, store.ErrQuarantined) {
-		t.Errorf("in quarantine: error %v, want ErrQuarantined", err)
-	}
-	if now := dump(t, client); !reflect.DeepEqual(now, kept) {
-		t.Errorf("in quarantine: etcd holds %v, want %v", now, kept)
-	}
-	if _, err := l.Reclaim(t.Context(), gone, both[:1]); err != nil {
-		t.Errorf("a grant that is settled in full: %v", err)
-	}
-	revoke(t, client, "qt/"+gone)
-	if _, err := l.Reclaim(t.Context(), gone, both[1:]); err != nil {
-		t.Errorf("after the quarantine: %v", err)
-	}
-	for i, want := range []ledger.Budget{{Ceil: 1000, Alloc: 40, Base: 40}, {Ceil: 1000, Alloc: 100, Base: 100}} {
-		got := opened(t, l, a, b)[i]
-		got.Budget.Rev = 0
-		if got.Budget != want || len(got.Others) != 0 {
-			t.Errorf("reclaimed, %s is %+v, want %+v and no grants", got.ID, got, want)
-		}
-	}
-	if err := l.CloseOwner(t.Context(), gone); err != nil {
-		t.Errorf("close: %v", err)
-	}
-	if known, closed, err := l.Known(t.Context(), gone); err != nil || !known || !closed {
-		t.Errorf("closed: known %v, closed %v, error %v", known, closed, err)
-	}
-	c := account("c") // of an owner that is closed before its quarantine is over
-	adjust(t, l, newAccount(c, "idle", 7, 7))
-	if p, err := l.Predecessors(t.Context(), quarantine); err != nil || len(p) != 1 || !idle(p[0]) {
-		t.Errorf("predecessors %+v, error %v", p, err)
-	}
-	idle := opened(t, l, c)[0]
-	drop := ledger.AccountChange{ID: c, GrantOwner: "idle", Grant: idle.Others["idle"], DropGrant: true, Budget: idle.Budget}
-	if _, err := l.Reclaim(t.Context(), "idle", []ledger.AccountChange{drop}); err != nil {
-		t.Errorf("reclaim of what is settled in full: %v", err)
-	}
-	if err := l.CloseOwner(t.Context(), "idle"); err != nil {
-		t.Errorf("close: %v", err)
-	}
-	for _, k := range []string{"tk/" + gone, "qt/" + gone, "tk/idle", "qt/idle"} {
-		if _, left := dump(t, client)[etcd.Prefix+k]; left {
-			t.Errorf("%s is left of an owner that is closed", k)
-		}
-	}
-	if p, err := l.Predecessors(t.Context(), quarantine); err != nil || len(p) != 0 {
-		t.Errorf("predecessors %+v, error %v, after both are closed", p, err)
-	}
-	// What comes later is still written down.
-	late := ledger.AccountChange{ID: a, GrantOwner: gone, GrantFixed: true, Budget: opened(t, l, a)[0].Budget}
-	late.Budget.Base, late.Budget.Alloc, late.Budget.Forced = 45, 45, 5
-	mustAppend(t, l, batch(gone, 2, settled(3, 5, a), late))
-}
-
-// Nobody takes over an owner that lives, and nobody writes for one that another has taken over.
-func TestLedgerTakeoverIsFenced(t *testing.T) {
-	client := startEmbedded(t, t.TempDir()).Client()
-	l, owner := claimed(t, client, false)
-	a, b := account("a"), account("b")
-	adjust(t, l, newAccount(a, "gone", 100, 0))
-	if _, err := l.Predecessors(t.Context(), time.Hour); err != nil {
-		t.Fatal(err)
-	}
-	put := func(key string) {
-		t.Helper()
-		if _, err := client.Put(t.Context(), etcd.Prefix+key, ""); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := client.Delete(t.Context(), etcd.Prefix+"tk/gone"); err != nil {
-		t.Fatal(err)
-	}
-	put("tk/gone")
-	adjust(t, l, newAccount(b, "alive", 100, 0))
-	put("own/alive")
-	kept := dump(t, client)
-	o := opened(t, l, a)[0]
-	full := ledger.AccountChange{ID: a, GrantOwner: "gone", Grant: o.Others["gone"], DropGrant: true, Budget: o.Budget}
-	full.Grant.Spent = full.Grant.Alloc
-	for name, write := range map[string]func() error{
-		"Append":       func() error { _, _, err := l.Append(t.Context(), batch("gone", 0, settled(1, 5, a))); return err },
-		"Reclaim":      func() error { _, err := l.Reclaim(t.Context(), "gone", []ledger.AccountChange{full}); return err },
-		"CloseOwner":   func() error { return l.CloseOwner(t.Context(), "gone") },
-		"Predecessors": func() error { _, err := l.Predecessors(t.Context(), time.Hour); return err },
-	} {
-		if err := write(); !errors.Is(err, store.ErrConflict) {
-			t.Errorf("%s: error %v, want ErrConflict", name, err)
-		}
-	}
-	if now := dump(t, client); !reflect.DeepEqual(now, kept) {
-		t.Errorf("etcd holds %v, want %v (owner %s)", now, kept, owner)
-	}
 }

@@ -51,11 +51,11 @@ func (l *Ledger) Tidy(ctx context.Context) (done bool, err error) {
 	if l.from == "" {
 		l.from = prefix
 	}
-	resp, err := l.client.Get(ctx, l.from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(k.page))
+	resp, err := l.get(ctx, l.from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(k.page))
 	if err != nil {
-		return false, unavailable(err)
+		return false, err
 	}
-	before := l.now().Add(-k.after)
+	before := l.Now().Add(-k.after)
 	var cmps []clientv3.Cmp
 	var ops []clientv3.Op
 	for _, kv := range resp.Kvs {
@@ -96,9 +96,9 @@ func (l *Ledger) Tidy(ctx context.Context) (done bool, err error) {
 // remembered says whether there is a journal or marks of an owner.
 func (l *Ledger) remembered(ctx context.Context, owner string) (bool, error) {
 	for _, kind := range []string{"jr", "bm"} {
-		resp, err := l.client.Get(ctx, key(kind, owner)+"/", clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly())
+		resp, err := l.get(ctx, key(kind, owner)+"/", clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly())
 		if err != nil {
-			return false, unavailable(err)
+			return false, err
 		}
 		if len(resp.Kvs) > 0 {
 			return true, nil

@@ -370,7 +370,8 @@ func (x *Account) GetPeriodEnd() int64 {
 	return 0
 }
 
-// The session of one server process, at `own/{owner}` under a lease of 10 s. Its create revision is the fence.
+// The session of one server process, at `own/{owner}` under a lease of 10 s. Its create revision is the fence. The same
+// record at `id/{owner}` has no lease and stays until the owner is closed: an owner with `id` and without `own` is gone.
 type Owner struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where it runs, for people.
@@ -378,7 +379,9 @@ type Owner struct {
 	// Its process id.
 	Pid int64 `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
 	// When it started, in Unix milliseconds.
-	StartMs       int64 `protobuf:"varint,3,opt,name=start_ms,json=startMs,proto3" json:"start_ms,omitempty"`
+	StartMs int64 `protobuf:"varint,3,opt,name=start_ms,json=startMs,proto3" json:"start_ms,omitempty"`
+	// Where other servers reach it by gRPC: host and port.
+	Addr          string `protobuf:"bytes,4,opt,name=addr,proto3" json:"addr,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -432,6 +435,13 @@ func (x *Owner) GetStartMs() int64 {
 		return x.StartMs
 	}
 	return 0
+}
+
+func (x *Owner) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
 }
 
 // At `hb/{owner}`: the last fenced heartbeat.
@@ -496,7 +506,13 @@ type BudgetAccount struct {
 	// Forced spend; a part of alloc.
 	Forced int64 `protobuf:"varint,6,opt,name=forced,proto3" json:"forced,omitempty"`
 	// Counts changes of the ceiling.
-	Gen           int64 `protobuf:"varint,7,opt,name=gen,proto3" json:"gen,omitempty"`
+	Gen int64 `protobuf:"varint,7,opt,name=gen,proto3" json:"gen,omitempty"`
+	// The revision of the control record that ceil was taken from. A ceiling is replaced by that of a newer one only.
+	TermsRev int64 `protobuf:"varint,8,opt,name=terms_rev,json=termsRev,proto3" json:"terms_rev,omitempty"`
+	// One replica, chosen by hashing, holds what is left; the others return what is idle and forward calls to it.
+	Tight bool `protobuf:"varint,9,opt,name=tight,proto3" json:"tight,omitempty"`
+	// What was left was rolled over into the next period: nothing more is granted.
+	Sealed        bool `protobuf:"varint,10,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -580,6 +596,27 @@ func (x *BudgetAccount) GetGen() int64 {
 	return 0
 }
 
+func (x *BudgetAccount) GetTermsRev() int64 {
+	if x != nil {
+		return x.TermsRev
+	}
+	return 0
+}
+
+func (x *BudgetAccount) GetTight() bool {
+	if x != nil {
+		return x.Tight
+	}
+	return false
+}
+
+func (x *BudgetAccount) GetSealed() bool {
+	if x != nil {
+		return x.Sealed
+	}
+	return false
+}
+
 // At `gr/{account}/{owner}`: what one owner may hold against, and has settled.
 type Grant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -589,7 +626,7 @@ type Grant struct {
 	Alloc int64 `protobuf:"varint,2,opt,name=alloc,proto3" json:"alloc,omitempty"`
 	// Settled; at most alloc.
 	Spent int64 `protobuf:"varint,3,opt,name=spent,proto3" json:"spent,omitempty"`
-	// The BudgetAccount.gen that the owner has seen.
+	// The BudgetAccount.gen that the owner has seen and obeys.
 	Gen           int64 `protobuf:"varint,4,opt,name=gen,proto3" json:"gen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1513,13 +1550,14 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\boverflow\x18\x03 \x01(\tR\boverflow\x12!\n" +
 	"\fperiod_start\x18\x04 \x01(\x03R\vperiodStart\x12\x1d\n" +
 	"\n" +
-	"period_end\x18\x05 \x01(\x03R\tperiodEnd\"H\n" +
+	"period_end\x18\x05 \x01(\x03R\tperiodEnd\"\\\n" +
 	"\x05Owner\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x19\n" +
-	"\bstart_ms\x18\x03 \x01(\x03R\astartMs\"\x1f\n" +
+	"\bstart_ms\x18\x03 \x01(\x03R\astartMs\x12\x12\n" +
+	"\x04addr\x18\x04 \x01(\tR\x04addr\"\x1f\n" +
 	"\tHeartbeat\x12\x12\n" +
-	"\x04beat\x18\x01 \x01(\x03R\x04beat\"\xcc\x01\n" +
+	"\x04beat\x18\x01 \x01(\x03R\x04beat\"\x97\x02\n" +
 	"\rBudgetAccount\x127\n" +
 	"\aaccount\x18\x01 \x01(\v2\x1d.chartergate.store.v1.AccountR\aaccount\x12\x12\n" +
 	"\x04ceil\x18\x02 \x01(\x03R\x04ceil\x12\x1a\n" +
@@ -1527,7 +1565,11 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\x05alloc\x18\x04 \x01(\x03R\x05alloc\x12\x12\n" +
 	"\x04base\x18\x05 \x01(\x03R\x04base\x12\x16\n" +
 	"\x06forced\x18\x06 \x01(\x03R\x06forced\x12\x10\n" +
-	"\x03gen\x18\a \x01(\x03R\x03gen\"~\n" +
+	"\x03gen\x18\a \x01(\x03R\x03gen\x12\x1b\n" +
+	"\tterms_rev\x18\b \x01(\x03R\btermsRev\x12\x14\n" +
+	"\x05tight\x18\t \x01(\bR\x05tight\x12\x16\n" +
+	"\x06sealed\x18\n" +
+	" \x01(\bR\x06sealed\"~\n" +
 	"\x05Grant\x127\n" +
 	"\aaccount\x18\x01 \x01(\v2\x1d.chartergate.store.v1.AccountR\aaccount\x12\x14\n" +
 	"\x05alloc\x18\x02 \x01(\x03R\x05alloc\x12\x14\n" +

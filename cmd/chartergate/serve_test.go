@@ -87,41 +87,6 @@ func TestNoEtcdIsOneLine(t *testing.T) {
 	}
 }
 
-// One server at a time on one etcd: the second says which one owns it, and starts once that one is gone.
-func TestSecondServerRefusesToStart(t *testing.T) {
-	endpoint := startEtcd(t)
-	start := func() *childServer {
-		t.Helper()
-		var addr [2]string
-		for i := range addr {
-			a, err := freeAddress()
-			if err != nil {
-				t.Fatal(err)
-			}
-			addr[i] = a
-		}
-		c, err := startChild(t.Context(), t.TempDir(), addr[0], addr[1], "serve", "--etcd-endpoints", endpoint, "--grpc-addr", addr[0], "--http-addr", addr[1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	first := start()
-	host, err := os.Hostname()
-	if err != nil {
-		t.Fatal(err)
-	}
-	refuses(t, []string{
-		fmt.Sprintf("owned by process %d on %s since 2", first.cmd.Process.Pid, host), "several replicas on one etcd are not supported", "stop that one first",
-	}, "serve", "--etcd-endpoints", endpoint, "--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0")
-	stopChild(t, first)
-	second := start()
-	if second.startTime > 5*time.Second {
-		t.Errorf("it took %s to start after another that has stopped in order: it waited for that one's lease", second.startTime)
-	}
-	stopChild(t, second)
-}
-
 // refuses runs a command as a process, which must end with status 1 and one line with all of the words.
 func refuses(t *testing.T, says []string, args ...string) {
 	t.Helper()
