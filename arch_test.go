@@ -47,6 +47,7 @@ var rules = []rule{
 	{"chaos/oracle", []string{module + "proto/gen/go/chartergate/store", module + "store/archive", "google.golang.org/protobuf", "go.etcd.io/etcd/client", "github.com/anishathalye/porcupine"},
 		"a judge shares no code with what it judges but the messages of the records"},
 	{"chaos", nil, "tests only"},
+	{"sim", nil, "tests only: the production code on a simulated etcd, network and clock"},
 	{"examples", nil, "data"},
 	{"cmd", []string{""}, "wiring: the only place that may import everything"},
 }
