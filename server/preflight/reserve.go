@@ -32,8 +32,9 @@ type query struct {
 	accounts []*ledger.Account
 	currency string
 	ttl      time.Duration
-	hold     bool // Reserve, not Check
-	offline  bool // after the deadline
+	hold     bool        // Reserve, not Check
+	offline  bool        // after the deadline
+	asked    money.Nanos // the least that a call costs which the policy refused for want of money; 0: not known
 
 	input      routing.Input
 	steps      [charter.MaxDepth]step
@@ -368,6 +369,15 @@ func (s *Service) refused(ctx context.Context, q *query, d *Decision, plan *rout
 		}
 	}
 	s.mu.Unlock()
+	if full != nil && q.hold && full.State.Elsewhere > 0 { // for the metric alone
+		candidates, _, err := s.price(q.candidates[:0], nil, q, plan, s.models(nil, q.charter, q.snap.Catalog()))
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(candidates) > 0 {
+			q.asked = candidates[0].cost
+		}
+	}
 	switch {
 	case full != nil && plan.Effect == routing.Deny:
 		return s.spent(q, d, full), nil, nil
@@ -401,6 +411,9 @@ func (s *Service) exhausted(ctx context.Context, q *query, d *Decision, plan *ro
 // spent refuses for want of money: for now where calls in flight may give some back, else until the period ends.
 func (s *Service) spent(q *query, d *Decision, r *ledger.Refusal) *Decision {
 	name := statusName(r.Account.ID)
+	if x := max(r.Amount, q.asked); q.hold && r.Misplaced(x) {
+		s.Metrics.RefusedElsewhere(x)
+	}
 	if r.InFlight() {
 		d.Effect, d.RetryDelay = routing.Throttle, retryHeld
 		held := "what is left of the budget is held by calls in flight; it comes back as they settle for less"

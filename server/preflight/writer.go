@@ -273,6 +273,12 @@ func (s *Service) resolve(ctx context.Context, changes []ledger.AccountChange, e
 	for i, c := range changes {
 		ids[i] = c.ID
 	}
+	switch {
+	case errors.Is(err, store.ErrConflict):
+		s.Metrics.Event(EventConflict)
+	case !errors.Is(err, store.ErrFenced):
+		s.Metrics.Event(EventUnknown)
+	}
 	for {
 		var opened []ledger.Opened
 		var rerr error
@@ -311,11 +317,13 @@ func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration
 		return false, linger, nil
 	}
 	s.unsure = b
+	start := s.Clock.Boot()
 	for {
 		rev, hash, err := s.Ledger.Append(ctx, b)
 		switch {
 		case err == nil:
 			s.unsure = nil
+			s.Metrics.Batch(len(b.Entries), (s.Clock.Boot() - start).Seconds())
 			s.mu.Lock()
 			s.alerts = append(s.alerts, s.ledger.BatchCommitted(b, rev, hash, s.Clock.Now())...)
 			s.mu.Unlock()
@@ -344,6 +352,7 @@ func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration
 			s.mu.Unlock()
 			return true, 0, nil
 		}
+		s.Metrics.Event(EventUnknown)
 		s.Log.Warn("a batch of settlements got no answer; appending it again", "batch", b.N, "entries", len(b.Entries), "error", err)
 		if s.pause(ctx, retryAfter) {
 			// Whether it was committed is unknown to those who wait.
