@@ -176,6 +176,7 @@ func (s *Service) Cluster(ctx context.Context) *Cluster {
 		c.Problem = err
 		census = s.lastCensus()
 	} else {
+		c.Revision = s.Control.Snapshot().Epoch // it may have learned of a change meanwhile
 		c.Current, c.Uncollected = c.Revision >= census.Epoch, census.Batches
 		c.Live, c.Gone, c.Quarantined = 0, 0, 0
 	}
