@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -115,5 +116,42 @@ func TestNotesOfUnsettledCeilings(t *testing.T) {
 	}
 	if got := standingNotes(statuses); len(got) != mostQuarantined+1 || got[mostQuarantined] != "… and 4 more; -o json has all." {
 		t.Errorf("%q", got)
+	}
+}
+
+// count is a writer that ends something once it has seen a text often enough.
+type count struct {
+	strings.Builder
+	text string
+	n    int
+	end  func()
+}
+
+func (c *count) Write(p []byte) (int, error) {
+	n, err := c.Builder.Write(p)
+	if strings.Count(c.String(), c.text) >= c.n {
+		c.end()
+	}
+	return n, err
+}
+
+// --watch goes on also while no server answers.
+func TestStatusWatch(t *testing.T) {
+	addr, _ := startExamples(t)
+	free, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for server, says := range map[string]string{addr: "takes calls; without etcd", free: "no server answers at " + free} {
+		ctx, end := context.WithTimeout(t.Context(), 20*time.Second)
+		defer end()
+		w := &count{text: says, n: 2, end: end}
+		root := newRoot()
+		root.SetArgs([]string{"status", "--watch", "--server", server})
+		root.SetOut(w)
+		root.SetErr(w)
+		if err := root.ExecuteContext(ctx); err != nil || strings.Count(w.String(), says) != 2 {
+			t.Errorf("%v with\n%s", err, w.String())
+		}
 	}
 }
