@@ -78,6 +78,7 @@ func startGate(t *testing.T, change ...func(*Config)) *gateRig {
 	g.rig = start(t, append([]func(*Config){func(c *Config) {
 		c.Preflight = NewPreflightService(g.gate, validator(t), requests, NewPeers(), quiet)
 		c.Usage, c.Statuses = NewUsageService(g.gate), NewBudgetStatusService(g.gate)
+		c.Operations = NewOperationsService(g.gate, "v0.0.0-test")
 		c.Requests, c.Now, c.Registry, c.BuiltinPolicy = requests, g.clock.Now, registry, g.decider.Revision()
 	}}, change...)...)
 	g.preflight, g.usage = chartergatev1.NewPreflightServiceClient(g.conn), chartergatev1.NewUsageServiceClient(g.conn)

@@ -46,10 +46,11 @@ type Config struct {
 	// BuiltinPolicy names the revision that decides before one is activated, such as `builtin/5f2a…`.
 	BuiltinPolicy string
 
-	// Preflight, Usage and Statuses are the services of the ledger. Nil: their methods answer UNIMPLEMENTED.
-	Preflight chartergatev1.PreflightServiceServer
-	Usage     chartergatev1.UsageServiceServer
-	Statuses  BudgetStatuses
+	// Preflight, Usage, Statuses and Operations are the services of the ledger. Nil: their methods answer UNIMPLEMENTED.
+	Preflight  chartergatev1.PreflightServiceServer
+	Usage      chartergatev1.UsageServiceServer
+	Statuses   BudgetStatuses
+	Operations chartergatev1.OperationsServiceServer
 
 	// Requests remembers answers by request id, shared with what serves sessions. Nil: one of its own.
 	Requests *Idempotency
@@ -130,6 +131,9 @@ func (cfg *Config) fill() error {
 	if cfg.Statuses == nil {
 		cfg.Statuses = chartergatev1.UnimplementedBudgetServiceServer{}
 	}
+	if cfg.Operations == nil {
+		cfg.Operations = chartergatev1.UnimplementedOperationsServiceServer{}
+	}
 	if cfg.Validator == nil {
 		v, err := NewValidator()
 		if err != nil {
@@ -167,6 +171,7 @@ func (cfg *Config) register(s *grpc.Server) {
 	chartergatev1.RegisterCatalogServiceServer(s, newCatalogService(cfg.Control, cfg.Validator))
 	chartergatev1.RegisterPriceServiceServer(s, newPriceService(cfg.Control, cfg.Validator, cfg.Now))
 	chartergatev1.RegisterPolicyServiceServer(s, policies)
+	chartergatev1.RegisterOperationsServiceServer(s, cfg.Operations)
 	chartergatev1.RegisterManifestServiceServer(s, &manifestService{control: cfg.Control, policies: policies})
 }
 

@@ -35,6 +35,7 @@ type query struct {
 	hold     bool          // Reserve, not Check
 	offline  bool          // after the deadline
 	recalled time.Duration // by Clock.Boot: since when the call waits for idle money of other replicas; 0: it does not
+	asked    money.Nanos   // the least that a call costs which the policy refused for want of money; 0: not known
 
 	input      routing.Input
 	steps      [charter.MaxDepth]step
@@ -436,6 +437,15 @@ func (s *Service) refused(ctx context.Context, q *query, d *Decision, plan *rout
 		}
 	}
 	s.mu.Unlock()
+	if full != nil && q.hold && full.State.Elsewhere > 0 { // for the metric alone
+		candidates, _, err := s.price(q.candidates[:0], nil, q, plan, s.models(nil, q.charter, q.snap.Catalog()))
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(candidates) > 0 {
+			q.asked = candidates[0].cost
+		}
+	}
 	switch {
 	case full != nil && plan.Effect == routing.Deny:
 		return s.spent(ctx, q, d, full), nil, nil
@@ -476,6 +486,9 @@ func (s *Service) spent(ctx context.Context, q *query, d *Decision, r *ledger.Re
 		s.mu.Lock()
 		r.State = r.Account.State()
 		s.mu.Unlock()
+	}
+	if x := max(r.Amount, q.asked); q.hold && r.Misplaced(x) {
+		s.Metrics.RefusedElsewhere(x)
 	}
 	if r.InFlight() {
 		d.Effect, d.RetryDelay = routing.Throttle, retryHeld
