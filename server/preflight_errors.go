@@ -48,6 +48,8 @@ func ledgerReason(err error) Reasoned {
 		return make(chartergatev1.ErrorReason_ERROR_REASON_NO_PRICE, codes.FailedPrecondition, map[string]string{"model": e.Model})
 	}
 	switch {
+	case errors.Is(err, ledger.ErrUse):
+		return make(chartergatev1.ErrorReason_ERROR_REASON_INVALID, codes.InvalidArgument, map[string]string{"field": "use"})
 	case errors.Is(err, ledger.ErrUnknownHold):
 		return make(chartergatev1.ErrorReason_ERROR_REASON_HOLD_UNKNOWN, codes.NotFound, nil)
 	case errors.Is(err, ledger.ErrReleased):

@@ -30,6 +30,7 @@ const (
 	maxConcurrentStreams = 1024    // of one connection; further calls wait at the client
 	minPingInterval      = 10 * time.Second
 	drainTime            = 5 * time.Second // for calls in flight when the server stops
+	returnTime           = time.Second     // before that, for clients that hold slices to return them
 )
 
 // Config is what a Server is made of. Control and Compiler are required.
@@ -48,6 +49,7 @@ type Config struct {
 	Preflight chartergatev1.PreflightServiceServer
 	Usage     chartergatev1.UsageServiceServer
 	Statuses  BudgetStatuses
+	Leases    *LeaseService
 
 	// Requests remembers answers by request id, shared with what serves sessions. Nil: one of its own.
 	Requests *Idempotency
@@ -69,6 +71,7 @@ type Server struct {
 	health    *health.Server
 	inside    *bufconn.Listener // the REST gateway calls the gRPC server through it
 	gateway   *grpc.ClientConn
+	leases    *LeaseService // nil: there is none
 	stop      context.CancelFunc
 }
 
@@ -90,7 +93,7 @@ func New(cfg Config) (*Server, error) {
 	g := &gate{validator: cfg.Validator, requests: cfg.Requests, metrics: newCallMetrics(cfg.Registry), log: cfg.Logger, stopping: stopping}
 	s := &Server{
 		log: cfg.Logger, listeners: cfg.Listeners, grpc: newGRPC(g, cfg.Tracing), health: health.NewServer(),
-		inside: bufconn.Listen(1 << 20), stop: stop,
+		inside: bufconn.Listen(1 << 20), leases: cfg.Leases, stop: stop,
 	}
 	cfg.register(s.grpc)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
@@ -158,6 +161,11 @@ func (cfg *Config) register(s *grpc.Server) {
 	policies := &policyService{control: cfg.Control, compiler: cfg.Compiler, builtin: cfg.BuiltinPolicy}
 	chartergatev1.RegisterPreflightServiceServer(s, cfg.Preflight)
 	chartergatev1.RegisterUsageServiceServer(s, cfg.Usage)
+	if cfg.Leases != nil {
+		chartergatev1.RegisterLeaseServiceServer(s, cfg.Leases)
+	} else {
+		chartergatev1.RegisterLeaseServiceServer(s, chartergatev1.UnimplementedLeaseServiceServer{})
+	}
 	chartergatev1.RegisterCharterServiceServer(s, newCharterService(cfg.Control, cfg.Validator))
 	chartergatev1.RegisterBudgetServiceServer(s, newBudgetService(cfg.Control, cfg.Validator, cfg.Statuses))
 	chartergatev1.RegisterCatalogServiceServer(s, newCatalogService(cfg.Control, cfg.Validator))
@@ -181,7 +189,8 @@ func (s *Server) SetServing(serving bool) {
 	}
 }
 
-// Serve answers until ctx is done, then stops: no new calls, at most 5 s for those in flight. To be called once. Error:
+// Serve answers until ctx is done, then stops: at most 1 s in which leased slices are returned, then no new calls and at
+// most 5 s for those in flight. To be called once. Error:
 // that of a listener which broke.
 func (s *Server) Serve(ctx context.Context) error {
 	failed := make(chan error, 3)
@@ -206,6 +215,11 @@ func (s *Server) Serve(ctx context.Context) error {
 
 func (s *Server) shutdown() error {
 	s.health.Shutdown()
+	if s.leases != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), returnTime)
+		s.leases.stop(ctx)
+		cancel()
+	}
 	s.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()

@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
@@ -135,15 +136,20 @@ func (s *PreflightService) operate(ctx context.Context, op *chartergatev1.Sessio
 		if st.Code() == codes.Internal {
 			s.log.Error("an operation of a session failed", "operation", fmt.Sprintf("%T", op.GetOperation()), "error", err)
 		}
-		e := &chartergatev1.SessionError{Code: int32(st.Code()), Message: st.Message()}
-		for _, d := range st.Details() {
-			if info, ok := d.(*errdetails.ErrorInfo); ok {
-				e.Reason = info.GetReason()
-			}
-		}
-		r.Result = &chartergatev1.SessionResult_Error{Error: e}
+		r.Result = &chartergatev1.SessionResult_Error{Error: sessionError(st)}
 	}
 	return r
+}
+
+// sessionError is an error as a stream carries it.
+func sessionError(st *status.Status) *chartergatev1.SessionError {
+	e := &chartergatev1.SessionError{Code: int32(st.Code()), Message: st.Message()}
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
+			e.Reason = info.GetReason()
+		}
+	}
+	return e
 }
 
 func (s *PreflightService) dispatch(ctx context.Context, op *chartergatev1.SessionOperation, r *chartergatev1.SessionResult) (err error) {
