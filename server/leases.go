@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/chartergate/chartergate/core/ledger"
@@ -27,8 +28,9 @@ const maxSlicesInFlight = 64
 // LeaseService hands slices of budgets to clients.
 type LeaseService struct {
 	chartergatev1.UnimplementedLeaseServiceServer
-	gate *preflight.Service
-	log  *slog.Logger
+	gate     *preflight.Service
+	requests *Idempotency
+	log      *slog.Logger
 
 	stopping chan struct{} // closed when the server stops
 	stopOnce sync.Once
@@ -38,9 +40,9 @@ type LeaseService struct {
 	ended   chan struct{} // closed when the last stream has ended, once somebody waits for it
 }
 
-// NewLeaseService serves gate.
-func NewLeaseService(gate *preflight.Service, log *slog.Logger) *LeaseService {
-	return &LeaseService{gate: gate, log: log, stopping: make(chan struct{})}
+// NewLeaseService serves gate. requests are those of the server.
+func NewLeaseService(gate *preflight.Service, requests *Idempotency, log *slog.Logger) *LeaseService {
+	return &LeaseService{gate: gate, requests: requests, log: log, stopping: make(chan struct{})}
 }
 
 // SettleSlice implements LeaseService.
@@ -129,29 +131,20 @@ func (x *leaseStream) send(m *chartergatev1.LeaseResponse) {
 	_ = x.stream.Send(m)
 }
 
-func (s *LeaseService) answer(ctx context.Context, wish *chartergatev1.SliceRequest) (a *chartergatev1.SliceAnswer) {
-	a = &chartergatev1.SliceAnswer{Id: wish.GetId()}
-	d, slice, err := s.lease(ctx, wish)
+// answer answers a wish once for its request id.
+func (s *LeaseService) answer(ctx context.Context, wish *chartergatev1.SliceRequest) *chartergatev1.SliceAnswer {
+	m, err := s.requests.Do(ctx, chartergatev1.LeaseService_Lease_FullMethodName, wish, func() (proto.Message, error) { return s.lease(ctx, wish) })
 	if err != nil {
 		st := Status(err)
 		if st.Code() == codes.Internal {
 			s.log.Error("a slice could not be decided", "error", err)
 		}
-		a.Error = sessionError(st)
-		return a
+		return &chartergatev1.SliceAnswer{Id: wish.GetId(), Error: sessionError(st)}
 	}
-	a.Decision = decision(d)
-	if slice != nil {
-		a.Slice = &chartergatev1.Slice{
-			Token: slice.Token, AmountNanos: int64(slice.Amount), Price: convert.PriceToProto(slice.Price),
-			ReserveWithin: durationpb.New(slice.ReserveWithin), ExpireWithin: durationpb.New(slice.ExpireWithin),
-			ChargeOnExpiry: slice.Charge,
-		}
-	}
-	return a
+	return m.(*chartergatev1.SliceAnswer)
 }
 
-func (s *LeaseService) lease(ctx context.Context, wish *chartergatev1.SliceRequest) (d *preflight.Decision, slice *preflight.Slice, err error) {
+func (s *LeaseService) lease(ctx context.Context, wish *chartergatev1.SliceRequest) (a *chartergatev1.SliceAnswer, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = &panicError{p, debug.Stack()}
@@ -159,9 +152,21 @@ func (s *LeaseService) lease(ctx context.Context, wish *chartergatev1.SliceReque
 	}()
 	call, err := convert.CallFromProto(wish.GetCall())
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return s.gate.Lease(ctx, call, wish.GetCalls(), duration(wish.GetTtl()))
+	d, slice, err := s.gate.Lease(ctx, call, wish.GetCalls(), duration(wish.GetTtl()))
+	if err != nil {
+		return nil, err
+	}
+	a = &chartergatev1.SliceAnswer{Id: wish.GetId(), Decision: decision(d)}
+	if slice != nil {
+		a.Slice = &chartergatev1.Slice{
+			Token: slice.Token, AmountNanos: int64(slice.Amount), Price: convert.PriceToProto(slice.Price),
+			ReserveWithin: durationpb.New(slice.ReserveWithin), ExpireWithin: durationpb.New(slice.ExpireWithin),
+			ChargeOnExpiry: slice.Charge,
+		}
+	}
+	return a, nil
 }
 
 func useFromProto(p *chartergatev1.SliceUse) (*ledger.Use, error) {

@@ -287,6 +287,33 @@ func TestTokensOfSlicesAndOfCallsAreNotMixedUp(t *testing.T) {
 	}
 }
 
+// A slice whose answer was lost with its stream is the answer to the same request on another.
+func TestASliceIsAskedForOnce(t *testing.T) {
+	g := startGate(t)
+	g.chat(t, 100e9)
+	ask := func(calls int64) *chartergatev1.SliceAnswer {
+		l := g.leases(t)
+		if err := l.Send(&chartergatev1.LeaseRequest{Slices: []*chartergatev1.SliceRequest{{Id: 9, Call: aCall(10, 10), Calls: calls, RequestId: "once"}}}); err != nil {
+			t.Fatal(err)
+		}
+		r, err := l.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Slices[0]
+	}
+	first := ask(5)
+	if again := ask(5); first.Slice == nil || !proto.Equal(first, again) {
+		t.Errorf("first\n%v, again\n%v", first, again)
+	}
+	if other := ask(6); other.GetError().GetReason() != "REQUEST_ID_CONFLICT" {
+		t.Errorf("%v", other)
+	}
+	if st := g.status(t, "budgets/support"); st.HeldNanos != 5*30_000 {
+		t.Errorf("held %v", st)
+	}
+}
+
 func TestRulesOfTheLeaseStream(t *testing.T) {
 	g := startGate(t)
 	g.chat(t, 100e9)

@@ -76,7 +76,7 @@ func startGate(t *testing.T, change ...func(*Config)) *gateRig {
 	g.rig = start(t, append([]func(*Config){func(c *Config) {
 		c.Preflight = NewPreflightService(g.gate, validator(t), requests, quiet)
 		c.Usage, c.Statuses = NewUsageService(g.gate), NewBudgetStatusService(g.gate)
-		g.leaseService = NewLeaseService(g.gate, quiet)
+		g.leaseService = NewLeaseService(g.gate, requests, quiet)
 		c.Leases = g.leaseService
 		c.Requests, c.Now, c.Registry, c.BuiltinPolicy = requests, g.clock.Now, registry, g.decider.Revision()
 	}}, change...)...)

@@ -12,6 +12,7 @@ package chartergate
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc"
@@ -32,10 +33,13 @@ type Client struct {
 	Policies  chartergatev1.PolicyServiceClient
 	Usage     chartergatev1.UsageServiceClient
 	Manifests chartergatev1.ManifestServiceClient
+	Leasing   chartergatev1.LeaseServiceClient
 
 	conn       *grpc.ClientConn
 	dial       []grpc.DialOption
 	tryTimeout time.Duration
+	leased     []*chartergatev1.ReserveRequest
+	leases     *leases
 }
 
 // Option changes how a Client works.
@@ -50,6 +54,11 @@ func WithDialOptions(opts ...grpc.DialOption) Option {
 // WithTryTimeout bounds one try of a unary call; when it passes, the call is tried again. 5 s unless set.
 func WithTryTimeout(d time.Duration) Option {
 	return func(c *Client) { c.tryTimeout = d }
+}
+
+// WithLeases answers calls like the given ones in the process, as Client.Lease does.
+func WithLeases(like ...*chartergatev1.ReserveRequest) Option {
+	return func(c *Client) { c.leased = append(c.leased, like...) }
 }
 
 // defaultTimeout bounds a call, with its retries, whose context has no deadline.
@@ -81,14 +90,23 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 	c.Policies = chartergatev1.NewPolicyServiceClient(conn)
 	c.Usage = chartergatev1.NewUsageServiceClient(conn)
 	c.Manifests = chartergatev1.NewManifestServiceClient(conn)
+	c.Leasing = chartergatev1.NewLeaseServiceClient(conn)
+	c.leases = newLeases(c)
+	for _, like := range c.leased {
+		if _, err := c.Lease(like); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
 	return c, nil
 }
 
 // Conn is the connection, for services that the client does not name, such as health.
 func (c *Client) Conn() *grpc.ClientConn { return c.conn }
 
-// Close closes the connection. Calls and sessions in flight fail with CANCELED.
-func (c *Client) Close() error { return c.conn.Close() }
+// Close settles what leased calls used and returns the rest, within 10 s, and closes the connection. Settle leased calls
+// before: those still in flight expire. Other calls and sessions in flight fail with CANCELED. Error: slices that could
+// not be settled.
+func (c *Client) Close() error { return errors.Join(c.leases.close(), c.conn.Close()) }
 
 // Check asks what Reserve would answer now, without holding money.
 func (c *Client) Check(ctx context.Context, r *chartergatev1.CheckRequest) (*chartergatev1.CheckResponse, error) {
@@ -99,22 +117,45 @@ func (c *Client) Check(ctx context.Context, r *chartergatev1.CheckRequest) (*cha
 // none (the caller's message stays as it is), and repeats it under the same id on UNAVAILABLE, on a try that times
 // out and when too many calls are in flight, with exponential backoff, until ctx ends: 30 s when it has no deadline.
 // Then it returns the last error.
+//
+// A request of a lease that has no request_id is answered in the process. Its decision names no alternates.
 func (c *Client) Reserve(ctx context.Context, r *chartergatev1.ReserveRequest) (*chartergatev1.ReserveResponse, error) {
+	if answer := c.leases.reserve(r); answer != nil {
+		return answer, nil
+	}
 	return retry(ctx, c, identifiedReserve(r), c.Preflight.Reserve)
 }
 
 // Settle records what the call really used. Retries as Reserve.
+//
+// A leased call is settled in the process and durable once its slice is: the settlement names no journal. With another
+// model than the decision's, or after its expiry, it is recorded by the server, as forced spend.
 func (c *Client) Settle(ctx context.Context, r *chartergatev1.SettleRequest) (*chartergatev1.SettleResponse, error) {
+	if h, leased, err := c.leases.hold(r.GetHold()); err != nil {
+		return nil, err
+	} else if leased {
+		return c.leases.settleCall(ctx, h, r)
+	}
 	return retry(ctx, c, identifiedSettle(r), c.Preflight.Settle)
 }
 
 // Release gives the hold of a call that did not run back. Retries as Reserve.
 func (c *Client) Release(ctx context.Context, r *chartergatev1.ReleaseRequest) (*chartergatev1.ReleaseResponse, error) {
+	if h, leased, err := c.leases.hold(r.GetHold()); err != nil {
+		return nil, err
+	} else if leased {
+		return c.leases.releaseCall(h)
+	}
 	return retry(ctx, c, identifiedRelease(r), c.Preflight.Release)
 }
 
 // Extend makes a hold last longer; the answer has its new token. Retries as Reserve.
 func (c *Client) Extend(ctx context.Context, r *chartergatev1.ExtendRequest) (*chartergatev1.ExtendResponse, error) {
+	if h, leased, err := c.leases.hold(r.GetHold()); err != nil {
+		return nil, err
+	} else if leased {
+		return c.leases.extendCall(ctx, h, r)
+	}
 	return retry(ctx, c, identifiedExtend(r), c.Preflight.Extend)
 }
 

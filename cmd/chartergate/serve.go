@@ -157,7 +157,7 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	s, err := server.New(server.Config{
 		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: builtin,
 		Preflight: server.NewPreflightService(gate, validator, requests, log), Usage: server.NewUsageService(gate),
-		Statuses: server.NewBudgetStatusService(gate), Leases: server.NewLeaseService(gate, log), Requests: requests, Validator: validator,
+		Statuses: server.NewBudgetStatusService(gate), Leases: server.NewLeaseService(gate, requests, log), Requests: requests, Validator: validator,
 		Logger: log, Registry: registry, Tracing: tracing,
 	})
 	if err != nil {

@@ -39,9 +39,12 @@ var ErrInvalid = errors.New("invalid usage")
 
 // Validate refuses negative and absurd counts.
 func (u *Usage) Validate() error {
-	for _, f := range u.counts() {
-		if *f.n < 0 || *f.n > f.most {
-			return fmt.Errorf("%w: %s is %d, it must be 0 to %d", ErrInvalid, f.name, *f.n, f.most)
+	if !u.within() {
+		bad := *u // so that what is valid need not be on the heap
+		for _, f := range bad.counts() {
+			if *f.n < 0 || *f.n > f.most {
+				return fmt.Errorf("%w: %s is %d, it must be 0 to %d", ErrInvalid, f.name, *f.n, f.most)
+			}
 		}
 	}
 	for tool, n := range u.ToolCalls {

@@ -91,7 +91,10 @@ type SliceRequest struct {
 	Calls int64 `protobuf:"varint,3,opt,name=calls,proto3" json:"calls,omitempty"`
 	// How long a call of the slice may take: 1 s to the server's longest hold, which the whole slice lasts at most.
 	// Absent: 2 minutes.
-	Ttl           *durationpb.Duration `protobuf:"bytes,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Ttl *durationpb.Duration `protobuf:"bytes,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Makes a retry on another stream safe, as in Reserve: the same request (its id too) under the same request_id gives
+	// the first answer, whose durations count from when the request was sent first.
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -152,6 +155,13 @@ func (x *SliceRequest) GetTtl() *durationpb.Duration {
 		return x.Ttl
 	}
 	return nil
+}
+
+func (x *SliceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
 }
 
 // What the calls of a slice have used so far, in sum.
@@ -626,13 +636,15 @@ const file_chartergate_v1_lease_proto_rawDesc = "" +
 	"\x1achartergate/v1/lease.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1echartergate/v1/preflight.proto\x1a\x1achartergate/v1/price.proto\x1a\x1egoogle/protobuf/duration.proto\"\x90\x01\n" +
 	"\fLeaseRequest\x12>\n" +
 	"\x06slices\x18\x01 \x03(\v2\x1c.chartergate.v1.SliceRequestB\b\xbaH\x05\x92\x01\x02\x10@R\x06slices\x12@\n" +
-	"\areports\x18\x02 \x03(\v2\x1b.chartergate.v1.SliceReportB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\areports\"\xb2\x01\n" +
+	"\areports\x18\x02 \x03(\v2\x1b.chartergate.v1.SliceReportB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\areports\"\xda\x01\n" +
 	"\fSliceRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x120\n" +
 	"\x04call\x18\x02 \x01(\v2\x14.chartergate.v1.CallB\x06\xbaH\x03\xc8\x01\x01R\x04call\x12!\n" +
 	"\x05calls\x18\x03 \x01(\x03B\v\xbaH\b\"\x06\x18\x80\x80\x04(\x01R\x05calls\x12=\n" +
 	"\x03ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
-	"\"\x04\b\x80\xa3\x052\x02\b\x01R\x03ttl\"\xd1\x02\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\x01R\x03ttl\x12&\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\"\xd1\x02\n" +
 	"\bSliceUse\x12&\n" +
 	"\n" +
 	"cost_nanos\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\tcostNanos\x12+\n" +
