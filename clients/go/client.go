@@ -22,7 +22,7 @@ import (
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
 
-// Client talks to one Chartergate server. It is safe for concurrent use. The services are there as generated, without
+// Client talks to Chartergate: one server, or several replicas as one service. It is safe for concurrent use. The services are there as generated, without
 // retries; the methods of Client and Session retry.
 type Client struct {
 	Preflight chartergatev1.PreflightServiceClient
@@ -35,7 +35,7 @@ type Client struct {
 	Manifests chartergatev1.ManifestServiceClient
 	Leasing   chartergatev1.LeaseServiceClient
 
-	conn       *grpc.ClientConn
+	conn       *replicas
 	dial       []grpc.DialOption
 	tryTimeout time.Duration
 	leased     []*chartergatev1.ReserveRequest
@@ -64,7 +64,12 @@ func WithLeases(like ...*chartergatev1.ReserveRequest) Option {
 // defaultTimeout bounds a call, with its retries, whose context has no deadline.
 const defaultTimeout = 30 * time.Second
 
-// Dial makes a client of the server at addr, such as `127.0.0.1:7070`. It does not connect: the first call does.
+// Dial makes a client of the server at addr, such as `127.0.0.1:7070`, or of a service with several replicas, such as
+// `a:7070,b:7070,c:7070`. It does not connect: the first call does.
+//
+// Calls and streams are spread over the replicas that answer. A retry of Reserve first goes back to the replica that may
+// have the first answer, while it is connected, and then to another; should both have held money, one of the holds
+// expires. Other calls are retried anywhere: what they did is known to all. An error of a replica names it.
 func Dial(addr string, opts ...Option) (*Client, error) {
 	c := &Client{tryTimeout: 5 * time.Second, dial: []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -77,7 +82,7 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 	for _, o := range opts {
 		o(c)
 	}
-	conn, err := grpc.NewClient(addr, c.dial...)
+	conn, err := dialReplicas(addr, c.dial)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +106,7 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 }
 
 // Conn is the connection, for services that the client does not name, such as health.
-func (c *Client) Conn() *grpc.ClientConn { return c.conn }
+func (c *Client) Conn() grpc.ClientConnInterface { return c.conn }
 
 // Close settles what leased calls used and returns the rest, within 10 s, and closes the connection. Settle leased calls
 // before: those still in flight expire. Other calls and sessions in flight fail with CANCELED. Error: slices that could

@@ -244,10 +244,15 @@ func (m *leases) send(st *leaseStream, r *chartergatev1.LeaseRequest) {
 
 // connect keeps a stream open until the client is closed.
 func (m *leases) connect() {
+	ctx := m.client.conn.tries(m.ctx) // the same replica may have the answer to an open wish
 	for tries := 0; ; tries++ {
-		if st, err := m.client.Leasing.Lease(m.ctx); err == nil {
-			if m.receive(&leaseStream{LeaseService_LeaseClient: st}) {
+		if st, err := m.client.Leasing.Lease(ctx); err == nil {
+			on := &leaseStream{LeaseService_LeaseClient: st}
+			if m.receive(on) {
 				tries = 0
+			}
+			if on.returning {
+				ctx = m.client.conn.tries(m.ctx)
 			}
 		}
 		if !sleep(m.ctx, delay(tries)) {
