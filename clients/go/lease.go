@@ -22,8 +22,10 @@ import (
 // Lease answers for one kind of call in the process, in less than a microsecond, from slices of the budgets that the
 // server has set aside. The ceilings hold as ever: a slice is money that nobody else can spend. Safe for concurrent use.
 //
-// Client.Reserve uses it for every call that fits; the methods here do the same without allocating. A settlement is in
-// the server within about a second. A client that crashes before loses what it had not reported: the server then
+// Client.Reserve uses it for every call that fits; the methods here do the same without allocating. Session does not.
+//
+// A settlement is reported to the server within about a second and durable once its slice is settled: within 8 s, or
+// when the last call of the slice has ended. A client that crashes loses what it has not reported: the server then
 // charges or releases the rest of the slice, as the budgets' on_expiry says.
 //
 // Slices are asked for while the lease is in use, ahead of need and sized by consumption; a lease that is not used

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/chartergate/chartergate/core/money"
+	"github.com/chartergate/chartergate/core/usage"
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
 
@@ -42,6 +43,32 @@ func TestWhatASliceLetsIn(t *testing.T) {
 	at := now.Add(time.Second)
 	if past(now, at) || !past(now.Add(time.Second), at) || !past(now.Round(0).Add(2*time.Second), at) {
 		t.Error("an instant passes at the wrong time")
+	}
+}
+
+// What a call does not use is there for the next; what it used above its hold is not.
+func TestMoneyComesBackToTheSlice(t *testing.T) {
+	now := time.Now()
+	s := &slice{amount: 100, until: now.Add(time.Minute)}
+	take := func(cost int64) int {
+		t.Helper()
+		n, _, ok := s.reserve(now, money.Nanos(cost))
+		if !ok {
+			t.Fatalf("%d do not fit: %d held, %d spent", cost, s.held, s.spent)
+		}
+		return n
+	}
+	full := take(100)
+	s.end(full, holdLive, holdReleased)
+	full = take(100)
+	s.settle(full, &usage.Usage{}, 30, usage.OutcomeSuccess)
+	over := take(70)
+	s.settle(over, &usage.Usage{}, 71, usage.OutcomeFailure)
+	if s.check(now, 0) || s.held != 0 || s.spent != 101 || s.live != 0 {
+		t.Errorf("%d held, %d spent, %d in flight", s.held, s.spent, s.live)
+	}
+	if use := s.sum(); use.Calls != 2 || use.Successes != 1 || use.Failures != 1 || use.CostNanos != 101 {
+		t.Errorf("%v", use)
 	}
 }
 

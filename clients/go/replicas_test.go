@@ -122,6 +122,11 @@ func TestCallsAreSpreadOverTheReplicasThatAnswer(t *testing.T) {
 	if n := f.counts(); n[0] == 0 || n[1] != 0 || n[2] == 0 {
 		t.Errorf("with one down: %v", n)
 	}
+	for range 60 { // calls without retries do not go where nobody is
+		if _, err := c.Preflight.Reserve(t.Context(), call("chat")); err != nil {
+			t.Fatal(err)
+		}
+	}
 	f.start(1)
 	eventually(t, "the replica that is back gets calls", all)
 }
