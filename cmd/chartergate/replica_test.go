@@ -170,3 +170,20 @@ func startEtcd(t *testing.T) string {
 	}
 	return "http://" + e.Clients[0].Addr().String()
 }
+
+// Several addresses are one service: a command works while one of them answers.
+func TestCommandsTakeSeveralAddresses(t *testing.T) {
+	addr, _ := startExamples(t)
+	nobody, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := cli{t: t}
+	for range 3 {
+		c.contains(c.ok("get", "budgets", "--server", nobody+","+addr), "engineering")
+	}
+	t.Setenv(serverVariable, addr+", "+nobody)
+	c.contains(c.ok("get", "charters"), "support-copilot")
+	c.fails(exitFailed, []string{"no server answers at", nobody}, "get", "budgets", "--server", nobody+","+nobody)
+	c.fails(exitUsage, []string{"--server", "HOST:PORT"}, "get", "budgets", "--server", addr+",,")
+}
