@@ -55,7 +55,13 @@ func (p *Peers) Close() error {
 	return errors.Join(errs...)
 }
 
-func (p *Peers) client(addr string) (chartergatev1.PreflightServiceClient, error) {
+// peer is another replica.
+type peer struct {
+	chartergatev1.PreflightServiceClient
+	chartergatev1.LeaseServiceClient
+}
+
+func (p *Peers) client(addr string) (peer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.conns[addr]
@@ -66,11 +72,11 @@ func (p *Peers) client(addr string) (chartergatev1.PreflightServiceClient, error
 				Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}, MinConnectTimeout: 2 * time.Second,
 			}))
 		if err != nil {
-			return nil, err
+			return peer{}, err
 		}
 		p.conns[addr] = c
 	}
-	return chartergatev1.NewPreflightServiceClient(c), nil
+	return peer{chartergatev1.NewPreflightServiceClient(c), chartergatev1.NewLeaseServiceClient(c)}, nil
 }
 
 // count counts a call that was forwarded.
@@ -82,7 +88,7 @@ func (p *Peers) count(req proto.Message, result string) {
 // route answers a request here, or has the replica answer it that must. fallback says that this replica may answer in that
 // one's place when it cannot be reached: near a ceiling it then takes what it can.
 func route[Req proto.Message, Resp any](ctx context.Context, p *Peers, req Req, fallback bool, here func(context.Context, Req) (Resp, error),
-	there func(chartergatev1.PreflightServiceClient, context.Context, Req, ...grpc.CallOption) (Resp, error)) (Resp, error) {
+	there func(peer, context.Context, Req, ...grpc.CallOption) (Resp, error)) (Resp, error) {
 	resp, err := here(ctx, req)
 	if err == nil {
 		return resp, nil

@@ -187,7 +187,8 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	s, err := server.New(server.Config{
 		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: builtin,
 		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate),
-		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version()), Requests: requests, Validator: validator,
+		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version()),
+		Leases: server.NewLeaseService(gate, requests, peers, log), Requests: requests, Validator: validator,
 		Logger: log, Registry: registry, Tracing: tracing,
 	})
 	if err != nil {
