@@ -21,26 +21,26 @@ import (
 	"github.com/chartergate/chartergate/store/etcd"
 )
 
-// peer is one of several servers on one etcd.
-type peer struct {
+// gateAt is one of several servers on one etcd.
+type gateAt struct {
 	*gateRig
 	peers *Peers
 }
 
 // startPeers runs two servers. addr gives the address under which each can be reached from the other, by the one that it
 // listens on; nil is that one.
-func startPeers(t *testing.T, addr func(own string) string) (a, b *peer) {
+func startPeers(t *testing.T, addr func(own string) string) (a, b *gateAt) {
 	t.Helper()
 	emptyLedger(t)
 	clock := &testClock{}
 	clock.nanos.Store(noon.UnixNano())
-	both := [2]*peer{}
+	both := [2]*gateAt{}
 	for i := range both {
 		listeners, err := Listen("127.0.0.1:0", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := &peer{&gateRig{clock: clock}, NewPeers()}
+		p := &gateAt{&gateRig{clock: clock}, NewPeers()}
 		t.Cleanup(func() { _ = p.peers.Close() })
 		if p.decider, err = policy.NewDecider(); err != nil {
 			t.Fatal(err)
@@ -79,8 +79,8 @@ func startPeers(t *testing.T, addr func(own string) string) (a, b *peer) {
 	return both[0], both[1]
 }
 
-// calls says whether a peer has called another.
-func (p *peer) calls() bool {
+// calls says whether a gateAt has called another.
+func (p *gateAt) calls() bool {
 	p.peers.mu.Lock()
 	defer p.peers.mu.Unlock()
 	return len(p.peers.conns) > 0
@@ -102,7 +102,7 @@ func closedPort(t *testing.T) string {
 func TestPeersForward(t *testing.T) {
 	a, b := startPeers(t, nil)
 	a.chat(t, 1000e9)
-	for _, pair := range [][2]*peer{{a, b}, {b, a}} {
+	for _, pair := range [][2]*gateAt{{a, b}, {b, a}} {
 		owner, other := pair[0], pair[1]
 		settled, released := owner.hold(t, aCall(1000, 500)), owner.hold(t, aCall(1000, 500))
 		first := other.settle(t, settled, used(1000, 100))
@@ -180,7 +180,7 @@ func TestPeersNearACeiling(t *testing.T) {
 			a.chat(t, calls*2_000_000)
 			held := 0
 			for i := 0; i < 3*calls && held < calls; i++ {
-				p := []*peer{a, b}[i%2]
+				p := []*gateAt{a, b}[i%2]
 				if p.reserve(t, aCall(1000, 500)).GetHold() != nil {
 					held++
 				}
@@ -194,7 +194,7 @@ func TestPeersNearACeiling(t *testing.T) {
 				}
 				return held == calls
 			})
-			for _, p := range []*peer{a, b} {
+			for _, p := range []*gateAt{a, b} {
 				if r := p.reserve(t, aCall(1000, 500)); r.GetHold() != nil {
 					t.Error("a call is held beyond the ceiling")
 				}
