@@ -7,7 +7,7 @@ GENERATE := $(BUF) generate && $(BUF) generate --template buf.gen.hot.yaml
 CONCURRENT := ./clients/... ./core/ledger ./policy ./replay ./server/... ./store/...
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.2
 
-.PHONY: build demo test race bench fuzz crash chaos generate check lint breaking clean
+.PHONY: build demo test race bench fuzz millions crash chaos generate check lint breaking clean
 
 build: ## bin/chartergate
 	@go build -trimpath -o bin/chartergate ./cmd/chartergate
@@ -29,9 +29,15 @@ bench: build ## what a decision costs: over gRPC as a ratio to an empty call wit
 	go test -run '^$$' -bench . -benchmem ./server/preflight ./policy ./core/pricing
 
 FUZZTIME ?= 30s
-fuzz: ## random operation sequences through the ledger, and hostile manifests and tokens
+fuzz: ## random operation sequences through the ledger, and hostile tokens, records and archives
 	go test ./core/ledger -run Invariants -rapid.checks=20000 -rapid.steps=150
 	go test ./server/preflight -run '^$$' -fuzz FuzzToken -fuzztime $(FUZZTIME)
+	go test ./store/etcd -run '^$$' -fuzz FuzzRecords -fuzztime $(FUZZTIME)
+	go test ./store/archive -run '^$$' -fuzz FuzzReader -fuzztime $(FUZZTIME)
+
+SETTLEMENTS ?= 10000000
+millions: ## what SETTLEMENTS settlements leave in etcd, memory and the archive (a slice of it is in `make test`)
+	go test ./cmd/chartergate -run 'TestMillions$$' -count=1 -v -timeout 2h -settlements $(SETTLEMENTS) -millions-clock 1 -millions-rate 10000
 
 CRASHES ?= 10
 crash: ## kill -9 under load, CRASHES times; an independent oracle adds the ledger up (a slice of it is in `make test`)

@@ -71,6 +71,14 @@ func startCluster(t *testing.T, replicas int) *cluster {
 	return c
 }
 
+// archives are where the replicas collected their journals to.
+func (c *cluster) archives() (dirs oracle.Archives) {
+	for i := range c.replicas {
+		dirs = append(dirs, filepath.Join(c.dir, fmt.Sprintf("replica-%d", i), "archive"))
+	}
+	return dirs
+}
+
 func (c *cluster) replicaLog(i int) string {
 	return filepath.Join(c.dir, fmt.Sprintf("replica-%d.log", i))
 }

@@ -39,7 +39,7 @@ func (r *result) judge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j, bad, err := oracle.ReadJournal(records)
+	j, bad, err := oracle.ReadJournal(records, r.archives())
 	if err != nil {
 		t.Fatal(err)
 	}

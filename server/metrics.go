@@ -85,6 +85,19 @@ func (m *Metrics) Budgets(states func() []BudgetGauge) {
 	m.registry.MustRegister(&budgetCollector{states})
 }
 
+// JournalLag registers the gauges of settlements that are still in etcd. To be called once.
+func (m *Metrics) JournalLag(lag func() (batches int, bytes int64)) {
+	gauge := func(name, help string, value func() float64) prometheus.GaugeFunc {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	m.registry.MustRegister(
+		gauge("chartergate_journal_batches", "Batches of settlements of this process that are in etcd and not yet in the archive.",
+			func() float64 { n, _ := lag(); return float64(n) }),
+		gauge("chartergate_journal_bytes", "Bytes of settlements of this process that are in etcd and not yet in the archive.",
+			func() float64 { _, n := lag(); return float64(n) }),
+	)
+}
+
 type budgetCollector struct{ states func() []BudgetGauge }
 
 var (

@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/chartergate/chartergate/core/routing"
 	"github.com/chartergate/chartergate/core/usage"
@@ -160,6 +159,6 @@ func settlement(s *preflight.Settlement) *chartergatev1.Settlement {
 	return &chartergatev1.Settlement{
 		Feature: s.Feature, Tier: s.Tier, Model: s.Model, CostNanos: int64(s.Cost), ForcedNanos: int64(s.Forced),
 		ReleasedNanos: int64(s.Released), Late: s.Late, Lines: convert.LinesToProto(s.Lines), Currency: s.Currency,
-		SettleTime: timestamppb.New(s.Time), Journal: s.Journal,
+		SettleTime: convert.TimeToProto(s.Time), Journal: s.Journal,
 	}
 }

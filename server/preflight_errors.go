@@ -37,8 +37,11 @@ func ledgerReason(err error) Reasoned {
 		return make(chartergatev1.ErrorReason_ERROR_REASON_LEDGER_UNAVAILABLE, codes.Unavailable, nil)
 	}
 	if e, ok := errors.AsType[*preflight.SettledError](err); ok {
-		return make(chartergatev1.ErrorReason_ERROR_REASON_HOLD_SETTLED, codes.FailedPrecondition,
-			map[string]string{"settled_nanos": strconv.FormatInt(int64(e.First), 10)})
+		var metadata map[string]string
+		if e.First != ledger.AmountUnknown {
+			metadata = map[string]string{"settled_nanos": strconv.FormatInt(int64(e.First), 10)}
+		}
+		return make(chartergatev1.ErrorReason_ERROR_REASON_HOLD_SETTLED, codes.FailedPrecondition, metadata)
 	}
 	if e, ok := errors.AsType[*preflight.ExpiredError](err); ok {
 		return make(chartergatev1.ErrorReason_ERROR_REASON_HOLD_EXPIRED, codes.FailedPrecondition,

@@ -42,17 +42,29 @@ type Ledger interface {
 	Append(ctx context.Context, b *ledger.Batch) (rev int64, hash []byte, err error)
 	// Entry reads the entry of a hold. Error: ErrNotFound.
 	Entry(ctx context.Context, owner string, batch, seq uint64) (*ledger.Entry, error)
-	// Usage reads the entry of usage without a hold by its request id, with Batch.Owner and Batch.N. Error: ErrNotFound.
+	// Usage reads of usage without a hold, by its request id, what a repeated request is answered from: amount, time,
+	// feature, tier, model, time of the call, request hash, Batch.Owner and Batch.N. Error: ErrNotFound.
 	Usage(ctx context.Context, requestID string) (*ledger.Entry, error)
-	// Trim deletes the batches sealed before a time. It gives, by owner, the number of the first batch that is kept.
-	Trim(ctx context.Context, before time.Time) (map[string]uint64, error)
+	// Collect moves the oldest batches of a journal to out and then, leaving a mark of each hold, out of the store: at most
+	// a transaction's worth. Nothing of a live owner but this one, or of an owner that another process has taken over.
+	// Errors: out's, ErrConflict, ErrFenced, ErrUnavailable; after any but ErrFenced collect again.
+	Collect(ctx context.Context, out Outbox, c Collection) (Collected, error)
+	// Mark reads how a hold ended whose batch was collected; 0 where there is no such batch.
+	Mark(ctx context.Context, owner string, seq uint64) (ledger.Mark, error)
+	// Journals gives the other owners whose journals hold batches.
+	Journals(ctx context.Context) ([]string, error)
+	// Lag says what the own journal holds that is not collected.
+	Lag() (batches int, bytes int64)
+	// Tidy looks at the next page of what is kept for a time, and deletes what is older: marks and owners that are closed
+	// after ledger.KeepFor, request ids after ledger.RetryFor. done says that it has seen all and begins anew.
+	Tidy(ctx context.Context) (done bool, err error)
 
 	// TakeOver looks after an owner that is gone, and quarantines its grants for a time. Errors: ErrConflict (it lives, is
 	// closed, or another owner looks after it), ErrFenced, ErrUnavailable.
 	TakeOver(ctx context.Context, owner string, quarantine time.Duration) (Takeover, error)
 	// Grants gives the accounts that an owner has grants of.
 	Grants(ctx context.Context, owner string) ([]ledger.AccountID, error)
-	// Journal reads what an owner has settled and where its journal ends.
+	// Journal reads what an owner has settled, but for what was collected, and where its journal ends.
 	Journal(ctx context.Context, owner string) (next uint64, hash []byte, settled []ledger.Settled, err error)
 	// Reclaim writes the changes of ledger.NextReclaim. Errors: ErrConflict, ErrFenced, ErrUnavailable; call Resolve after
 	// the latter. ErrQuarantined while the quarantine lasts.
@@ -101,6 +113,23 @@ type Whereabouts struct {
 type Takeover struct {
 	Rev   int64     // the store's revision of it
 	Ready time.Time // when the owner's grants may be reclaimed
+}
+
+// Collection says what to collect.
+type Collection struct {
+	Owner string
+	// Below: batches from this number on stay, because whether they are committed is not settled yet.
+	Below uint64
+	// Before: batches that were sealed before go.
+	Before time.Time
+	// Keep: of the own journal, also the oldest batches go that exceed this many bytes.
+	Keep int64
+}
+
+// Collected says how far a journal is collected.
+type Collected struct {
+	Next uint64 // all batches before have left the journal
+	More bool   // there may be more to collect at once
 }
 
 // Errors of Ledger.

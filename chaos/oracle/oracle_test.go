@@ -27,11 +27,11 @@ var (
 
 // world is a run that keeps every promise: one owner, a team budget under an organisation's, and two batches.
 type world struct {
-	history History
-	batches []*storev1.Batch
-	records *Records
-	archive bool // of the first batch
-	before  *Records
+	history   History
+	batches   []*storev1.Batch
+	records   *Records
+	collected bool // of the first batch
+	before    *Records
 }
 
 var org, team = &storev1.Account{Budget: "org", PeriodStart: 1}, &storev1.Account{Budget: "team", Key: "ü/1", PeriodStart: 1}
@@ -100,14 +100,16 @@ func newWorld() *world {
 	return w
 }
 
-type archive struct {
+type collected struct {
 	n    uint64
 	data []byte
 }
 
-func (a archive) Each(batch func(string, uint64, []byte) error) error { return batch("e", a.n, a.data) }
+func (a collected) Each(batch func(string, uint64, []byte) error) error {
+	return batch("e", a.n, a.data)
+}
 
-// seal writes the batches and chains them; an archive has the first.
+// seal writes the batches and chains them; an collected has the first.
 func (w *world) seal(t *testing.T) []Source {
 	t.Helper()
 	sources, hash := []Source{w.records}, []byte(nil)
@@ -121,8 +123,8 @@ func (w *world) seal(t *testing.T) []Source {
 		}
 		sum := sha256.Sum256(data)
 		hash = sum[:]
-		if w.archive && n == 0 {
-			sources = append(sources, archive{0, data})
+		if w.collected && n == 0 {
+			sources = append(sources, collected{0, data})
 			continue
 		}
 		w.records.Batches[fmt.Sprintf("e/%d", n)] = data
@@ -162,9 +164,9 @@ func (w *world) check(t *testing.T, sources []Source) []Violation {
 func TestGoodRunHasNoViolation(t *testing.T) {
 	for _, inArchive := range []bool{false, true} {
 		w := newWorld()
-		w.archive = inArchive
+		w.collected = inArchive
 		if bad := w.check(t, w.seal(t)); len(bad) > 0 {
-			t.Errorf("archive %v: %v", inArchive, bad)
+			t.Errorf("collected %v: %v", inArchive, bad)
 		}
 	}
 }
@@ -205,8 +207,8 @@ func TestEachCheckFindsWhatItIsFor(t *testing.T) {
 		{"forced is not journalled", "FORCED", func(w *world) { account(w, org).Budget.Forced-- }},
 		{"a batch is lost", "JOURNAL", func(w *world) { delete(w.records.Batches, "e/0") }},
 		{"a batch was replaced", "JOURNAL", func(w *world) { w.batches[1].PreviousHash = []byte("another") }},
-		{"the archive differs", "JOURNAL", func(w *world) {
-			w.archive = true
+		{"the collected differs", "JOURNAL", func(w *world) {
+			w.collected = true
 			other, _ := proto.Marshal(w.batches[1])
 			w.records.Batches["e/0"] = other
 		}},
@@ -240,11 +242,11 @@ func TestEachCheckFindsWhatItIsFor(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld()
-			late := strings.HasPrefix(c.name, "a batch is lost") || strings.HasPrefix(c.name, "the archive")
+			late := strings.HasPrefix(c.name, "a batch is lost") || strings.HasPrefix(c.name, "the collected")
 			if !late {
 				c.spoil(w)
 			}
-			w.archive = strings.HasPrefix(c.name, "the archive")
+			w.collected = strings.HasPrefix(c.name, "the collected")
 			sources := w.seal(t)
 			if late {
 				c.spoil(w)
@@ -261,7 +263,7 @@ func TestEachCheckFindsWhatItIsFor(t *testing.T) {
 }
 
 // A ceiling that is lowered below what is granted may drain, one whose change was never answered may be in force, and what
-// has moved to the archive is not told again.
+// has moved to the collected is not told again.
 func TestWhatIsAllowed(t *testing.T) {
 	w := newWorld()
 	account(w, team).Budget.Ceil = 100

@@ -55,8 +55,9 @@ func startCluster(ctx context.Context, dir string, replicas int) (c *benchCluste
 		if err != nil {
 			return c, err
 		}
-		s, err := startChild(ctx, filepath.Join(dir, "server-"+strconv.Itoa(i)), grpcAddr, httpAddr,
-			"serve", "--etcd-endpoints", "http://"+addr, "--grpc-addr", grpcAddr, "--http-addr", httpAddr)
+		own := filepath.Join(dir, "server-"+strconv.Itoa(i))
+		s, err := startChild(ctx, own, grpcAddr, httpAddr,
+			"serve", "--data-dir", own, "--etcd-endpoints", "http://"+addr, "--grpc-addr", grpcAddr, "--http-addr", httpAddr)
 		if err != nil {
 			return c, err
 		}

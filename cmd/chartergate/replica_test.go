@@ -55,7 +55,7 @@ func startReplica(t *testing.T, endpoint string, args ...string) *replica {
 		addr[i] = a
 	}
 	c, err := startChild(t.Context(), t.TempDir(), addr[0], addr[1],
-		append([]string{"serve", "--etcd-endpoints", endpoint, "--grpc-addr", addr[0], "--http-addr", addr[1]}, args...)...)
+		append([]string{"serve", "--etcd-endpoints", endpoint, "--data-dir", t.TempDir(), "--grpc-addr", addr[0], "--http-addr", addr[1]}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ var commands = []struct {
 	{"manage", newApplyCommand},
 	{"manage", newGetCommand},
 	{"manage", newDeleteCommand},
+	{"manage", newJournalCommand},
 	{"call", newCheckCommand},
 	{"call", newReserveCommand},
 	{"call", newSettleCommand},
@@ -67,7 +68,7 @@ Exit status: 0 success, 1 failure, 2 the command line is wrong, 3 the gate refus
 	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(
 		&cobra.Group{ID: "start", Title: "Start:"},
-		&cobra.Group{ID: "manage", Title: "Charters, budgets, models, prices and policies:"},
+		&cobra.Group{ID: "manage", Title: "Charters, budgets, models, prices, policies and settlements:"},
 		&cobra.Group{ID: "call", Title: "One AI call:"},
 		&cobra.Group{ID: "measure", Title: "Many AI calls:"},
 	)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -29,6 +31,7 @@ import (
 	"github.com/chartergate/chartergate/policy"
 	"github.com/chartergate/chartergate/server"
 	"github.com/chartergate/chartergate/server/preflight"
+	"github.com/chartergate/chartergate/store/archive"
 	"github.com/chartergate/chartergate/store/embedded"
 	"github.com/chartergate/chartergate/store/etcd"
 )
@@ -36,6 +39,7 @@ import (
 // serveOptions are the flags of serve.
 type serveOptions struct {
 	dataDir, grpcAddr, httpAddr string
+	archiveDir                  string
 	etcd                        etcdOptions
 	maxHold                     time.Duration
 	withoutEtcd                 string
@@ -45,6 +49,7 @@ type serveOptions struct {
 type etcdOptions struct {
 	endpoints                     []string
 	username, caFile, cert, keyFn string
+	compact                       bool
 }
 
 // etcdPasswordEnv keeps the password off the command line, which every process on the machine can read.
@@ -73,6 +78,7 @@ set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idl
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.dataDir, "data-dir", "chartergate-data", "directory of the embedded etcd; made when it is missing")
+	f.StringVar(&o.archiveDir, "archive-dir", "", "directory of the archive, where settlements go a minute after they were made, one for each server (default <data-dir>/archive)")
 	f.StringVar(&o.grpcAddr, "grpc-addr", server.DefaultGRPCAddr, "loopback address for gRPC; port 0 takes a free one")
 	f.StringVar(&o.httpAddr, "http-addr", server.DefaultHTTPAddr, "loopback address for REST, /metrics and /openapi.json")
 	f.StringSliceVar(&o.etcd.endpoints, "etcd-endpoints", nil, "members of an etcd cluster, instead of the embedded etcd")
@@ -80,6 +86,7 @@ set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idl
 	f.StringVar(&o.etcd.caFile, "etcd-cacert", "", "file of the CA that signed etcd's certificates")
 	f.StringVar(&o.etcd.cert, "etcd-cert", "", "file of the client certificate for etcd")
 	f.StringVar(&o.etcd.keyFn, "etcd-key", "", "file of the client certificate's key")
+	f.BoolVar(&o.etcd.compact, "etcd-compact", true, "compact the history of the etcd cluster that is older than 30 s; turn it off where others use the cluster and look after that. The embedded etcd is always compacted")
 	f.DurationVar(&o.maxHold, "max-hold", ledger.DefaultMaxTTL, "longest time that a hold may last; after a crash, money in use is out of reach for about as long")
 	f.StringVar(&o.withoutEtcd, "without-etcd", "refuse", "what to do when etcd has not answered for 5s: refuse, or an amount such as 5.00 that this server may still hold in all, from what it was granted; a ceiling may be exceeded by that much")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -147,17 +154,27 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	follow(control.Snapshot())
 	control.OnChange(follow)
 
+	settlements, err := archive.Open(cmp.Or(o.archiveDir, filepath.Join(o.dataDir, "archive")), 0)
+	if err != nil {
+		return fmt.Errorf("--archive-dir: %w", err)
+	}
+	defer func() { err = errors.Join(err, settlements.Close()) }()
+
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := server.NewMetrics(registry)
 	gate, err := preflight.Start(ctx, preflight.Config{
 		Control: control, Ledger: etcd.NewLedger(etcd.LedgerConfig{KV: client, Lease: client, Watcher: client, Exclusive: embedded, Observe: metrics.Commit}), Decider: decider,
-		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline,
+		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline, Outbox: settlements,
 	})
 	if err != nil {
 		return err
 	}
 	metrics.Budgets(func() []server.BudgetGauge { return gauges(gate) })
+	metrics.JournalLag(gate.JournalLag)
+	if embedded || o.etcd.compact {
+		go etcd.NewCompactor(client, log).Run(ctx)
+	}
 
 	validator, err := server.NewValidator()
 	if err != nil {

@@ -58,6 +58,8 @@ type Ledger struct {
 	results  results
 	journal  Journal
 	dead     []*Predecessor
+	// generation counts what was collected: what was read from chunk records before counts no longer.
+	generation uint64
 
 	attention []*Account // whose grant may have to change
 }
@@ -130,6 +132,8 @@ type Entry struct {
 
 	// Batch is the transaction that carries the entry; its Done is closed when it is committed or given up.
 	Batch *Batch
+	// Mark is set where the entry has left the journal: the rest is then as Claim.Marked says.
+	Mark Mark
 
 	hold *Hold
 }
@@ -408,8 +412,10 @@ func entryError(e *Entry) error {
 func (l *Ledger) goneError(seq uint64) error {
 	r, ok := l.results.get(seq)
 	switch {
-	case !ok || seq > l.seq:
+	case seq == 0 || seq > l.seq:
 		return ErrUnknownHold
+	case !ok:
+		return &NotLoadedError{l.Owner, seq, l.generation}
 	case r.released:
 		return ErrReleased
 	case r.batch > 0:
@@ -426,18 +432,22 @@ type Claim struct {
 	Expires time.Time
 	Call    Call
 	Path    []AccountID
+	Found   *Found // after NotLoadedError
 }
 
-// Journaled says where the entry of a hold stands that was settled or released before.
+// Journaled says where the entry of a hold stands that was settled or released before: in a batch of the journal, or,
+// when that was collected, as a mark.
 type Journaled struct {
 	Owner string
 	Batch uint64
+	Mark  Mark
 }
 
 // Settle queues the settlement of a hold at a cost. It returns the entry, whose Batch must be committed, or, when the
-// hold was settled before, where its entry stands, for the caller to compare. ErrReleased and ErrSettled come with the entry
-// where that is under way: they are true once it is committed. Errors: ErrReleased, ErrSettled, ErrUnknownHold, money.ErrOverflow, ErrNotOpen when an account of the claim is not open, ErrNotTaken when the claim's owner is gone and
-// not taken over yet.
+// hold was settled before, where its entry stands, for the caller to compare. ErrReleased and ErrSettled come with the
+// entry where that is under way: they are true once it is committed. Errors: ErrReleased, ErrSettled, ErrUnknownHold,
+// money.ErrOverflow, ErrNotOpen when an account of the claim is not open, ErrNotTaken when the claim's owner is gone and
+// not taken over yet, *NotLoadedError when the claim's chunk record must be read first.
 func (l *Ledger) Settle(now time.Time, c *Claim, e Entry) (*Entry, *Journaled, error) {
 	e.Kind, e.Time = KindSettle, now
 	return l.finish(now, c, &e)
@@ -467,20 +477,28 @@ func (l *Ledger) finish(now time.Time, c *Claim, e *Entry) (*Entry, *Journaled, 
 		}
 		return h.entry, nil, nil // under way: the caller compares amounts once it is committed
 	}
-	r, ok := l.results.get(c.Seq)
-	switch {
-	case c.Seq == 0 || c.Seq > l.seq || !ok:
+	if c.Seq == 0 || c.Seq > l.seq {
 		return nil, nil, ErrUnknownHold
+	}
+	r, ok := l.results.get(c.Seq)
+	if !ok {
+		if before, err := l.ended(c, e.Kind); before != nil || err != nil {
+			return nil, before, err
+		}
+	}
+	switch {
 	case r.released && e.Kind != KindRelease:
 		return nil, nil, ErrReleased
 	case r.batch > 0 && !r.released && e.Kind == KindRelease:
 		return nil, nil, ErrSettled
 	case r.batch > 0:
-		return nil, &Journaled{l.Owner, r.batch - 1}, nil
+		return nil, &Journaled{Owner: l.Owner, Batch: r.batch - 1}, nil
 	case e.Kind == KindRelease:
 		return nil, nil, ErrExpired
 	case l.results.late(c.Seq) != nil:
 		return l.results.late(c.Seq), nil, nil
+	case c.tooOld(now):
+		return nil, nil, ErrUnknownHold
 	}
 	// The hold was freed at its expiry: late, so all of it is forced.
 	path, err := l.path(c.Path)

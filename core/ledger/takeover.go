@@ -43,6 +43,7 @@ type Settled struct {
 
 // TakeOver looks after a dead owner from now on. Its holds can be settled once its journal is loaded.
 func (l *Ledger) TakeOver(p Predecessor) *Predecessor {
+	l.generation++ // others may have collected since marks were read
 	p.journal = Journal{Owner: p.Owner}
 	l.dead = append(l.dead, &p)
 	slices.SortFunc(l.dead, func(a, b *Predecessor) int { return cmp.Compare(a.Owner, b.Owner) })
@@ -60,7 +61,7 @@ func (l *Ledger) LetGo(p *Predecessor) {
 }
 
 // LoadJournal tells a predecessor's journal: next is the number of its next batch, prevHash the hash of its last, settled
-// all that it holds.
+// all that it holds. What was collected out of it is in chunk records.
 func (p *Predecessor) LoadJournal(next uint64, prevHash []byte, settled []Settled) {
 	p.journal.Next, p.journal.PrevHash = next, prevHash
 	p.results = make(map[uint64]result, len(settled))
@@ -99,13 +100,19 @@ func (l *Ledger) finishDead(now time.Time, c *Claim, e *Entry) (*Entry, *Journal
 		case !r.released && e.Kind == KindRelease:
 			return nil, nil, ErrSettled
 		}
-		return nil, &Journaled{c.Owner, r.batch - 1}, nil
+		return nil, &Journaled{Owner: c.Owner, Batch: r.batch - 1}, nil
 	}
 	if under := p.pending[c.Seq]; under != nil {
 		if (under.Kind == KindRelease) != (e.Kind == KindRelease) {
 			return under, nil, entryError(under)
 		}
 		return under, nil, nil
+	}
+	if before, err := l.ended(c, e.Kind); before != nil || err != nil {
+		return nil, before, err
+	}
+	if c.tooOld(now) {
+		return nil, nil, ErrUnknownHold
 	}
 	if e.Kind == KindRelease && now.After(c.Expires) {
 		return nil, nil, ErrExpired

@@ -36,7 +36,7 @@ func (e *CurrencyError) Error() string {
 
 // SettledError says that a hold was settled before, and at what cost. It is ledger.ErrSettled.
 type SettledError struct {
-	First money.Nanos
+	First money.Nanos // ledger.AmountUnknown when it has moved to the archive
 	Kind  ledger.Kind
 }
 
@@ -44,6 +44,9 @@ func (e *SettledError) Error() string {
 	how := "settled before"
 	if e.Kind == ledger.KindExpiryCharge {
 		how = "charged in full when it expired"
+	}
+	if e.First == ledger.AmountUnknown {
+		return "the hold was settled before; at what cost is in the archive of settlements by now (chartergate journal): a hold settles once"
 	}
 	return fmt.Sprintf("the hold was %s, at %s (%d nanos): a hold settles once", how, e.First, int64(e.First))
 }

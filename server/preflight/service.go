@@ -33,7 +33,7 @@ type Metrics interface {
 	Alert()
 }
 
-// Config is what a Service works with. All fields but MaxTTL are required.
+// Config is what a Service works with. All fields but MaxTTL and Outbox are required.
 type Config struct {
 	Control store.Control
 	Ledger  store.Ledger
@@ -48,6 +48,8 @@ type Config struct {
 	// Offline is how much may be held in all after the deadline while etcd does not answer, from money that was granted
 	// before; counted in the currency of each call's budget. It may be spent beyond a ceiling. 0: calls are refused then.
 	Offline money.Nanos
+	// Outbox takes settlements that leave etcd about a minute after they were made. nil: they stay in etcd, which grows.
+	Outbox store.Outbox
 }
 
 // Service answers for one owner of the ledger. Make one with Start.

@@ -23,8 +23,9 @@ type Settlement struct {
 	Late                   bool
 	Lines                  []pricing.Line
 	Currency               string
-	Time                   time.Time
-	Journal                string
+	// Time and Journal are not set for a settlement that is repeated after its entry was collected out of etcd.
+	Time    time.Time
+	Journal string
 }
 
 // Settle prices what a call really used, commits it and frees the rest of the hold. model is empty for the decision's.
@@ -57,6 +58,7 @@ func (s *Service) Settle(ctx context.Context, token string, used *usage.Usage, m
 	if err != nil {
 		return nil, err
 	}
+	repeated(e, cost, call)
 	if e.Amount != cost || e.Kind == ledger.KindExpiryCharge {
 		return nil, &SettledError{e.Amount, e.Kind}
 	}
@@ -81,12 +83,16 @@ func (s *Service) cost(used *usage.Usage, model, currency string, at time.Time) 
 }
 
 func settlement(e *ledger.Entry, price *pricing.Price, lines []pricing.Line) *Settlement {
-	return &Settlement{
+	st := &Settlement{
 		Feature: e.Call.Feature, Tier: e.Call.Tier, Model: e.Call.Model, Cost: e.Amount, Forced: e.Forced,
 		Released: released(e), Late: e.Late, Lines: lines, Currency: price.Currency,
 		Time:    e.Time.Truncate(time.Millisecond), // as the journal keeps it
 		Journal: fmt.Sprintf("jr/%s/%d", e.Batch.Owner, e.Batch.N),
 	}
+	if e.Mark != 0 { // neither is kept
+		st.Time, st.Journal = time.Time{}, ""
+	}
+	return st
 }
 
 func released(e *ledger.Entry) money.Nanos {
@@ -113,6 +119,12 @@ func (s *Service) Release(ctx context.Context, token string) (money.Nanos, error
 
 // over says more of a hold that is over: when it expired, or what it was settled at.
 func (s *Service) over(ctx context.Context, claim *ledger.Claim, err error) error {
+	if unread, ok := errors.AsType[*ledger.NotLoadedError](err); ok {
+		if err := s.recall(ctx, claim, unread); err != nil {
+			return err
+		}
+		err = claim.Found.Mark.Ended()
+	}
 	switch {
 	case errors.Is(err, ledger.ErrExpired):
 		return &ExpiredError{claim.Expires}
@@ -182,6 +194,7 @@ func (s *Service) finish(ctx context.Context, claim *ledger.Claim, queue func(ti
 		}
 		e, before, err := queue(s.Clock.Now())
 		s.mu.Unlock()
+		var unread *ledger.NotLoadedError
 		switch {
 		case errors.Is(err, ledger.ErrNotOpen):
 			if err := s.openPath(ctx, claim.Path); err != nil {
@@ -195,17 +208,14 @@ func (s *Service) finish(ctx context.Context, claim *ledger.Claim, queue func(ti
 			if err := s.refresh(ctx, claim.Path); err != nil {
 				return nil, err
 			}
+		case errors.As(err, &unread):
+			if err := s.recall(ctx, claim, unread); err != nil {
+				return nil, err
+			}
 		case err != nil && e == nil:
 			return nil, err
 		case before != nil:
-			e, err := s.Ledger.Entry(ctx, before.Owner, before.Batch, claim.Seq)
-			if errors.Is(err, store.ErrNotFound) {
-				return nil, ledger.ErrUnknownHold // older than the journal
-			}
-			if err != nil {
-				return nil, &UnavailableError{err.Error()}
-			}
-			return e, nil
+			return s.journaled(ctx, claim, before)
 		default:
 			s.wake()
 			if unknown := s.await(ctx, e.Batch.Done, "etcd has not confirmed the settlement: whether it was recorded is unknown"); unknown != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/chartergate/chartergate/core/usage"
 	"github.com/chartergate/chartergate/policy"
 	"github.com/chartergate/chartergate/server/preflight"
+	"github.com/chartergate/chartergate/store"
 	"github.com/chartergate/chartergate/store/embedded"
 	"github.com/chartergate/chartergate/store/etcd"
 )
@@ -69,6 +70,7 @@ type world struct {
 	dir     string
 	clock   *clock
 	metrics *metrics
+	outbox  store.Outbox
 	etcd    *embedded.Server
 	control *etcd.Control
 	gate    *preflight.Service
@@ -103,7 +105,7 @@ func (w *world) open() {
 	}
 	w.gate, err = preflight.Start(ctx, preflight.Config{
 		Control: w.control, Ledger: etcd.NewLedger(etcd.LedgerConfig{KV: w.etcd.Client(), Lease: w.etcd.Client(), Watcher: w.etcd.Client(), Exclusive: true, Now: w.clock.Now}), Decider: decider,
-		Clock: w.clock, Metrics: w.metrics, Log: log, MaxTTL: 10 * time.Minute,
+		Clock: w.clock, Metrics: w.metrics, Log: log, MaxTTL: 10 * time.Minute, Outbox: w.outbox,
 	})
 	if err != nil {
 		w.t.Fatal(err)

@@ -17,7 +17,6 @@ const (
 	expireEvery = time.Second
 	sweepEvery  = 3 * time.Second
 	closeEvery  = time.Minute
-	trimEvery   = time.Hour
 	retryAfter  = 100 * time.Millisecond
 )
 
@@ -29,6 +28,7 @@ func (s *Service) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { s.Beat(live) })
 	running.Go(func() { s.Watch(live) })
+	running.Go(func() { s.Collect(live) })
 	err := s.Write(ctx)
 	stop()
 	running.Wait()
@@ -138,8 +138,8 @@ func (s *Service) fail(err error) error {
 
 // housekept is when the writer last did what it does rarely.
 type housekept struct {
-	at                  time.Duration // by Clock.Boot
-	swept, closed, trim time.Time
+	at            time.Duration // by Clock.Boot
+	swept, closed time.Time
 }
 
 // due says whether something is to be done again, and takes that it is done.
@@ -151,7 +151,7 @@ func due(last *time.Time, now time.Time, every time.Duration) bool {
 	return true
 }
 
-// housekeep frees what has expired, and more rarely sweeps, closes, reclaims and trims.
+// housekeep frees what has expired, and more rarely sweeps, closes and reclaims.
 func (s *Service) housekeep(ctx context.Context, last *housekept) {
 	now := s.Clock.Now()
 	s.mu.Lock()
@@ -178,15 +178,6 @@ func (s *Service) housekeep(ctx context.Context, last *housekept) {
 	s.takeOverGone(ctx)
 	if err := s.reclaim(ctx, now); err != nil && ctx.Err() == nil {
 		s.Log.Warn("the grants of a server that is gone could not be reclaimed yet", "error", err)
-	}
-	if due(&last.trim, now, trimEvery) {
-		first, err := s.Ledger.Trim(ctx, now.Add(-ledger.RetryFor))
-		if err != nil && ctx.Err() == nil {
-			s.Log.Warn("the journal could not be trimmed", "error", err)
-		}
-		s.mu.Lock()
-		s.ledger.Forget(first[s.ledger.Owner])
-		s.mu.Unlock()
 	}
 }
 

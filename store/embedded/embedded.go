@@ -1,5 +1,5 @@
 // Package embedded runs etcd inside the process, on a data directory of its own. Nothing listens: the client calls the
-// server's functions.
+// server's functions. It compacts nothing by itself.
 package embedded
 
 import (
@@ -19,9 +19,10 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
-	"go.etcd.io/etcd/server/v3/etcdserver/api/v3compactor"
 	"go.etcd.io/etcd/server/v3/features"
 	"go.uber.org/zap"
+
+	"github.com/chartergate/chartergate/store/dirlock"
 )
 
 // Limits of the embedded etcd.
@@ -33,8 +34,6 @@ const (
 
 const (
 	member = "chartergate"
-	// keepHistory is how long old revisions stay readable: a watch that is longer behind lists again.
-	keepHistory = 5 * time.Minute
 	// slow is from when on etcd warns of a request.
 	slow = time.Second
 )
@@ -49,12 +48,12 @@ type Server struct {
 
 // Start locks the directory, which it makes when it is missing, and runs etcd on it. What etcd acknowledges is on disk
 // (fsync) and survives a crash of the process at any moment. Warnings of etcd go to log.
-// Errors: *InUseError, or what the file system or etcd says; ctx's when it ends before etcd serves.
+// Errors: *dirlock.InUseError, or what the file system or etcd says; ctx's when it ends before etcd serves.
 func Start(ctx context.Context, dir string, log *slog.Logger) (*Server, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	lock, err := lockDir(dir)
+	lock, err := dirlock.Lock(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +101,6 @@ func serverConfig(dir string, log *zap.Logger) config.ServerConfig {
 		SnapshotCount: etcdserver.DefaultSnapshotCount, SnapshotCatchUpEntries: etcdserver.DefaultSnapshotCatchUpEntries,
 		MaxSnapFiles: 5, MaxWALFiles: 5, MaxLearners: membership.DefaultMaxLearners,
 		MaxTxnOps: MaxTxnOps, MaxRequestBytes: MaxRequestBytes, QuotaBackendBytes: QuotaBytes,
-		AutoCompactionMode: v3compactor.ModePeriodic, AutoCompactionRetention: keepHistory,
 		WarningApplyDuration: slow, WarningUnaryRequestDuration: slow, CompactHashCheckTime: time.Minute,
 		StrictReconfigCheck: true, BcryptCost: 10, Metrics: "basic",
 		V2Deprecation: config.V2DeprDefault, ServerFeatureGate: features.NewDefaultServerFeatureGate(member, log), Logger: log,

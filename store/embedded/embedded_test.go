@@ -17,6 +17,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/chartergate/chartergate/store/dirlock"
 	"github.com/chartergate/chartergate/store/embedded"
 )
 
@@ -67,7 +68,7 @@ func TestKilledProcess(t *testing.T) {
 		}
 
 		_, err = embedded.Start(t.Context(), dir, quiet)
-		if inUse := (*embedded.InUseError)(nil); !errors.As(err, &inUse) || inUse.PID != child.Process.Pid || inUse.Dir != dir {
+		if inUse := (*dirlock.InUseError)(nil); !errors.As(err, &inUse) || inUse.PID != child.Process.Pid || inUse.Dir != dir {
 			t.Errorf("a directory in use: error %v, want an InUseError of process %d", err, child.Process.Pid)
 		} else if !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), fmt.Sprint(child.Process.Pid)) {
 			t.Errorf("the error %q does not name the directory and the process", err)
@@ -102,7 +103,7 @@ func TestCloseUnlocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := embedded.Start(t.Context(), dir, quiet)
-	if inUse := (*embedded.InUseError)(nil); !errors.As(err, &inUse) || inUse.PID != os.Getpid() {
+	if inUse := (*dirlock.InUseError)(nil); !errors.As(err, &inUse) || inUse.PID != os.Getpid() {
 		t.Errorf("a second start in the process: error %v, want an InUseError of process %d", err, os.Getpid())
 	}
 	if err := server.Close(); err != nil {

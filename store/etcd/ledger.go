@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/chartergate/chartergate/core/guard"
 	"github.com/chartergate/chartergate/core/ledger"
-	storev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/store/v1"
 	"github.com/chartergate/chartergate/store"
 )
 
@@ -47,6 +45,8 @@ type Ledger struct {
 	mu sync.Mutex
 	// Create revisions of `tk/{owner}` of the owners taken over: the fences of their journals.
 	takeovers map[string]int64
+
+	collecting
 }
 
 var _ store.Ledger = (*Ledger)(nil)
@@ -242,12 +242,13 @@ func (l *Ledger) Append(ctx context.Context, b *ledger.Batch) (int64, []byte, er
 		cmps = append(cmps, absent(k))
 	}
 	if b.Owner != l.owner {
-		cmps = append(cmps, l.successor(b.Owner)...)
+		// Others may collect the journal of a closed owner, so that its numbers would be free again.
+		cmps = append(append(cmps, l.successor(b.Owner)...), unchanged(tailKey(b.Owner), l.tailRevision(b.Owner)))
 	}
 	ops = append(ops, clientv3.OpPut(k, string(data)))
-	for i, e := range b.Entries {
+	for _, e := range b.Entries {
 		if e.RequestID != "" {
-			op, err := put(requestKey(e.RequestID), &storev1.RequestIndex{Journal: k, Index: uint32(i)})
+			op, err := put(requestKey(e.RequestID), requestRecord(k, e))
 			if err != nil {
 				return 0, nil, err
 			}
@@ -255,20 +256,13 @@ func (l *Ledger) Append(ctx context.Context, b *ledger.Batch) (int64, []byte, er
 		}
 	}
 	rev, err := l.fenced(ctx, cmps, ops...)
+	if err == nil {
+		l.appended(b, len(data))
+	}
 	if !errors.Is(err, store.ErrConflict) {
 		return rev, hash[:], err
 	}
-	// An earlier attempt may have landed: it is ours only if the bytes are.
-	resp, getErr := l.get(ctx, k)
-	switch {
-	case getErr != nil:
-		return 0, nil, getErr
-	case len(resp.Kvs) == 1 && (bytes.Equal(resp.Kvs[0].Value, data) || !guard.BatchBytes):
-		return resp.Kvs[0].ModRevision, hash[:], nil
-	case len(resp.Kvs) == 1:
-		return 0, nil, store.ErrTaken
-	}
-	return 0, nil, l.recorded(ctx, b, err)
+	return l.appendConflict(ctx, b, data, hash[:])
 }
 
 // successor are the comparisons that this process still looks after an owner that is gone.

@@ -26,6 +26,7 @@ func TestLedgerFence(t *testing.T) {
 	adjust(t, l, newAccount(a, owner, 500, 0))
 	mustAppend(t, l, batch(owner, 0, settled(1, 60, a)))
 	takeOver(t, l, gone, time.Hour)
+	mustAppend(t, l, batch(gone, 0, settled(9, 0, before)))
 	revoke(t, client, "qt/"+gone) // the quarantine is over
 	o := opened(t, l, a, before)
 	spend := ledger.AccountChange{ID: a, GrantOwner: owner, Grant: o[0].Own, BudgetFixed: true}
@@ -47,7 +48,7 @@ func TestLedgerFence(t *testing.T) {
 			return err
 		}},
 		{"Append for the predecessor", func(ctx context.Context) error {
-			_, _, err := l.Append(ctx, batch(gone, 0, settled(1, 40, before)))
+			_, _, err := l.Append(ctx, batch(gone, 1, settled(1, 40, before)))
 			return err
 		}},
 		{"TakeOver", func(ctx context.Context) error { _, err := l.TakeOver(ctx, "another", time.Hour); return err }},
@@ -58,7 +59,8 @@ func TestLedgerFence(t *testing.T) {
 			_, err := l.RecordAlert(ctx, ledger.Alert{ID: a, Permille: 800})
 			return err
 		}},
-		{"Trim", func(ctx context.Context) error { _, err := l.Trim(ctx, sealed.Add(time.Hour)); return err }},
+		{"Collect", func(ctx context.Context) error { _, err := l.Collect(ctx, &outbox{}, all(owner)); return err }},
+		{"Collect for the predecessor", func(ctx context.Context) error { _, err := l.Collect(ctx, &outbox{}, all(gone)); return err }},
 		{"Resign", func(ctx context.Context) error { return l.Resign(ctx, true) }},
 	} {
 		if err := w.write(t.Context()); !errors.Is(err, store.ErrFenced) {

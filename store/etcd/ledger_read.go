@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -162,24 +161,24 @@ func (l *Ledger) Usage(ctx context.Context, requestID string) (*ledger.Entry, er
 	if len(resp.Kvs) == 0 {
 		return nil, store.ErrNotFound
 	}
-	var index storev1.RequestIndex
-	if err := read(resp.Kvs[0], &index); err != nil {
+	var r storev1.RequestIndex
+	if err := read(resp.Kvs[0], &r); err != nil {
 		return nil, err
 	}
-	b, err := l.batch(ctx, index.GetJournal())
-	if err != nil {
-		return nil, err
-	}
-	n, err := batchNumber(index.GetJournal())
-	if err != nil || int(index.GetIndex()) >= len(b.GetEntries()) {
-		return nil, errors.Join(fmt.Errorf("%s has no entry %d", index.GetJournal(), index.GetIndex()), err)
-	}
-	owner := strings.Split(strings.TrimPrefix(index.GetJournal(), Prefix), "/")[1]
-	return entry(owner, n, b, b.GetEntries()[index.GetIndex()])
+	return requestEntry(requestID, &r)
 }
 
 // Journal implements store.Ledger.
 func (l *Ledger) Journal(ctx context.Context, owner string) (next uint64, hash []byte, settled []ledger.Settled, err error) {
+	resp, err := l.get(ctx, tailKey(owner))
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	tail, err := l.loadTail(owner, resp.Kvs)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	next, hash = tail.GetNext(), tail.GetPreviousHash()
 	err = l.scan(ctx, key("jr", owner)+"/", func(kv *mvccpb.KeyValue) error {
 		var b storev1.Batch
 		if err := read(kv, &b); err != nil {
@@ -194,10 +193,12 @@ func (l *Ledger) Journal(ctx context.Context, owner string) (next uint64, hash [
 				settled = append(settled, ledger.Settled{Seq: e.GetSeq(), Batch: n, Released: e.GetKind() == storev1.EntryKind_ENTRY_KIND_RELEASE})
 			}
 		}
-		sum := sha256.Sum256(kv.Value)
-		next, hash = n+1, sum[:]
+		if n >= next {
+			sum := sha256.Sum256(kv.Value)
+			next, hash = n+1, sum[:]
+		}
 		return nil
-	})
+	}, clientv3.WithRev(resp.Header.Revision))
 	return next, hash, settled, err
 }
 
@@ -242,57 +243,6 @@ func (l *Ledger) alerts(ctx context.Context, prefix string) ([]ledger.Alert, err
 		return cmp.Or(b.Time.Compare(a.Time), cmp.Compare(a.ID.String(), b.ID.String()), cmp.Compare(b.Permille, a.Permille))
 	})
 	return alerts, err
-}
-
-// Trim implements store.Ledger.
-func (l *Ledger) Trim(ctx context.Context, before time.Time) (map[string]uint64, error) {
-	first := map[string]uint64{}
-	from, end := key("jr")+"/", clientv3.GetPrefixRangeEnd(key("jr")+"/")
-	for {
-		// The oldest batches of the next owner.
-		resp, err := l.KV.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(openAtOnce))
-		if err != nil {
-			return first, unavailable(err)
-		}
-		if len(resp.Kvs) == 0 {
-			return first, nil
-		}
-		owner := ownerOf(resp.Kvs[0].Key)
-		from = key("jr", owner) + "/\xff" // the next owner, unless there is more to delete of this one
-		var ops []clientv3.Op
-		for i, kv := range resp.Kvs {
-			if ownerOf(kv.Key) != owner {
-				break
-			}
-			var b storev1.Batch
-			if err := read(kv, &b); err != nil {
-				return first, err
-			}
-			n, err := batchNumber(string(kv.Key))
-			if err != nil {
-				return first, fmt.Errorf("read %s: %w", kv.Key, err)
-			}
-			first[owner] = n
-			if !time.UnixMilli(b.GetTimeMs()).Before(before) {
-				break
-			}
-			first[owner] = n + 1
-			ops = append(ops, clientv3.OpDelete(string(kv.Key)))
-			for _, e := range b.GetEntries() {
-				if e.GetRequestId() != "" {
-					ops = append(ops, clientv3.OpDelete(requestKey(e.GetRequestId())))
-				}
-			}
-			if i == len(resp.Kvs)-1 {
-				from = string(kv.Key)
-			}
-		}
-		for part := range slices.Chunk(ops, 100) {
-			if _, err := l.fenced(ctx, nil, part...); err != nil {
-				return first, err
-			}
-		}
-	}
 }
 
 func ownerOf(k []byte) string {

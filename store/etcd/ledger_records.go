@@ -121,6 +121,27 @@ func entry(owner string, n uint64, b *storev1.Batch, r *storev1.Entry) (*ledger.
 	}, nil
 }
 
+func requestRecord(k string, e *ledger.Entry) *storev1.RequestIndex {
+	return &storev1.RequestIndex{
+		Journal: k, Amount: int64(e.Amount), RequestHash: e.RequestHash, CallMs: e.Call.Time.UnixMilli(),
+		TimeMs: e.Time.UnixMilli(), Feature: e.Call.Feature, Tier: e.Call.Tier, Model: e.Call.Model,
+	}
+}
+
+func requestEntry(id string, r *storev1.RequestIndex) (*ledger.Entry, error) {
+	n, err := batchNumber(r.GetJournal())
+	owner, _, ok := strings.Cut(strings.TrimPrefix(r.GetJournal(), key("jr")+"/"), "/")
+	if err != nil || !ok || batchKey(owner, n) != r.GetJournal() {
+		return nil, fmt.Errorf("the record of request %q names %q, which is no batch of a journal", id, r.GetJournal())
+	}
+	amount := money.Nanos(r.GetAmount())
+	return &ledger.Entry{
+		Kind: ledger.KindUsage, Amount: amount, Forced: amount, RequestID: id, RequestHash: r.GetRequestHash(),
+		Time: time.UnixMilli(r.GetTimeMs()), Batch: &ledger.Batch{Owner: owner, N: n},
+		Call: ledger.Call{Feature: r.GetFeature(), Tier: r.GetTier(), Model: r.GetModel(), Time: time.UnixMilli(r.GetCallMs())},
+	}, nil
+}
+
 func alertRecord(a ledger.Alert) *storev1.Alert {
 	return &storev1.Alert{
 		Account: accountRecord(a.ID), ThresholdPermille: a.Permille, Settled: int64(a.Settled), Limit: int64(a.Limit),

@@ -30,21 +30,29 @@ const (
 
 // network is a connection to etcd that can fail one transaction.
 type network struct {
-	mu    sync.Mutex
-	armed bool
-	next  fate
-	late  func() (landed bool, err error)
+	mu     sync.Mutex
+	armed  bool
+	writes bool // only a transaction that writes is hit
+	next   fate
+	late   func() (landed bool, err error)
 }
 
 func (n *network) fail(f fate) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.armed, n.next = true, f
+	n.armed, n.writes, n.next = true, false, f
+}
+
+// failCommit fails the next transaction that writes.
+func (n *network) failCommit(f fate) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.armed, n.writes, n.next = true, true, f
 }
 
 func (n *network) intercept(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	n.mu.Lock()
-	hit := n.armed && method == pb.KV_Txn_FullMethodName
+	hit := n.armed && method == pb.KV_Txn_FullMethodName && (!n.writes || len(req.(*pb.TxnRequest).Compare) > 0)
 	if hit {
 		n.armed = false
 		if n.next == requestLate {

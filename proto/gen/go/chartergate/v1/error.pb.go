@@ -63,7 +63,8 @@ const (
 	ErrorReason_ERROR_REASON_REQUEST_ID_CONFLICT ErrorReason = 13
 	// The token is not one of this ledger's, or is older than the time in which settlements can be retried. NOT_FOUND.
 	ErrorReason_ERROR_REASON_HOLD_UNKNOWN ErrorReason = 14
-	// The hold was settled before, with another cost; the message and metadata tell the first. FAILED_PRECONDITION.
+	// The hold was settled before, with another cost; the message and metadata tell the first, as long as it is
+	// not in the archive only. FAILED_PRECONDITION.
 	// Sample: {metadata: {settled_nanos: "1200000"}}.
 	ErrorReason_ERROR_REASON_HOLD_SETTLED ErrorReason = 15
 	// The hold was released before. Record the spend with UsageService.RecordUsage. FAILED_PRECONDITION.

@@ -1154,9 +1154,11 @@ type Settlement struct {
 	Lines []*CostLine `protobuf:"bytes,8,rep,name=lines,proto3" json:"lines,omitempty"`
 	// ISO 4217 code.
 	Currency string `protobuf:"bytes,9,opt,name=currency,proto3" json:"currency,omitempty"`
-	// When the settlement was accepted.
+	// When the settlement was accepted. Not set where a settlement is repeated so late that its record has moved from the
+	// journal to the archive: after about a minute.
 	SettleTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=settle_time,json=settleTime,proto3" json:"settle_time,omitempty"`
-	// Where the record stands: the journal of an owner and the batch in it, such as `jr/6f1c…/42`.
+	// Where the record stands: the journal of an owner and the batch in it, such as `jr/6f1c…/42`. Empty where settle_time
+	// is not set.
 	Journal       string `protobuf:"bytes,11,opt,name=journal,proto3" json:"journal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

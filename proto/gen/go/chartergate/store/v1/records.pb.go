@@ -925,7 +925,8 @@ func (x *Entry) GetEffect() int32 {
 	return 0
 }
 
-// A batch of settlements, at `jr/{owner}/{n}` with n as 16 hexadecimal digits. Committed as one.
+// A batch of settlements, at `jr/{owner}/{n}` with n as 16 hexadecimal digits. Committed as one. Collected out of etcd
+// after about a minute: its bytes go to the archive, what a repeated settlement needs to `bm/{owner}/{chunk}`.
 type Batch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Every account that an entry names.
@@ -998,13 +999,26 @@ func (x *Batch) GetTimeMs() int64 {
 	return 0
 }
 
-// At `rq/{hash of a request id}`: where the entry of usage without a hold stands.
+// At `rq/{hash of a request id}`: all that a repeated request for usage without a hold is answered from. It outlives the
+// journal batch, and is removed 7 days after it was written.
 type RequestIndex struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The journal key.
+	// The journal key that the entry was written to; the batch may have been collected since.
 	Journal string `protobuf:"bytes,1,opt,name=journal,proto3" json:"journal,omitempty"`
-	// The entry in it.
-	Index         uint32 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	// The cost, all of it forced.
+	Amount int64 `protobuf:"varint,2,opt,name=amount,proto3" json:"amount,omitempty"`
+	// SHA-256 of the request's body, first 16 bytes.
+	RequestHash []byte `protobuf:"bytes,3,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
+	// The time of the call, which its price is for, in Unix milliseconds.
+	CallMs int64 `protobuf:"varint,4,opt,name=call_ms,json=callMs,proto3" json:"call_ms,omitempty"`
+	// When the entry was made, in Unix milliseconds.
+	TimeMs int64 `protobuf:"varint,5,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	// The feature.
+	Feature string `protobuf:"bytes,6,opt,name=feature,proto3" json:"feature,omitempty"`
+	// The tier.
+	Tier string `protobuf:"bytes,7,opt,name=tier,proto3" json:"tier,omitempty"`
+	// The model.
+	Model         string `protobuf:"bytes,8,opt,name=model,proto3" json:"model,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1046,9 +1060,221 @@ func (x *RequestIndex) GetJournal() string {
 	return ""
 }
 
-func (x *RequestIndex) GetIndex() uint32 {
+func (x *RequestIndex) GetAmount() int64 {
 	if x != nil {
-		return x.Index
+		return x.Amount
+	}
+	return 0
+}
+
+func (x *RequestIndex) GetRequestHash() []byte {
+	if x != nil {
+		return x.RequestHash
+	}
+	return nil
+}
+
+func (x *RequestIndex) GetCallMs() int64 {
+	if x != nil {
+		return x.CallMs
+	}
+	return 0
+}
+
+func (x *RequestIndex) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *RequestIndex) GetFeature() string {
+	if x != nil {
+		return x.Feature
+	}
+	return ""
+}
+
+func (x *RequestIndex) GetTier() string {
+	if x != nil {
+		return x.Tier
+	}
+	return ""
+}
+
+func (x *RequestIndex) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+// At `bm/{owner}/{chunk}` with chunk = seq / 4096 as 16 hexadecimal digits: how the holds of an owner ended whose journal
+// batches were collected. Written in the transaction that deletes those batches; removed 8 days after the last write,
+// which is 7 days after the longest hold.
+type Chunk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 4096 marks of 2 bytes, little-endian, by seq % 4096. 0: the hold has not ended, or its batch is still in the journal.
+	// Bits 0-1: EntryKind; bit 2: late; bits 3-15: a fingerprint of the amount. So a repeated settlement is answered from
+	// the request, its token and the mark, without the time of the first, which is not kept, and is refused when its
+	// amount differs; a different amount is missed once in 8,192 times.
+	Marks []byte `protobuf:"bytes,1,opt,name=marks,proto3" json:"marks,omitempty"`
+	// When it was last written, in Unix milliseconds.
+	TimeMs        int64 `protobuf:"varint,2,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Chunk) Reset() {
+	*x = Chunk{}
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Chunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Chunk) ProtoMessage() {}
+
+func (x *Chunk) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
+func (*Chunk) Descriptor() ([]byte, []int) {
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Chunk) GetMarks() []byte {
+	if x != nil {
+		return x.Marks
+	}
+	return nil
+}
+
+func (x *Chunk) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+// At `jt/{owner}`: where the collected part of a journal ends. Written with every collection.
+type JournalTail struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of the first batch that is not collected.
+	Next uint64 `protobuf:"varint,1,opt,name=next,proto3" json:"next,omitempty"`
+	// SHA-256 of the batch before, as written.
+	PreviousHash []byte `protobuf:"bytes,2,opt,name=previous_hash,json=previousHash,proto3" json:"previous_hash,omitempty"`
+	// When the last batch was collected, in Unix milliseconds.
+	TimeMs        int64 `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JournalTail) Reset() {
+	*x = JournalTail{}
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JournalTail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JournalTail) ProtoMessage() {}
+
+func (x *JournalTail) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JournalTail.ProtoReflect.Descriptor instead.
+func (*JournalTail) Descriptor() ([]byte, []int) {
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *JournalTail) GetNext() uint64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *JournalTail) GetPreviousHash() []byte {
+	if x != nil {
+		return x.PreviousHash
+	}
+	return nil
+}
+
+func (x *JournalTail) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+// At `compact`: how far the history of etcd's revisions is compacted. Replicas take turns by comparing its version.
+type Compaction struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Revisions before this one are gone.
+	Revision      int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Compaction) Reset() {
+	*x = Compaction{}
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Compaction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Compaction) ProtoMessage() {}
+
+func (x *Compaction) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Compaction.ProtoReflect.Descriptor instead.
+func (*Compaction) Descriptor() ([]byte, []int) {
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Compaction) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
 	}
 	return 0
 }
@@ -1067,7 +1293,7 @@ type Dead struct {
 
 func (x *Dead) Reset() {
 	*x = Dead{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1305,7 @@ func (x *Dead) String() string {
 func (*Dead) ProtoMessage() {}
 
 func (x *Dead) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1318,7 @@ func (x *Dead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dead.ProtoReflect.Descriptor instead.
 func (*Dead) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{10}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Dead) GetTimeMs() int64 {
@@ -1120,7 +1346,7 @@ type Takeover struct {
 
 func (x *Takeover) Reset() {
 	*x = Takeover{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +1358,7 @@ func (x *Takeover) String() string {
 func (*Takeover) ProtoMessage() {}
 
 func (x *Takeover) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +1371,7 @@ func (x *Takeover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Takeover.ProtoReflect.Descriptor instead.
 func (*Takeover) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{11}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Takeover) GetSuccessor() string {
@@ -1166,7 +1392,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1404,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1417,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{12}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Closed) GetTimeMs() int64 {
@@ -1224,7 +1450,7 @@ type Alert struct {
 
 func (x *Alert) Reset() {
 	*x = Alert{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1462,7 @@ func (x *Alert) String() string {
 func (*Alert) ProtoMessage() {}
 
 func (x *Alert) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1475,7 @@ func (x *Alert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alert.ProtoReflect.Descriptor instead.
 func (*Alert) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{13}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Alert) GetAccount() *Account {
@@ -1378,10 +1604,26 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\baccounts\x18\x01 \x03(\v2\x1d.chartergate.store.v1.AccountR\baccounts\x125\n" +
 	"\aentries\x18\x02 \x03(\v2\x1b.chartergate.store.v1.EntryR\aentries\x12#\n" +
 	"\rprevious_hash\x18\x03 \x01(\fR\fpreviousHash\x12\x17\n" +
-	"\atime_ms\x18\x04 \x01(\x03R\x06timeMs\">\n" +
+	"\atime_ms\x18\x04 \x01(\x03R\x06timeMs\"\xd9\x01\n" +
 	"\fRequestIndex\x12\x18\n" +
-	"\ajournal\x18\x01 \x01(\tR\ajournal\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\rR\x05index\":\n" +
+	"\ajournal\x18\x01 \x01(\tR\ajournal\x12\x16\n" +
+	"\x06amount\x18\x02 \x01(\x03R\x06amount\x12!\n" +
+	"\frequest_hash\x18\x03 \x01(\fR\vrequestHash\x12\x17\n" +
+	"\acall_ms\x18\x04 \x01(\x03R\x06callMs\x12\x17\n" +
+	"\atime_ms\x18\x05 \x01(\x03R\x06timeMs\x12\x18\n" +
+	"\afeature\x18\x06 \x01(\tR\afeature\x12\x12\n" +
+	"\x04tier\x18\a \x01(\tR\x04tier\x12\x14\n" +
+	"\x05model\x18\b \x01(\tR\x05model\"6\n" +
+	"\x05Chunk\x12\x14\n" +
+	"\x05marks\x18\x01 \x01(\fR\x05marks\x12\x17\n" +
+	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\"_\n" +
+	"\vJournalTail\x12\x12\n" +
+	"\x04next\x18\x01 \x01(\x04R\x04next\x12#\n" +
+	"\rprevious_hash\x18\x02 \x01(\fR\fpreviousHash\x12\x17\n" +
+	"\atime_ms\x18\x03 \x01(\x03R\x06timeMs\"(\n" +
+	"\n" +
+	"Compaction\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\":\n" +
 	"\x04Dead\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x12\x19\n" +
 	"\bready_ms\x18\x02 \x01(\x03R\areadyMs\"(\n" +
@@ -1419,7 +1661,7 @@ func file_chartergate_store_v1_records_proto_rawDescGZIP() []byte {
 }
 
 var file_chartergate_store_v1_records_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_chartergate_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_chartergate_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_chartergate_store_v1_records_proto_goTypes = []any{
 	(EntryKind)(0),            // 0: chartergate.store.v1.EntryKind
 	(*Control)(nil),           // 1: chartergate.store.v1.Control
@@ -1432,24 +1674,27 @@ var file_chartergate_store_v1_records_proto_goTypes = []any{
 	(*Entry)(nil),             // 8: chartergate.store.v1.Entry
 	(*Batch)(nil),             // 9: chartergate.store.v1.Batch
 	(*RequestIndex)(nil),      // 10: chartergate.store.v1.RequestIndex
-	(*Dead)(nil),              // 11: chartergate.store.v1.Dead
-	(*Takeover)(nil),          // 12: chartergate.store.v1.Takeover
-	(*Closed)(nil),            // 13: chartergate.store.v1.Closed
-	(*Alert)(nil),             // 14: chartergate.store.v1.Alert
-	(*v1.Charter)(nil),        // 15: chartergate.v1.Charter
-	(*v1.Budget)(nil),         // 16: chartergate.v1.Budget
-	(*v1.Catalog)(nil),        // 17: chartergate.v1.Catalog
-	(*v1.PriceBook)(nil),      // 18: chartergate.v1.PriceBook
-	(*v1.Policy)(nil),         // 19: chartergate.v1.Policy
-	(*v1.PolicyRevision)(nil), // 20: chartergate.v1.PolicyRevision
+	(*Chunk)(nil),             // 11: chartergate.store.v1.Chunk
+	(*JournalTail)(nil),       // 12: chartergate.store.v1.JournalTail
+	(*Compaction)(nil),        // 13: chartergate.store.v1.Compaction
+	(*Dead)(nil),              // 14: chartergate.store.v1.Dead
+	(*Takeover)(nil),          // 15: chartergate.store.v1.Takeover
+	(*Closed)(nil),            // 16: chartergate.store.v1.Closed
+	(*Alert)(nil),             // 17: chartergate.store.v1.Alert
+	(*v1.Charter)(nil),        // 18: chartergate.v1.Charter
+	(*v1.Budget)(nil),         // 19: chartergate.v1.Budget
+	(*v1.Catalog)(nil),        // 20: chartergate.v1.Catalog
+	(*v1.PriceBook)(nil),      // 21: chartergate.v1.PriceBook
+	(*v1.Policy)(nil),         // 22: chartergate.v1.Policy
+	(*v1.PolicyRevision)(nil), // 23: chartergate.v1.PolicyRevision
 }
 var file_chartergate_store_v1_records_proto_depIdxs = []int32{
-	15, // 0: chartergate.store.v1.Control.charter:type_name -> chartergate.v1.Charter
-	16, // 1: chartergate.store.v1.Control.budget:type_name -> chartergate.v1.Budget
-	17, // 2: chartergate.store.v1.Control.catalog:type_name -> chartergate.v1.Catalog
-	18, // 3: chartergate.store.v1.Control.price_book:type_name -> chartergate.v1.PriceBook
-	19, // 4: chartergate.store.v1.Control.policy:type_name -> chartergate.v1.Policy
-	20, // 5: chartergate.store.v1.Control.policy_revision:type_name -> chartergate.v1.PolicyRevision
+	18, // 0: chartergate.store.v1.Control.charter:type_name -> chartergate.v1.Charter
+	19, // 1: chartergate.store.v1.Control.budget:type_name -> chartergate.v1.Budget
+	20, // 2: chartergate.store.v1.Control.catalog:type_name -> chartergate.v1.Catalog
+	21, // 3: chartergate.store.v1.Control.price_book:type_name -> chartergate.v1.PriceBook
+	22, // 4: chartergate.store.v1.Control.policy:type_name -> chartergate.v1.Policy
+	23, // 5: chartergate.store.v1.Control.policy_revision:type_name -> chartergate.v1.PolicyRevision
 	3,  // 6: chartergate.store.v1.BudgetAccount.account:type_name -> chartergate.store.v1.Account
 	3,  // 7: chartergate.store.v1.Grant.account:type_name -> chartergate.store.v1.Account
 	0,  // 8: chartergate.store.v1.Entry.kind:type_name -> chartergate.store.v1.EntryKind
@@ -1482,7 +1727,7 @@ func file_chartergate_store_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chartergate_store_v1_records_proto_rawDesc), len(file_chartergate_store_v1_records_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
