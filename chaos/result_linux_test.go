@@ -47,6 +47,7 @@ func (r *result) judge(t *testing.T) {
 	bad = append(bad, r.observer.grown...)
 	bad = append(bad, oracle.CheckRecords(records)...)
 	bad = append(bad, oracle.CheckSums(records, j)...)
+	bad = append(bad, oracle.CheckCollected(records, j)...)
 	bad = append(bad, oracle.CheckAlerts(records, j, thresholds)...)
 	bad = append(bad, r.loggedAlerts(t)...)
 	bad = append(bad, oracle.CheckTold(r.history, j, r.clock)...)
@@ -57,8 +58,8 @@ func (r *result) judge(t *testing.T) {
 	windows, slower, admit := oracle.CheckBudgets(r.history, j, r.clock, stale, window, 5*time.Second)
 	bad = append(bad, admit...)
 
-	t.Logf("journal: %d batches, %d entries; %d revisions; %d consistent reads during the run, %d not answered; %d versions of accounts, %d gaps",
-		j.Batches, len(j.Entries), records.Revision, r.reads, r.failed, r.versions, r.gaps)
+	t.Logf("journal: %d batches (%d still in etcd), %d entries; %d revisions; %d consistent reads during the run, %d not answered; %d versions of accounts, %d gaps",
+		j.Batches, len(records.Batches), len(j.Entries), records.Revision, r.reads, r.failed, r.versions, r.gaps)
 	t.Logf("porcupine: %d histories of holds (%d not decided), %d windows of budgets (%d not decided)", holds, slow, windows, slower)
 	t.Logf("ceilings: %d raised, %d lowered", r.raised, r.lowered)
 	r.reportFaults(t)
