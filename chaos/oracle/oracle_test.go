@@ -90,7 +90,7 @@ func newWorld() *world {
 	})
 	// The calls hold 60+100+100+100+100+100 at most at once.
 	w.history.Limits = []Limit{{"budgets/org", 600, 1, 2}, {"budgets/org", 460, 3000 * ms, 3001 * ms}, {"budgets/team", 900, 1, 2}}
-	w.records = &Records{Accounts: map[AccountKey]*Account{}, Batches: map[string][]byte{}, Owners: map[string]map[string][]byte{"own": {"f": nil}, "cl": {"e": nil}}}
+	w.records = &Records{Accounts: map[AccountKey]*Account{}, Batches: map[string][]byte{}, Collected: map[string]*storev1.Chunk{}, Tails: map[string]*storev1.JournalTail{}, Owners: map[string]map[string][]byte{"own": {"f": nil}, "cl": {"e": nil}}}
 	for _, a := range []*storev1.Account{org, team} {
 		r := w.records.account(a)
 		r.Budget = &storev1.BudgetAccount{Account: a, Ceil: 500, Base: 300, Alloc: 500, Forced: 110}
@@ -109,7 +109,7 @@ func (a collected) Each(batch func(string, uint64, []byte) error) error {
 	return batch("e", a.n, a.data)
 }
 
-// seal writes the batches and chains them; an collected has the first.
+// seal writes the batches and chains them; the first may have been collected.
 func (w *world) seal(t *testing.T) []Source {
 	t.Helper()
 	sources, hash := []Source{w.records}, []byte(nil)
@@ -125,6 +125,10 @@ func (w *world) seal(t *testing.T) []Source {
 		hash = sum[:]
 		if w.collected && n == 0 {
 			sources = append(sources, collected{0, data})
+			marks := make([]byte, 8192)
+			marks[2*1], marks[2*2] = 1, 1|7<<3 // holds 1 and 2 are settled
+			w.records.Collected["e/0000000000000000"] = &storev1.Chunk{Marks: marks}
+			w.records.Tails["e"] = &storev1.JournalTail{Next: 1}
 			continue
 		}
 		w.records.Batches[fmt.Sprintf("e/%d", n)] = data
@@ -147,6 +151,7 @@ func (w *world) check(t *testing.T, sources []Source) []Violation {
 		bad = append(bad, CheckBudget(before, a.Budget)...)
 	}
 	bad = append(bad, CheckSums(w.records, j)...)
+	bad = append(bad, CheckCollected(w.records, j)...)
 	bad = append(bad, CheckAlerts(w.records, j, func(AccountKey) []int32 { return []int32{500, 900} })...)
 	bad = append(bad, CheckTold(&w.history, j, clock)...)
 	_, core := CheckCore(&w.history, j, clock, stale)
@@ -207,7 +212,7 @@ func TestEachCheckFindsWhatItIsFor(t *testing.T) {
 		{"forced is not journalled", "FORCED", func(w *world) { account(w, org).Budget.Forced-- }},
 		{"a batch is lost", "JOURNAL", func(w *world) { delete(w.records.Batches, "e/0") }},
 		{"a batch was replaced", "JOURNAL", func(w *world) { w.batches[1].PreviousHash = []byte("another") }},
-		{"the collected differs", "JOURNAL", func(w *world) {
+		{"the collected batch differs", "JOURNAL", func(w *world) {
 			w.collected = true
 			other, _ := proto.Marshal(w.batches[1])
 			w.records.Batches["e/0"] = other
@@ -242,11 +247,11 @@ func TestEachCheckFindsWhatItIsFor(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld()
-			late := strings.HasPrefix(c.name, "a batch is lost") || strings.HasPrefix(c.name, "the collected")
+			late := strings.HasPrefix(c.name, "a batch is lost") || strings.HasPrefix(c.name, "the collected batch")
 			if !late {
 				c.spoil(w)
 			}
-			w.collected = strings.HasPrefix(c.name, "the collected")
+			w.collected = strings.HasPrefix(c.name, "the collected batch")
 			sources := w.seal(t)
 			if late {
 				c.spoil(w)
@@ -257,6 +262,38 @@ func TestEachCheckFindsWhatItIsFor(t *testing.T) {
 			}
 			if !found[c.want] {
 				t.Errorf("found %v, want %s", slices.Sorted(maps.Keys(found)), c.want)
+			}
+		})
+	}
+}
+
+// What was collected is marked as it ended, and nothing else is.
+func TestCollectedIsMarked(t *testing.T) {
+	marks := func(w *world) []byte { return w.records.Collected["e/0000000000000000"].Marks }
+	for name, spoil := range map[string]func(w *world){
+		"not marked":            func(w *world) { marks(w)[2] = 0 },
+		"marked as released":    func(w *world) { marks(w)[2] = 2 },
+		"marked as late":        func(w *world) { marks(w)[4] |= 4 },
+		"marked, but not ended": func(w *world) { marks(w)[2*6] = 1 },
+		"still in the journal":  func(w *world) { w.records.Batches["e/0"] = nil },
+		"gone beyond the tail":  func(w *world) { w.records.Tails["e"].Next = 0 },
+		"no tail":               func(w *world) { delete(w.records.Tails, "e") },
+		"kept below the tail":   func(w *world) { w.records.Tails["e"].Next = 2 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			w.collected = true
+			sources := w.seal(t)
+			j, _, err := ReadJournal(sources...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bad := CheckCollected(w.records, j); len(bad) > 0 {
+				t.Fatal(bad)
+			}
+			spoil(w)
+			if bad := CheckCollected(w.records, j); len(bad) == 0 || bad[0].Check != "MARK" {
+				t.Errorf("found %v, want MARK", bad)
 			}
 		})
 	}
