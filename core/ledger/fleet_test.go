@@ -121,9 +121,13 @@ func (f *fleet) end(t *rapid.T) {
 		i = at
 	}
 	l := f.live[i]
-	for range 3 {
+	for range 4 {
 		entry := e
 		queued, before, err := l.finish(f.now, &k.claim, &entry)
+		if unread, ok := errors.AsType[*NotLoadedError](err); ok { // nothing is collected here
+			k.claim.Found = &Found{0, unread.Generation}
+			continue
+		}
 		switch {
 		case errors.Is(err, ErrNotTaken):
 			f.takeOver(i, owner)
@@ -181,7 +185,7 @@ func (f *fleet) propose(t *rapid.T, i int) {
 			return
 		}
 	}
-	b, _ := f.live[i].NextBatch(f.now)
+	b, _ := f.live[i].NextBatch(f.now, false)
 	f.flight[i].batch = b
 }
 
@@ -290,7 +294,7 @@ func (f *fleet) leave(t *rapid.T) {
 	for range 20 {
 		l.Drain(f.now)
 		if f.propose(t, i); f.flight[i].none() {
-			if b, _ := l.NextBatch(f.now.Add(MaxLinger)); b != nil {
+			if b, _ := l.NextBatch(f.now.Add(MaxLinger), false); b != nil {
 				f.flight[i].batch = b
 			}
 		}

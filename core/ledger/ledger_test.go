@@ -297,7 +297,7 @@ func (m *machine) adjust(t *rapid.T) {
 }
 
 func (m *machine) commit(t *rapid.T) {
-	b, _ := m.l.NextBatch(m.now)
+	b, _ := m.l.NextBatch(m.now, false)
 	if b == nil {
 		return
 	}
@@ -501,7 +501,7 @@ func TestASliceIsAHundredthOfTheCeilingOrFourCalls(t *testing.T) {
 			if _, _, err := l.Settle(now, &Claim{Owner: "E", Seq: res.Hold.Seq}, Entry{Amount: call}); err != nil {
 				t.Fatal(err)
 			}
-			b, _ := l.NextBatch(now)
+			b, _ := l.NextBatch(now, false)
 			l.BatchCommitted(b, 1, nil, now)
 			settled += call
 		}
@@ -517,11 +517,11 @@ func TestBatchesAreBounded(t *testing.T) {
 		}
 	}
 	for i, want := range []int{MaxBatchEntries, MaxBatchEntries, 1} {
-		b, _ := l.NextBatch(now.Add(MaxLinger))
+		b, _ := l.NextBatch(now.Add(MaxLinger), false)
 		if b == nil || len(b.Entries) != want || b.N != uint64(i) {
 			t.Fatalf("batch %d: %v", i, b)
 		}
-		if again, _ := l.NextBatch(now); again != nil {
+		if again, _ := l.NextBatch(now, false); again != nil {
 			t.Fatal("two batches in flight")
 		}
 		l.BatchCommitted(b, int64(i+1), nil, now)
@@ -538,7 +538,7 @@ func TestAlertIsDueOnceAndAfterReopening(t *testing.T) {
 		if _, err := l.Use(now, []AccountID{a.ID}, Entry{Amount: x}); err != nil {
 			t.Fatal(err)
 		}
-		b, _ := l.NextBatch(now)
+		b, _ := l.NextBatch(now, false)
 		return l.BatchCommitted(b, 1, nil, now)
 	}
 	if due := spend(79); len(due) != 0 {

@@ -223,7 +223,7 @@ func TestLinger(t *testing.T) {
 	}
 	commit := func(now time.Time) int {
 		t.Helper()
-		b, wait := l.NextBatch(now)
+		b, wait := l.NextBatch(now, false)
 		if b == nil {
 			t.Fatalf("no batch, for %s", wait)
 		}
@@ -237,10 +237,10 @@ func TestLinger(t *testing.T) {
 	queue(20, t0)
 	commit(t0)
 	queue(5, t0)
-	if b, wait := l.NextBatch(t0); b != nil || wait != MaxLinger {
+	if b, wait := l.NextBatch(t0, false); b != nil || wait != MaxLinger {
 		t.Errorf("after a batch of 20: batch %v, waiting %s; want %s", b, wait, MaxLinger)
 	}
-	if b, wait := l.NextBatch(t0.Add(MaxLinger / 2)); b != nil || wait != MaxLinger/2 {
+	if b, wait := l.NextBatch(t0.Add(MaxLinger/2), false); b != nil || wait != MaxLinger/2 {
 		t.Errorf("half way: batch %v, waiting %s", b, wait)
 	}
 	if n := commit(t0.Add(MaxLinger)); n != 5 {
@@ -249,7 +249,7 @@ func TestLinger(t *testing.T) {
 	queue(20, t0)
 	commit(t0)
 	queue(1, t0)
-	if b, _ := l.NextBatch(t0.Add(-time.Second)); b == nil {
+	if b, _ := l.NextBatch(t0.Add(-time.Second), false); b == nil {
 		t.Error("a clock that was set back makes a batch wait")
 	}
 }

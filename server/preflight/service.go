@@ -85,6 +85,7 @@ type Service struct {
 	kick       chan struct{}
 	unsure     *ledger.Batch          // in flight, or of unknown outcome: the writer appends it again before any other
 	unresolved []ledger.AccountChange // of a transaction whose outcome the writer does not know
+	hurry      bool                   // the next batch waits for no more entries
 
 	mu     sync.Mutex
 	ledger *ledger.Ledger

@@ -64,9 +64,7 @@ func (s *Service) Write(ctx context.Context) error {
 			if linger > 0 {
 				wait = min(wait, linger)
 			}
-			if err := s.Clock.Wait(ctx, s.kick, wait); err == nil && linger > 0 {
-				continue
-			}
+			s.hurry = s.Clock.Wait(ctx, s.kick, wait) != nil && linger > 0
 		}
 	}
 }
@@ -313,7 +311,8 @@ func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration
 	b := s.unsure
 	if b == nil {
 		s.mu.Lock()
-		b, linger = s.ledger.NextBatch(s.Clock.Now())
+		b, linger = s.ledger.NextBatch(s.Clock.Now(), s.hurry)
+		s.hurry = false
 		s.mu.Unlock()
 	}
 	if b == nil {
@@ -424,13 +423,12 @@ func (s *Service) drain() error {
 		s.mu.Lock()
 		s.ledger.Drain(s.Clock.Now())
 		s.mu.Unlock()
-		worked, linger, err := s.work(ctx)
+		s.hurry = true
+		worked, _, err := s.work(ctx)
 		if err != nil {
 			return s.fail(err)
 		}
-		if linger > 0 {
-			s.pause(ctx, linger)
-		} else if !worked {
+		if !worked {
 			break
 		}
 	}
