@@ -38,10 +38,10 @@ const (
 )
 
 // Quarantine is how long the grants of a dead owner stay out of reach: until the last hold that it can have made is
-// over, with 2% for clock rates.
+// over. Of the margin half is for its clock, which may be 2% slow, and half for that of who waits, 2% fast.
 func Quarantine(maxTTL time.Duration) time.Duration {
 	q := HeartbeatValid + maxTTL + Grace
-	return q + q/50
+	return q + q/24
 }
 
 // Ledger is the state of one owner.
