@@ -50,6 +50,7 @@ var rules = []rule{
 	{"chaos", nil, "tests only"},
 	{"sim", nil, "tests only: the production code on a simulated etcd, network and clock"},
 	{"examples", nil, "data"},
+	{"sim", nil, "tests only: it puts the production code into a simulated world"},
 	{"cmd", []string{""}, "wiring: the only place that may import everything"},
 }
 

@@ -79,6 +79,9 @@ func (w *world) until(d time.Duration, so func() bool) bool {
 // load has clients call, and people edit, until the end.
 func (w *world) load(end time.Duration) {
 	gap := w.between(150*time.Millisecond, 1500*time.Millisecond)
+	if w.chance(4) { // little is going on
+		gap *= 5
+	}
 	var next func()
 	next = func() {
 		if w.now > end {
@@ -130,7 +133,7 @@ func (w *world) trouble() {
 		}
 		return w.between(500*time.Millisecond, 12*time.Second)
 	}
-	switch k := w.rng.IntN(12); {
+	switch k := w.rng.IntN(14); {
 	case k < 4:
 		d := long()
 		way := w.rng.IntN(3)
@@ -151,6 +154,15 @@ func (w *world) trouble() {
 		w.logf("%s: is drained", r.p.name)
 		w.count.Drains++
 		w.drain(r)
+	case k < 11: // a quarantine that etcd ends early
+		for _, key := range w.etcd.keys {
+			if strings.HasPrefix(key, storeetcd.Prefix+"qt/") {
+				w.logf("etcd: %s is lost", key)
+				w.count.QuarantineLost++
+				w.etcd.revoke(w.etcd.recs[key].Lease)
+				break
+			}
+		}
 	default:
 		if kv := w.etcd.recs[storeetcd.Prefix+"own/"+r.owner]; kv != nil {
 			w.logf("%s: its lease is lost", r.p.name)

@@ -79,13 +79,13 @@ func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Dura
 	if h != nil {
 		hold = &Hold{s.sealer.seal(s.ledger.Owner, h, h.Expires), h.Amount, h.Expires}
 	}
-	if !guard.ExpiryWhenChecked && h != nil {
-		h.Expires = s.Clock.Now().Add(ttl)
-		hold = &Hold{s.sealer.seal(s.ledger.Owner, h, h.Expires), h.Amount, h.Expires}
-	}
 	end := s.Clock.Boot()
 	if err := s.confirm(end, d, h); err != nil { // the answer may come too late to be ours to give
 		return nil, nil, err
+	}
+	if !guard.ExpiryWhenChecked && h != nil {
+		h.Expires = s.Clock.Now().Add(ttl)
+		hold = &Hold{s.sealer.seal(s.ledger.Owner, h, h.Expires), h.Amount, h.Expires}
 	}
 	s.Metrics.Decision(d.Effect)
 	s.Metrics.ReserveSeconds((end - start).Seconds())

@@ -128,20 +128,17 @@ func (s *Service) over(ctx context.Context, claim *ledger.Claim, err error) erro
 	switch {
 	case errors.Is(err, ledger.ErrExpired):
 		return &ExpiredError{claim.Expires}
-	case errors.Is(err, ledger.ErrSettled):
-		first, err := s.finish(ctx, claim, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
-			return s.ledger.Settle(now, claim, ledger.Entry{}) // finds the first settlement: it is settled already
-		})
-		if err != nil {
+	case errors.Is(err, ledger.ErrSettled), errors.Is(err, ledger.ErrReleased): // true once that is committed
+		first, err := s.finish(ctx, claim, func(time.Time) (*ledger.Entry, *ledger.Journaled, error) { return s.ledger.Ended(claim) })
+		switch {
+		case errors.Is(err, ledger.ErrAgain):
+			return &UnavailableError{"the end of the hold that was under way was not written"}
+		case err != nil:
 			return err
+		case first.Kind == ledger.KindRelease:
+			return ledger.ErrReleased
 		}
 		return &SettledError{first.Amount, first.Kind}
-	case errors.Is(err, ledger.ErrReleased): // true once the release is committed
-		if _, unknown := s.finish(ctx, claim, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
-			return s.ledger.Release(now, claim)
-		}); unknown != nil {
-			return unknown
-		}
 	}
 	return err
 }

@@ -252,7 +252,10 @@ func (l *Ledger) Append(ctx context.Context, b *ledger.Batch) (int64, []byte, er
 			if err != nil {
 				return 0, nil, err
 			}
-			cmps, ops = append(cmps, absent(requestKey(e.RequestID))), append(ops, op)
+			if guard.RequestOnce {
+				cmps = append(cmps, absent(requestKey(e.RequestID)))
+			}
+			ops = append(ops, op)
 		}
 	}
 	rev, err := l.fenced(ctx, cmps, ops...)
@@ -270,10 +273,7 @@ func (l *Ledger) successor(owner string) []clientv3.Cmp {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	rev, ok := l.takeovers[owner]
-	switch {
-	case !guard.TakeoverFence:
-		return nil
-	case ok:
+	if ok {
 		return []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key("tk", owner)), "=", rev)}
 	}
 	return []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key("cl", owner)), ">", 0)}

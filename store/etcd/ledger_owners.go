@@ -206,7 +206,10 @@ func (l *Ledger) TakeOver(ctx context.Context, owner string, quarantine time.Dur
 	if err != nil {
 		return t, err
 	}
-	free := []clientv3.Cmp{absent(tk), absent(key("cl", owner))}
+	free := []clientv3.Cmp{absent(key("cl", owner))}
+	if guard.TakeoverOnce {
+		free = append(free, absent(tk))
+	}
 	if guard.OwnerGone {
 		free = append(free, absent(key("own", owner)))
 	}
@@ -314,7 +317,17 @@ func (l *Ledger) Reclaim(ctx context.Context, owner string, changes []ledger.Acc
 
 // CloseOwner implements store.Ledger.
 func (l *Ledger) CloseOwner(ctx context.Context, owner string) error {
-	if err := l.close(ctx, owner, l.successor(owner), clientv3.OpDelete(key("tk", owner)), clientv3.OpDelete(key("qt", owner))); err != nil {
+	err := l.close(ctx, owner, l.successor(owner), clientv3.OpDelete(key("tk", owner)), clientv3.OpDelete(key("qt", owner)))
+	if errors.Is(err, store.ErrConflict) { // an earlier attempt of ours may have landed
+		resp, getErr := l.get(ctx, key("cl", owner), clientv3.WithKeysOnly())
+		if getErr != nil {
+			return getErr
+		}
+		if len(resp.Kvs) == 1 {
+			err = nil
+		}
+	}
+	if err != nil {
 		return err
 	}
 	l.mu.Lock()
