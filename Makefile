@@ -2,11 +2,12 @@
 
 TOOL := go tool -modfile=tools/go.mod
 BUF  := $(TOOL) buf
+GENERATE := $(BUF) generate && $(BUF) generate --template buf.gen.hot.yaml
 # What runs concurrently is tested with the race detector too, which needs a C compiler.
 CONCURRENT := ./clients/... ./core/ledger ./policy ./replay ./server/... ./store/...
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.2
 
-.PHONY: build demo test race bench fuzz millions crash generate check lint breaking clean
+.PHONY: build demo test race bench fuzz millions crash chaos generate check lint breaking clean
 
 build: ## bin/chartergate
 	@go build -trimpath -o bin/chartergate ./cmd/chartergate
@@ -42,12 +43,17 @@ CRASHES ?= 10
 crash: ## kill -9 under load, CRASHES times; an independent oracle adds the ledger up (a slice of it is in `make test`)
 	CHARTERGATE_CRASHES=$(CRASHES) go test ./cmd/chartergate -run TestCrashes -count=1 -v
 
+FAULTS ?= 40
+SEED ?=
+chaos: ## 3 replicas, an etcd of 3 members and clients as processes; FAULTS of every kind; an oracle and porcupine judge
+	CHARTERGATE_FAULTS=$(FAULTS) CHARTERGATE_CHAOS_SEED=$(SEED) go test ./chaos -run TestChaos -count=1 -v -timeout 3h
+
 generate: .cache/proto ## code and OpenAPI from proto/
 	$(BUF) format -w proto
-	$(BUF) generate
+	$(GENERATE)
 
 check: .cache/proto lint breaking ## everything but the tests
-	$(BUF) generate
+	$(GENERATE)
 	@git diff --exit-code --stat -- proto/gen || { echo "make check: proto/gen is not what proto/ generates: run make generate and commit"; exit 1; }
 	@test -z "$$(git ls-files --others --exclude-standard -- proto/gen)" || { echo "make check: generated files are not committed"; exit 1; }
 	go test -run TestImportsPointInward .

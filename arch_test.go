@@ -23,8 +23,9 @@ const generated = module + "proto/gen/go/chartergate/v1"
 // The first rule whose folder fits a package applies.
 var rules = []rule{
 	{"core", nil, "what the business means must be readable and testable alone"},
-	{"proto/gen", []string{"buf.build/gen", "google.golang.org", "github.com/grpc-ecosystem/grpc-gateway"}, "generated code knows nothing of ours"},
+	{"proto/gen", []string{"buf.build/gen", "github.com/planetscale/vtprotobuf", "google.golang.org", "github.com/grpc-ecosystem/grpc-gateway"}, "generated code knows nothing of ours"},
 	{"proto/convert", []string{module + "core", module + "proto/gen", "google.golang.org/protobuf"}, "one place turns the contract into core and back"},
+	{"proto/codec", []string{generated, "google.golang.org"}, "how messages are encoded is the same for client and server"},
 	{"store/etcd", []string{module + "core", module + "store", module + "proto", "go.etcd.io/etcd", "google.golang.org", "go.uber.org/zap"},
 		"only this folder knows etcd's client and the records in it"},
 	{"store/dirlock", []string{"golang.org/x/sys"}, "one lock for every directory that a process has to itself"},
@@ -38,11 +39,14 @@ var rules = []rule{
 	{"server", []string{module + "core", module + "store", module + "server", module + "proto", "google.golang.org",
 		"github.com/grpc-ecosystem/grpc-gateway", "buf.build/go/protovalidate", "github.com/prometheus", "go.opentelemetry.io", "golang.org/x/net"},
 		"handlers convert, call, convert; storage and Rego are injected"},
-	{"clients/go", []string{generated, "google.golang.org"}, "a client's users must not carry the server"},
+	{"clients/go", []string{generated, module + "proto/codec", "google.golang.org"}, "a client's users must not carry the server"},
 	{"manifest", []string{module + "core/money", module + "proto/gen", "google.golang.org/protobuf", "buf.build/go/protovalidate", "go.yaml.in/yaml"},
 		"manifests are another form of the contract"},
 	{"replay", []string{module + "core/money", module + "clients/go", module + "proto/gen", "google.golang.org", "golang.org/x"},
 		"a load is a client like any other"},
+	{"chaos/oracle", []string{module + "proto/gen/go/chartergate/store", "google.golang.org/protobuf", "go.etcd.io/etcd/client", "github.com/anishathalye/porcupine"},
+		"a judge shares no code with what it judges but the messages of the records"},
+	{"chaos", nil, "tests only"},
 	{"examples", nil, "data"},
 	{"cmd", []string{""}, "wiring: the only place that may import everything"},
 }

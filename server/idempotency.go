@@ -7,7 +7,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/chartergate/chartergate/proto/codec"
 )
 
 // Limits of Idempotency.
@@ -32,11 +33,10 @@ type Idempotency struct {
 }
 
 // answer is what is known of a method and request id: the hash of the body, and the reply once there is one. The reply
-// is kept encoded: hundreds of thousands of messages would be work for each garbage collection.
+// is kept as it is sent: hundreds of thousands of messages would be work for each garbage collection.
 type answer struct {
 	body  uint64
-	kind  protoreflect.MessageType // of the reply; nil while it is being made
-	reply []byte
+	reply codec.Encoded // nil while it is being made
 	over  chan struct{} // made by the first who waits, closed when the call is over
 }
 
@@ -47,6 +47,7 @@ type generation map[uint64]*answer
 type answers struct {
 	mu        sync.Mutex
 	rotated   time.Time
+	running   int
 	cur, prev generation
 	_         [64]byte // shards do not share a cache line
 }
@@ -61,14 +62,14 @@ func NewIdempotency(now func() time.Time) *Idempotency {
 	return c
 }
 
-// Do calls call once for all requests of a method with one id and body, and gives each the first answer, also those
-// that come while it is being made. Only answers are kept: after an error the next request calls again. method is the
+// Do calls call once for all requests of a method with one id and body, and gives each the first answer, encoded, also
+// those that come while it is being made. Only answers are kept: after an error the next request calls again. method is the
 // full gRPC name, so that a retry through a session finds the answer of a unary call. An empty id just calls; so does
 // validate_only. Errors: call's; REQUEST_ID_CONFLICT for another body; ctx's while waiting.
-func (c *Idempotency) Do(ctx context.Context, method string, req Requester, call func() (proto.Message, error)) (proto.Message, error) {
+func (c *Idempotency) Do(ctx context.Context, method string, req Requester, call func() (proto.Message, error)) (codec.Encoded, error) {
 	id := req.GetRequestId()
 	if id == "" || validateOnly(req) {
-		return call()
+		return encoded(call())
 	}
 	body, err := c.hash(req)
 	if err != nil {
@@ -83,9 +84,8 @@ func (c *Idempotency) Do(ctx context.Context, method string, req Requester, call
 			return shard.run(key, mine, call)
 		case found.body != body:
 			return nil, requestIDConflict(id)
-		case found.kind != nil:
-			reply := found.kind.New().Interface()
-			return reply, proto.Unmarshal(found.reply, reply)
+		case found.reply != nil:
+			return found.reply, nil
 		}
 		select {
 		case <-found.over: // then it has an answer, or it is this caller's turn
@@ -106,7 +106,7 @@ var bodies = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
 func (c *Idempotency) hash(m proto.Message) (uint64, error) {
 	buf := bodies.Get().(*[]byte)
 	defer bodies.Put(buf)
-	b, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend((*buf)[:0], m)
+	b, err := codec.AppendCanonical((*buf)[:0], m)
 	if err != nil {
 		return 0, err
 	}
@@ -128,9 +128,10 @@ func (s *answers) claim(key, body uint64, now time.Time) (found answer, mine *an
 	if a == nil {
 		a = &answer{body: body}
 		s.cur[key] = a
+		s.running++
 		return answer{}, a
 	}
-	if a.kind == nil && a.over == nil {
+	if a.reply == nil && a.over == nil {
 		a.over = make(chan struct{})
 	}
 	return *a, nil
@@ -139,28 +140,31 @@ func (s *answers) claim(key, body uint64, now time.Time) (found answer, mine *an
 // rotate begins a generation. Calls that still run stay.
 func (s *answers) rotate(now time.Time, stale bool) {
 	s.cur, s.prev, s.rotated = s.prev, s.cur, now
-	s.cur.keepRunning()
+	s.empty(s.cur)
 	if stale {
-		s.prev.keepRunning()
+		s.empty(s.prev)
 	}
 }
 
-func (g generation) keepRunning() {
+func (s *answers) empty(g generation) {
+	if s.running == 0 {
+		clear(g)
+		return
+	}
 	for key, a := range g {
-		if a.kind != nil {
+		if a.reply != nil {
 			delete(g, key)
 		}
 	}
 }
 
 // run makes the answer and keeps it. After an error or a panic the key is free again.
-func (s *answers) run(key uint64, a *answer, call func() (proto.Message, error)) (proto.Message, error) {
-	var kind protoreflect.MessageType
-	var kept []byte
+func (s *answers) run(key uint64, a *answer, call func() (proto.Message, error)) (reply codec.Encoded, err error) {
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if a.kind, a.reply = kind, kept; kind == nil {
+		s.running--
+		if a.reply = reply; reply == nil {
 			delete(s.cur, key) // it is in one of them, and nobody else's
 			delete(s.prev, key)
 		}
@@ -168,12 +172,15 @@ func (s *answers) run(key uint64, a *answer, call func() (proto.Message, error))
 			close(a.over)
 		}
 	}()
-	reply, err := call()
+	return encoded(call())
+}
+
+// encoded gives a reply as it is sent, not nil, or the error. The reply itself is used up.
+func encoded(reply proto.Message, err error) (codec.Encoded, error) {
 	if err != nil {
 		return nil, err
 	}
-	if kept, err = proto.Marshal(reply); err == nil {
-		kind = reply.ProtoReflect().Type()
-	}
-	return reply, err
+	e, err := codec.Append([]byte{}, reply)
+	recycleReply(reply)
+	return e, err
 }

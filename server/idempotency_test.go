@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/chartergate/chartergate/proto/codec"
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
 
@@ -37,7 +38,16 @@ func (m *memory) do(t *testing.T, method, id, feature string) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return reply.(*chartergatev1.ReleaseResponse).ReleasedNanos
+	return released(t, reply)
+}
+
+func released(t *testing.T, reply codec.Encoded) int64 {
+	t.Helper()
+	m := new(chartergatev1.ReleaseResponse)
+	if err := proto.Unmarshal(reply, m); err != nil {
+		t.Error(err)
+	}
+	return m.ReleasedNanos
 }
 
 func TestIdempotencyGivesTheFirstAnswer(t *testing.T) {
@@ -126,7 +136,7 @@ func TestIdempotencyWaits(t *testing.T) {
 					answers <- 0
 					return
 				}
-				answers <- reply.(*chartergatev1.ReleaseResponse).ReleasedNanos
+				answers <- released(t, reply)
 			}()
 		}
 		synctest.Wait()

@@ -50,20 +50,30 @@ func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 	if !ok {
 		return handler(ctx, req)
 	}
-	if err := g.validator.Validate(m); err != nil {
+	resp, err = g.answer(ctx, m, info, handler)
+	recycleRequest(m)
+	return resp, err
+}
+
+func (g *gate) answer(ctx context.Context, req proto.Message, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if err := g.validator.Validate(req); err != nil {
 		return nil, err
 	}
 	r, ok := req.(Requester)
 	if !ok || r.GetRequestId() == "" {
 		return handler(ctx, req)
 	}
-	return g.requests.Do(ctx, info.FullMethod, r, func() (proto.Message, error) {
+	reply, err := g.requests.Do(ctx, info.FullMethod, r, func() (proto.Message, error) {
 		resp, err := handler(ctx, req)
 		if err != nil {
 			return nil, err
 		}
 		return resp.(proto.Message), nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	return reply, nil
 }
 
 func (g *gate) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {

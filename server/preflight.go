@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/chartergate/chartergate/core/routing"
 	"github.com/chartergate/chartergate/core/usage"
@@ -38,15 +37,18 @@ func (s *PreflightService) Check(ctx context.Context, req *chartergatev1.CheckRe
 }
 
 func (s *PreflightService) check(ctx context.Context, req *chartergatev1.CheckRequest) (*chartergatev1.CheckResponse, error) {
-	call, err := convert.CallFromProto(req.GetCall())
-	if err != nil {
+	call := calls.Get().(*routing.Call)
+	defer calls.Put(call)
+	if err := convert.CallFromProto(call, req.GetCall()); err != nil {
 		return nil, err
 	}
 	d, err := s.gate.Check(ctx, call)
 	if err != nil {
 		return nil, err
 	}
-	return &chartergatev1.CheckResponse{Decision: decision(d)}, nil
+	answer := new(chartergatev1.Decision)
+	fillDecision(answer, d)
+	return &chartergatev1.CheckResponse{Decision: answer}, nil
 }
 
 // Reserve implements PreflightService.
@@ -55,15 +57,19 @@ func (s *PreflightService) Reserve(ctx context.Context, req *chartergatev1.Reser
 }
 
 func (s *PreflightService) reserve(ctx context.Context, req *chartergatev1.ReserveRequest) (*chartergatev1.ReserveResponse, error) {
-	call, err := convert.CallFromProto(req.GetCall())
-	if err != nil {
+	call := calls.Get().(*routing.Call)
+	defer calls.Put(call)
+	if err := convert.CallFromProto(call, req.GetCall()); err != nil {
 		return nil, err
 	}
 	d, h, err := s.gate.Reserve(ctx, call, duration(req.GetTtl()))
 	if err != nil {
 		return nil, err
 	}
-	return &chartergatev1.ReserveResponse{Decision: decision(d), Hold: hold(h)}, nil
+	r := reserveResponses.Get().(*chartergatev1.ReserveResponse)
+	fillDecision(r.Decision, d)
+	r.Hold = fillHold(r.Hold, h)
+	return r, nil
 }
 
 // Settle implements PreflightService.
@@ -106,7 +112,7 @@ func (s *PreflightService) extend(ctx context.Context, req *chartergatev1.Extend
 	if err != nil {
 		return nil, err
 	}
-	return &chartergatev1.ExtendResponse{Hold: hold(h)}, nil
+	return &chartergatev1.ExtendResponse{Hold: fillHold(nil, h)}, nil
 }
 
 // UsageService takes usage that had no hold.
@@ -147,32 +153,6 @@ func duration(d *durationpb.Duration) time.Duration {
 		return 0
 	}
 	return d.AsDuration()
-}
-
-func decision(d *preflight.Decision) *chartergatev1.Decision {
-	p := &chartergatev1.Decision{
-		Effect: chartergatev1.Effect(d.Effect), Tier: d.Tier, Model: d.Model, Provider: d.Provider,
-		MaxInputTokens: d.MaxInputTokens, MaxOutputTokens: d.MaxOutputTokens, TrimContextToTokens: d.TrimContextToTokens,
-		PromptCache: chartergatev1.PromptCache(d.PromptCache), EstimatedCostNanos: int64(d.Cost), Currency: d.Currency,
-		PolicyRevision: d.PolicyRevision, PriceRevision: d.PriceRevision, CharterRevision: d.CharterRevision,
-	}
-	for _, a := range d.Alternates {
-		p.Alternates = append(p.Alternates, &chartergatev1.Alternate{Tier: a.Tier, Model: a.Model, EstimatedCostNanos: int64(a.Cost)})
-	}
-	for _, r := range d.Reasons {
-		p.Reasons = append(p.Reasons, &chartergatev1.Reason{Code: chartergatev1.ReasonCode(r.Code), Message: r.Message, Budget: r.Budget})
-	}
-	if d.RetryDelay > 0 {
-		p.RetryDelay = durationpb.New(d.RetryDelay)
-	}
-	return p
-}
-
-func hold(h *preflight.Hold) *chartergatev1.Hold {
-	if h == nil {
-		return nil
-	}
-	return &chartergatev1.Hold{Token: h.Token, AmountNanos: int64(h.Amount), ExpireTime: timestamppb.New(h.Expires)}
 }
 
 func settlement(s *preflight.Settlement) *chartergatev1.Settlement {

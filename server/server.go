@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/chartergate/chartergate/proto/codec"
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 	"github.com/chartergate/chartergate/store"
 )
@@ -28,6 +29,7 @@ import (
 const (
 	maxMessageBytes      = 4 << 20 // of a request, gRPC or HTTP
 	maxConcurrentStreams = 1024    // of one connection; further calls wait at the client
+	unaryWorkers         = 64      // goroutines that calls use again, for their stacks have grown; further calls get new ones
 	minPingInterval      = 10 * time.Second
 	drainTime            = 5 * time.Second // for calls in flight when the server stops
 )
@@ -140,6 +142,8 @@ func (cfg *Config) fill() error {
 
 func newGRPC(g *gate, tracing bool) *grpc.Server {
 	options := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(codec.New()),
+		grpc.NumStreamWorkers(unaryWorkers),
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
 		grpc.MaxRecvMsgSize(maxMessageBytes),

@@ -13,8 +13,11 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/chartergate/chartergate/proto/codec"
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
 
@@ -30,7 +33,7 @@ const (
 func (s *PreflightService) Session(stream chartergatev1.PreflightService_SessionServer) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	x := &session{service: s, results: make(chan []*chartergatev1.SessionResult, maxInFlight)}
+	x := &session{service: s, results: make(chan results, maxInFlight)}
 	sent := make(chan error, 1)
 	go func() {
 		err := x.send(stream)
@@ -50,7 +53,7 @@ func (s *PreflightService) Session(stream chartergatev1.PreflightService_Session
 
 type session struct {
 	service    *PreflightService
-	results    chan []*chartergatev1.SessionResult // has room for all that may be unanswered, so that adding never blocks
+	results    chan results // has room for all that may be unanswered, so that adding never blocks
 	unanswered atomic.Int64
 	running    sync.WaitGroup
 }
@@ -83,70 +86,116 @@ func (x *session) receive(ctx context.Context, stream chartergatev1.PreflightSer
 	}
 }
 
+// results are SessionResults, encoded one after the other in a buffer of resultBuffers.
+type results struct {
+	n       int
+	encoded *[]byte
+}
+
+// resultBuffers implements mem.BufferPool: gRPC gives a buffer back when it is written.
+var resultBuffers = bufferPool{sync.Pool{New: func() any { b := make([]byte, 0, 8<<10); return &b }}}
+
+type bufferPool struct{ sync.Pool }
+
+func (p *bufferPool) Get(int) *[]byte { return p.Pool.Get().(*[]byte) }
+
+func (p *bufferPool) Put(b *[]byte) {
+	*b = (*b)[:0]
+	p.Pool.Put(b)
+}
+
 // answer does operations one after the other, but for those that wait for a commit: they share it.
 func (x *session) answer(ctx context.Context, operations []*chartergatev1.SessionOperation) {
-	answered := make([]*chartergatev1.SessionResult, 0, len(operations))
+	r := results{encoded: resultBuffers.Get(0)}
 	for _, op := range operations {
 		switch op.GetOperation().(type) {
 		case *chartergatev1.SessionOperation_Settle, *chartergatev1.SessionOperation_Release:
 			x.running.Add(1)
 			go func() {
 				defer x.running.Done()
-				x.results <- []*chartergatev1.SessionResult{x.service.operate(ctx, op)}
+				r := results{1, resultBuffers.Get(0)}
+				*r.encoded = x.service.operate(ctx, op, *r.encoded)
+				x.results <- r
 			}()
 		default:
-			answered = append(answered, x.service.operate(ctx, op))
+			r.n++
+			*r.encoded = x.service.operate(ctx, op, *r.encoded)
 		}
 	}
-	if len(answered) > 0 {
-		x.results <- answered
+	if r.n == 0 {
+		resultBuffers.Put(r.encoded)
+		return
 	}
+	x.results <- r
 }
 
 // send sends results as they come until there are no more. After an error it only takes them.
 func (x *session) send(stream chartergatev1.PreflightService_SessionServer) (err error) {
-	for results := range x.results {
+	for r := range x.results {
+		n, frame := r.n, codec.Frame{mem.NewBuffer(r.encoded, &resultBuffers)}
 	more:
-		for len(results) < maxResultsPerReply {
+		for n < maxResultsPerReply {
 			select {
 			case r, ok := <-x.results:
 				if !ok {
 					break more
 				}
-				results = append(results, r...)
+				n += r.n
+				frame = append(frame, mem.NewBuffer(r.encoded, &resultBuffers))
 			default:
 				break more
 			}
 		}
-		x.unanswered.Add(-int64(len(results)))
-		if err == nil {
-			err = stream.Send(&chartergatev1.SessionResponse{Results: results})
+		x.unanswered.Add(-int64(n))
+		if err != nil {
+			frame.Free()
+			continue
 		}
+		err = stream.SendMsg(frame)
 	}
 	return err
 }
 
-// operate does one operation as its unary method would, with the same validation and memory of request ids.
-func (s *PreflightService) operate(ctx context.Context, op *chartergatev1.SessionOperation) *chartergatev1.SessionResult {
-	r := &chartergatev1.SessionResult{Id: op.GetId()}
-	err := s.dispatch(ctx, op, r)
+// Numbers of the fields of SessionResult's oneof.
+const (
+	checkResult   = 2
+	reserveResult = 3
+	settleResult  = 4
+	releaseResult = 5
+	extendResult  = 6
+	errorResult   = 7
+)
+
+// operate does one operation as its unary method would, with the same validation and memory of request ids, and appends
+// its SessionResult to dst.
+func (s *PreflightService) operate(ctx context.Context, op *chartergatev1.SessionOperation, dst []byte) []byte {
+	field, reply, err := s.dispatch(ctx, op)
 	if err != nil {
-		st := Status(err)
-		if st.Code() == codes.Internal {
-			s.log.Error("an operation of a session failed", "operation", fmt.Sprintf("%T", op.GetOperation()), "error", err)
-		}
-		e := &chartergatev1.SessionError{Code: int32(st.Code()), Message: st.Message()}
-		for _, d := range st.Details() {
-			if info, ok := d.(*errdetails.ErrorInfo); ok {
-				e.Reason = info.GetReason()
-			}
-		}
-		r.Result = &chartergatev1.SessionResult_Error{Error: e}
+		field, reply = errorResult, s.sessionError(op, err)
 	}
-	return r
+	recycleOperation(op)
+	return codec.AppendResult(dst, op.GetId(), field, reply)
 }
 
-func (s *PreflightService) dispatch(ctx context.Context, op *chartergatev1.SessionOperation, r *chartergatev1.SessionResult) (err error) {
+func (s *PreflightService) sessionError(op *chartergatev1.SessionOperation, err error) codec.Encoded {
+	st := Status(err)
+	if st.Code() == codes.Internal {
+		s.log.Error("an operation of a session failed", "operation", fmt.Sprintf("%T", op.GetOperation()), "error", err)
+	}
+	e := &chartergatev1.SessionError{Code: int32(st.Code()), Message: st.Message()}
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
+			e.Reason = info.GetReason()
+		}
+	}
+	reply, err := encoded(e, nil)
+	if err != nil { // the message is not text
+		return s.sessionError(op, fmt.Errorf("encode the error: %w", err))
+	}
+	return reply
+}
+
+func (s *PreflightService) dispatch(ctx context.Context, op *chartergatev1.SessionOperation) (field protowire.Number, reply codec.Encoded, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = &panicError{p, debug.Stack()}
@@ -155,39 +204,34 @@ func (s *PreflightService) dispatch(ctx context.Context, op *chartergatev1.Sessi
 	switch o := op.GetOperation().(type) {
 	case *chartergatev1.SessionOperation_Check:
 		if err := s.validator.Validate(o.Check); err != nil {
-			return err
+			return 0, nil, err
 		}
 		resp, err := s.Check(ctx, o.Check)
-		r.Result = &chartergatev1.SessionResult_Check{Check: resp}
-		return err
+		if err != nil {
+			return 0, nil, err
+		}
+		reply, err = encoded(resp, nil)
+		return checkResult, reply, err
 	case *chartergatev1.SessionOperation_Reserve:
-		resp, err := once(ctx, s, chartergatev1.PreflightService_Reserve_FullMethodName, o.Reserve, s.Reserve)
-		r.Result = &chartergatev1.SessionResult_Reserve{Reserve: resp}
-		return err
+		reply, err = once(ctx, s, chartergatev1.PreflightService_Reserve_FullMethodName, o.Reserve, s.Reserve)
+		return reserveResult, reply, err
 	case *chartergatev1.SessionOperation_Settle:
-		resp, err := once(ctx, s, chartergatev1.PreflightService_Settle_FullMethodName, o.Settle, s.Settle)
-		r.Result = &chartergatev1.SessionResult_Settle{Settle: resp}
-		return err
+		reply, err = once(ctx, s, chartergatev1.PreflightService_Settle_FullMethodName, o.Settle, s.Settle)
+		return settleResult, reply, err
 	case *chartergatev1.SessionOperation_Release:
-		resp, err := once(ctx, s, chartergatev1.PreflightService_Release_FullMethodName, o.Release, s.Release)
-		r.Result = &chartergatev1.SessionResult_Release{Release: resp}
-		return err
+		reply, err = once(ctx, s, chartergatev1.PreflightService_Release_FullMethodName, o.Release, s.Release)
+		return releaseResult, reply, err
 	case *chartergatev1.SessionOperation_Extend:
-		resp, err := once(ctx, s, chartergatev1.PreflightService_Extend_FullMethodName, o.Extend, s.Extend)
-		r.Result = &chartergatev1.SessionResult_Extend{Extend: resp}
-		return err
+		reply, err = once(ctx, s, chartergatev1.PreflightService_Extend_FullMethodName, o.Extend, s.Extend)
+		return extendResult, reply, err
 	}
-	return invalid("operation", "is missing: set check, reserve, settle, release or extend")
+	return 0, nil, invalid("operation", "is missing: set check, reserve, settle, release or extend")
 }
 
 // once validates a request and answers it once for its request id.
-func once[Req Requester, Resp proto.Message](ctx context.Context, s *PreflightService, method string, req Req, call func(context.Context, Req) (Resp, error)) (resp Resp, err error) {
+func once[Req Requester, Resp proto.Message](ctx context.Context, s *PreflightService, method string, req Req, call func(context.Context, Req) (Resp, error)) (codec.Encoded, error) {
 	if err := s.validator.Validate(req); err != nil {
-		return resp, err
+		return nil, err
 	}
-	m, err := s.requests.Do(ctx, method, req, func() (proto.Message, error) { return call(ctx, req) })
-	if err != nil {
-		return resp, err
-	}
-	return m.(Resp), nil
+	return s.requests.Do(ctx, method, req, func() (proto.Message, error) { return call(ctx, req) })
 }

@@ -233,12 +233,12 @@ func (s slowStream) Recv() (*chartergatev1.SessionRequest, error) {
 	return req, err
 }
 
-func (s slowStream) Send(resp *chartergatev1.SessionResponse) error {
+func (s slowStream) SendMsg(resp any) error {
 	select {
 	case <-s.read:
 	case <-s.Context().Done():
 	}
-	return s.PreflightService_SessionServer.Send(resp)
+	return s.PreflightService_SessionServer.SendMsg(resp)
 }
 
 func TestTooManyInFlight(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/chartergate/chartergate/proto/codec"
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
 
@@ -59,6 +60,7 @@ const defaultTimeout = 30 * time.Second
 func Dial(addr string, opts ...Option) (*Client, error) {
 	c := &Client{tryTimeout: 5 * time.Second, dial: []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec.New())),
 		// A server that comes back is found within two seconds.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},

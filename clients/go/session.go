@@ -280,8 +280,13 @@ func (s *Session) take(gone <-chan struct{}) []*chartergatev1.SessionOperation {
 		case <-gone:
 			return nil
 		}
-		runtime.Gosched() // lets callers that are ready join the message
 		s.mu.Lock()
+		for seen := 0; len(s.pending) > seen && len(s.pending) < maxBatch; {
+			seen = len(s.pending)
+			s.mu.Unlock()
+			runtime.Gosched() // lets callers that are ready join the message
+			s.mu.Lock()
+		}
 		n := min(len(s.pending), maxBatch, maxInFlight-len(s.flight))
 		batch := make([]*chartergatev1.SessionOperation, 0, max(n, 0))
 		taken := 0

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/chartergate/chartergate/chaos/oracle"
 	chartergate "github.com/chartergate/chartergate/clients/go"
 	"github.com/chartergate/chartergate/manifest"
 	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
@@ -59,10 +60,10 @@ prices:
  exhausted: {mode: deny}}
 `
 
-// crashPrices are those of crashCompany in nanos per million units: input, cache read, output.
-var crashPrices = map[string][3]int64{
-	"small": {212_345_678, 21_234_567, 1_250_011_113},
-	"large": {754_321_987, 75_432_109, 4_500_077_771},
+// crashPrices are those of crashCompany.
+var crashPrices = map[string]oracle.Rates{
+	"small": {Input: 212_345_678, Cached: 21_234_567, Output: 1_250_011_113},
+	"large": {Input: 754_321_987, Cached: 75_432_109, Output: 4_500_077_771},
 }
 
 // rowsPerCrash is how many calls of each feature there are for each crash.

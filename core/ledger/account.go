@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"net/url"
 	"slices"
 	"strconv"
@@ -17,6 +18,12 @@ type AccountID struct {
 	Overflow string // the feature whose overflow allowance this is
 	Start    int64  // of the period, in Unix seconds, inclusive
 	End      int64  // of the period, in Unix seconds, exclusive
+}
+
+// Compare orders accounts by their names and periods.
+func (id AccountID) Compare(other AccountID) int {
+	return cmp.Or(cmp.Compare(id.Budget, other.Budget), cmp.Compare(id.Key, other.Key), cmp.Compare(id.Overflow, other.Overflow),
+		cmp.Compare(id.Start, other.Start), cmp.Compare(id.End, other.End))
 }
 
 // Terms are what the control records say of an account.
@@ -77,7 +84,9 @@ type Account struct {
 	bud    Budget
 	own    Grant
 	others map[string]Grant
-	read   int64 // the store's revision when others was read
+	read   int64     // the store's revision that others is known at
+	whole  int64     // the store's revision when all of others was read: a grant of another owner that is newer may be missing
+	looked time.Time // when that was
 
 	held    money.Nanos // by live holds of this owner, until their settlement is committed
 	wanted  money.Nanos // what waiting calls need beyond the grant
@@ -111,6 +120,13 @@ func (a *Account) ceiling() money.Nanos {
 		return money.Nanos(1<<63 - 1)
 	}
 	return c
+}
+
+// OldView says that others hold money of which they may have settled some since this owner looked, a second ago or more.
+func (a *Account) OldView(now time.Time) bool {
+	live, gone := a.elsewhere()
+	since := now.Sub(a.looked)
+	return live+gone > 0 && (since < 0 || since >= time.Second)
 }
 
 // settled is everything settled, committed only. Of other owners it is what was read last.

@@ -194,7 +194,7 @@ func (l *Ledger) Reload(opened []Opened, now time.Time) {
 		if a == nil || o.Rev < a.read {
 			continue
 		}
-		a.own, a.others, a.read = o.Own, o.Others, o.Rev
+		a.own, a.others, a.read, a.whole, a.looked = o.Own, o.Others, o.Rev, o.Rev, now
 		for _, t := range o.Alerted {
 			if !slices.Contains(a.alerted, t) {
 				a.alerted = append(a.alerted, t)
@@ -216,7 +216,7 @@ func (l *Ledger) Refresh(opened []Opened, now time.Time) {
 		if a == nil || o.Rev < a.read {
 			continue
 		}
-		a.others, a.read = o.Others, o.Rev
+		a.others, a.read, a.whole, a.looked = o.Others, o.Rev, o.Rev, now
 		if !a.moving {
 			a.observe(o.Budget, now)
 		}

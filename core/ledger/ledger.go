@@ -159,7 +159,8 @@ func (l *Ledger) Open(o Opened, terms Terms, now time.Time) *Account {
 		return a
 	}
 	a := &Account{
-		ID: o.ID, all: &l.all, own: o.Own, others: o.Others, read: o.Rev, alerted: o.Alerted, used: now, place: len(l.list),
+		ID: o.ID, all: &l.all, own: o.Own, others: o.Others, read: o.Rev, whole: o.Rev, looked: now,
+		alerted: o.Alerted, used: now, place: len(l.list),
 	}
 	a.SetTerms(terms)
 	a.observe(o.Budget, now)
@@ -273,11 +274,20 @@ func (l *Ledger) reach(now time.Time, path []*Account, amounts []money.Nanos, he
 	return res
 }
 
+// Recall asks for the idle money of other replicas where a budget of the path is used up without it, and says whether to
+// wait for it.
+func (l *Ledger) Recall(now time.Time, path []*Account) (wait bool, atMost time.Duration) {
+	if len(l.all.list) == 1 {
+		return false, 0
+	}
+	return l.recall(now, path, 1)
+}
+
 // recall asks for the idle money of other replicas before a call is refused, and says whether to wait for it.
 func (l *Ledger) recall(now time.Time, path []*Account, x money.Nanos) (wait bool, atMost time.Duration) {
 	for _, a := range path {
-		if _, most := a.room(); x <= most || a.bud.Rev == 0 || a.grantedElsewhere() <= 0 {
-			continue
+		if _, most := a.room(); x <= most || a.bud.Rev == 0 || a.grantedElsewhere() <= 0 || a.bud.Sealed {
+			continue // of a sealed period what comes back is not granted again
 		}
 		if !a.bud.Tight {
 			a.tighten = true
@@ -434,7 +444,8 @@ type Journaled struct {
 }
 
 // Settle queues the settlement of a hold at a cost. It returns the entry, whose Batch must be committed, or, when the
-// hold was settled before, where its entry stands, for the caller to compare. Errors: ErrReleased, ErrUnknownHold,
+// hold was settled before, where its entry stands, for the caller to compare. ErrReleased and ErrSettled come with the
+// entry where that is under way: they are true once it is committed. Errors: ErrReleased, ErrSettled, ErrUnknownHold,
 // money.ErrOverflow, ErrNotOpen when an account of the claim is not open, ErrNotTaken when the claim's owner is gone and
 // not taken over yet, *NotLoadedError when the claim's chunk record must be read first.
 func (l *Ledger) Settle(now time.Time, c *Claim, e Entry) (*Entry, *Journaled, error) {
@@ -461,10 +472,8 @@ func (l *Ledger) finish(now time.Time, c *Claim, e *Entry) (*Entry, *Journaled, 
 				return nil, nil, err
 			}
 			return l.queueHold(h, e, now), nil, nil
-		case h.entry.Kind == KindRelease && e.Kind != KindRelease:
-			return nil, nil, ErrReleased
-		case h.entry.Kind != KindRelease && e.Kind == KindRelease:
-			return nil, nil, ErrSettled
+		case (h.entry.Kind == KindRelease) != (e.Kind == KindRelease):
+			return h.entry, nil, entryError(h.entry)
 		}
 		return h.entry, nil, nil // under way: the caller compares amounts once it is committed
 	}

@@ -104,7 +104,7 @@ func (l *Ledger) finishDead(now time.Time, c *Claim, e *Entry) (*Entry, *Journal
 	}
 	if under := p.pending[c.Seq]; under != nil {
 		if (under.Kind == KindRelease) != (e.Kind == KindRelease) {
-			return nil, nil, entryError(under)
+			return under, nil, entryError(under)
 		}
 		return under, nil, nil
 	}
@@ -126,7 +126,7 @@ func (l *Ledger) finishDead(now time.Time, c *Claim, e *Entry) (*Entry, *Journal
 	}
 	e.Late = p.Closed || now.After(c.Expires.Add(Grace))
 	for _, a := range path {
-		if a.read < p.Rev {
+		if a.whole < p.Rev {
 			return nil, nil, ErrStale
 		}
 		if _, ok := a.others[c.Owner]; !ok {
@@ -156,7 +156,7 @@ func (l *Ledger) NextReclaim(now time.Time, p *Predecessor) (changes []AccountCh
 	left := p.Accounts[:0]
 	for _, id := range p.Accounts {
 		a := l.accounts[id]
-		if a == nil || a.read < p.Rev {
+		if a == nil || a.whole < p.Rev {
 			left = append(left, id)
 			continue
 		}
@@ -182,7 +182,7 @@ func (l *Ledger) NextReclaim(now time.Time, p *Predecessor) (changes []AccountCh
 func (l *Ledger) Missing(p *Predecessor, limit int) []AccountID {
 	var ids []AccountID
 	for _, id := range p.Accounts {
-		if a := l.accounts[id]; len(ids) < limit && (a == nil || a.read < p.Rev) {
+		if a := l.accounts[id]; len(ids) < limit && (a == nil || a.whole < p.Rev) {
 			ids = append(ids, id)
 		}
 	}

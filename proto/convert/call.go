@@ -9,18 +9,19 @@ import (
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
 
-// CallFromProto converts a call with its estimate.
-func CallFromProto(p *chartergatev1.Call) (*routing.Call, error) {
+// CallFromProto converts a call with its estimate. It shares the call's labels, capabilities and tool calls.
+func CallFromProto(dst *routing.Call, p *chartergatev1.Call) error {
 	estimate, err := EstimateFromProto(p.GetEstimate())
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &routing.Call{
+	*dst = routing.Call{
 		Feature: p.GetFeature(), TaskClass: p.GetTaskClass(), Complexity: p.GetComplexity(),
 		Capabilities: p.GetRequiredCapabilities(), Estimate: estimate, User: p.GetUser(), Cohort: p.GetCohort(),
 		Agent: p.GetAgent(), Run: p.GetRun(), PromptPattern: p.GetPromptPattern(), Model: p.GetModel(), Tier: p.GetTier(),
 		Labels: p.GetLabels(),
-	}, nil
+	}
+	return nil
 }
 
 // EstimateFromProto converts an estimate; nil is the estimate of nothing.

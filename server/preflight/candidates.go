@@ -131,9 +131,9 @@ func (s *Service) price(dst []candidate, reasons []Reason, q *query, plan *routi
 			}
 			c.cost, err = c.price.Cost(&u)
 		}
-		var unpriced *pricing.UnpricedError
+		unpriced, isUnpriced := errors.AsType[*pricing.UnpricedError](err)
 		switch {
-		case errors.As(err, &unpriced):
+		case isUnpriced:
 			reasons = append(reasons, Reason{Code: CodeNoPrice, Message: unpriced.Error()})
 			continue
 		case err != nil:

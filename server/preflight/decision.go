@@ -57,6 +57,8 @@ type Decision struct {
 	PolicyRevision        string
 	PriceRevision         int64
 	CharterRevision       int64
+
+	offline bool // its hold is counted in Config.Offline
 }
 
 // Hold is money set aside for one call.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/chartergate/chartergate/core/charter"
@@ -135,10 +136,16 @@ func (s *Service) takeOverGone(ctx context.Context) {
 	var gone []string
 	for _, owner := range s.roster.Gone {
 		p := s.ledger.Predecessor(owner)
-		if (p == nil || p.Closed) && (s.ledger.Home(owner) == s.ledger.Owner || s.seen[owner] > 2) {
+		if (p == nil || p.Closed) && (s.roster.Successors[owner] == s.ledger.Owner || s.ledger.Home(owner) == s.ledger.Owner || s.seen[owner] > 2) {
 			gone = append(gone, owner)
 		}
 	}
+	for owner, by := range s.roster.Successors { // a takeover of ours whose answer was lost
+		if by == s.ledger.Owner && s.ledger.Predecessor(owner) == nil {
+			gone = append(gone, owner)
+		}
+	}
+	slices.Sort(gone)
 	s.roster.Gone = nil
 	s.mu.Unlock()
 	for _, owner := range gone {
@@ -165,12 +172,11 @@ func (s *Service) reclaim(ctx context.Context, now time.Time) error {
 		}
 	}
 	s.mu.Unlock()
-	for _, p := range ready {
-		if err := s.reclaimOf(ctx, snap, p, now); err != nil {
-			return err
-		}
+	var errs []error
+	for _, p := range ready { // one that cannot be reclaimed does not hold up the others
+		errs = append(errs, s.reclaimOf(ctx, snap, p, now))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (s *Service) reclaimOf(ctx context.Context, snap *charter.Snapshot, p *ledger.Predecessor, now time.Time) error {
@@ -212,7 +218,8 @@ func (s *Service) reclaimOf(ctx context.Context, snap *charter.Snapshot, p *ledg
 		s.mu.Unlock()
 	case done:
 		// gofail: var beforeCloseOwner struct{}
-		if err := s.Ledger.CloseOwner(ctx, p.Owner); err != nil {
+		// On a conflict an earlier attempt has landed; if not, the next roster says that the owner is gone.
+		if err := s.Ledger.CloseOwner(ctx, p.Owner); err != nil && !errors.Is(err, store.ErrConflict) {
 			return err
 		}
 		s.mu.Lock()

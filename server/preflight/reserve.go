@@ -32,8 +32,9 @@ type query struct {
 	accounts []*ledger.Account
 	currency string
 	ttl      time.Duration
-	hold     bool // Reserve, not Check
-	offline  bool // after the deadline
+	hold     bool          // Reserve, not Check
+	offline  bool          // after the deadline
+	recalled time.Duration // by Clock.Boot: since when the call waits for idle money of other replicas; 0: it does not
 
 	input      routing.Input
 	steps      [charter.MaxDepth]step
@@ -81,7 +82,7 @@ func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Dura
 		hold = &Hold{s.sealer.seal(s.ledger.Owner, h, h.Expires), h.Amount, h.Expires}
 	}
 	end := s.Clock.Boot()
-	if err := s.alive(end); err != nil { // the answer may come too late to be ours to give
+	if err := s.confirm(end, d, h); err != nil { // the answer may come too late to be ours to give
 		return nil, nil, err
 	}
 	s.Metrics.Decision(d.Effect)
@@ -115,15 +116,23 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 		d.RetryDelay = max(0, closed.span.Start.Sub(now))
 		return deny(d, Reason{CodeBudgetExhausted, "the budget's window, " + closed.span.String() + ", is not now", statusName(closed.id)}), nil, nil
 	}
-	accounts, states, err := s.accounts(ctx, q.open[:0], q.states[:0], snap, c.ID, path, now)
-	if err != nil {
-		return nil, nil, err
+	var states []routing.BudgetState
+	var plan *routing.Plan
+	for again := true; again; {
+		q.accounts, states, err = s.accounts(ctx, q.open[:0], q.states[:0], snap, c.ID, path, now)
+		if err != nil {
+			return nil, nil, err
+		}
+		q.input = routing.Input{
+			Now: now, Call: call, Charter: c, Budgets: states, Catalog: snap.Catalog(), Prices: snap.Prices(), Epoch: snap.Epoch,
+		}
+		plan, err = s.Decider.Decide(ctx, &q.input)
+		if again = err == nil && refuses(plan); again {
+			if again, err = s.comesBack(ctx, q); err != nil {
+				return nil, nil, err
+			}
+		}
 	}
-	q.accounts = accounts
-	q.input = routing.Input{
-		Now: now, Call: call, Charter: c, Budgets: states, Catalog: snap.Catalog(), Prices: snap.Prices(), Epoch: snap.Epoch,
-	}
-	plan, err := s.Decider.Decide(ctx, &q.input)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, nil, ctx.Err()
@@ -146,10 +155,54 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 			d.Reasons = append(d.Reasons, Reason{CodeBudgetAlert, "the budget is over its alert threshold", statusName(path[i].id)})
 		}
 	}
-	if plan.Effect == routing.Deny || plan.Effect == routing.Throttle {
+	if refuses(plan) {
 		return s.refused(ctx, q, d, plan)
 	}
 	return s.fit(ctx, q, d, plan)
+}
+
+func refuses(plan *routing.Plan) bool {
+	return plan.Effect == routing.Deny || plan.Effect == routing.Throttle
+}
+
+// comesBack says that a call which is refused should be looked at again: a budget of its path seemed to be used up, and
+// what other replicas hold idle of it was asked for. Another replica may have to look. Error: *ForwardError, ctx's.
+func (s *Service) comesBack(ctx context.Context, q *query) (again bool, err error) {
+	s.mu.Lock()
+	if !slices.ContainsFunc(q.accounts, usedUp) {
+		s.mu.Unlock()
+		return false, nil
+	}
+	err = s.toHome(ctx, q)
+	wait, atMost := false, time.Duration(0)
+	if err == nil && q.hold {
+		wait, atMost = s.ledger.Recall(s.Clock.Now(), q.accounts)
+	}
+	changed := s.changed
+	s.mu.Unlock()
+	if !wait {
+		return false, err
+	}
+	s.wake()
+	return s.waitForIdle(ctx, q, changed, atMost)
+}
+
+func usedUp(a *ledger.Account) bool { return a.Utilization() >= 1000 }
+
+// waitForIdle waits for idle money of other replicas. Once for about ledger.TightWait in all: again is false when that is
+// over, as where etcd does not answer.
+func (s *Service) waitForIdle(ctx context.Context, q *query, changed <-chan struct{}, atMost time.Duration) (again bool, err error) {
+	now := s.Clock.Boot()
+	if q.recalled == 0 {
+		q.recalled = now
+	}
+	if now-q.recalled >= ledger.TightWait {
+		return false, nil
+	}
+	if err := s.Clock.Wait(ctx, changed, atMost); err != nil && !errors.Is(err, ErrWaited) {
+		return false, err
+	}
+	return true, nil
 }
 
 func deny(d *Decision, r Reason) *Decision {
@@ -194,6 +247,7 @@ func (s *Service) fit(ctx context.Context, q *query, d *Decision, plan *routing.
 	if err != nil {
 		return nil, nil, err
 	}
+	d.offline = q.offline
 	if res.Choice < 0 {
 		return s.exhausted(ctx, q, d, plan, &res.Refused)
 	}
@@ -338,8 +392,9 @@ func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account
 		case !res.Wait:
 			return res.Hold, res, nil
 		case res.AtMost > 0: // idle money elsewhere may come back; if not, it is refused
-			if err := s.Clock.Wait(ctx, changed, res.AtMost); err != nil && !errors.Is(err, ErrWaited) {
-				return nil, ledger.Result{}, err
+			again, err := s.waitForIdle(ctx, q, changed, res.AtMost)
+			if err != nil || !again {
+				return nil, res, err
 			}
 			continue
 		}
@@ -347,6 +402,19 @@ func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account
 			return nil, ledger.Result{}, err
 		}
 	}
+}
+
+// confirm is alive for an answer that is about to be given: a hold that the deadline overtook is counted, too.
+func (s *Service) confirm(at time.Duration, d *Decision, h *ledger.Hold) error {
+	if h == nil || int64(at) < s.deadline.Load() || !guard.DeadlineCheck {
+		return s.alive(at)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failure == nil && (d.offline || s.Offline > 0 && s.takeOffline(h.Amount)) {
+		return nil
+	}
+	return &UnavailableError{"etcd has not confirmed this server's ownership in time"}
 }
 
 // takeOffline counts a hold that is made while etcd does not answer. Called with the lock.
@@ -363,14 +431,14 @@ func (s *Service) refused(ctx context.Context, q *query, d *Decision, plan *rout
 	var full *ledger.Refusal
 	s.mu.Lock()
 	for _, a := range q.accounts {
-		if full == nil && a.Utilization() >= 1000 {
+		if full == nil && usedUp(a) {
 			full = &ledger.Refusal{Account: a, State: a.State()}
 		}
 	}
 	s.mu.Unlock()
 	switch {
 	case full != nil && plan.Effect == routing.Deny:
-		return s.spent(q, d, full), nil, nil
+		return s.spent(ctx, q, d, full), nil, nil
 	case full != nil:
 		return s.exhausted(ctx, q, d, plan, full)
 	case plan.Effect == routing.Throttle:
@@ -395,12 +463,20 @@ func (s *Service) exhausted(ctx context.Context, q *query, d *Decision, plan *ro
 			return decided, h, err
 		}
 	}
-	return s.spent(q, d, r), nil, nil
+	return s.spent(ctx, q, d, r), nil, nil
 }
 
 // spent refuses for want of money: for now where calls in flight may give some back, else until the period ends.
-func (s *Service) spent(q *query, d *Decision, r *ledger.Refusal) *Decision {
+func (s *Service) spent(ctx context.Context, q *query, d *Decision, r *ledger.Refusal) *Decision {
 	name := statusName(r.Account.ID)
+	s.mu.Lock()
+	old := r.Account.OldView(q.now)
+	s.mu.Unlock()
+	if old && s.refresh(ctx, []ledger.AccountID{r.Account.ID}) == nil { // others may have settled what they held
+		s.mu.Lock()
+		r.State = r.Account.State()
+		s.mu.Unlock()
+	}
 	if r.InFlight() {
 		d.Effect, d.RetryDelay = routing.Throttle, retryHeld
 		held := "what is left of the budget is held by calls in flight; it comes back as they settle for less"
@@ -463,6 +539,7 @@ func (s *Service) overflow(ctx context.Context, q *query, d *Decision, plan *rou
 	if res.Choice < 0 {
 		return nil, nil, nil
 	}
+	d.offline = q.offline
 	d.Reasons = append(d.Reasons, Reason{CodeOverflow, "the budget is used up: the charter's overflow allowance pays, on the cheapest permitted tier", statusName(allowance.id)})
 	s.fill(d, q, plan, candidates, res.Choice)
 	return d, h, nil

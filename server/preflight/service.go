@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,13 +55,14 @@ type Config struct {
 // Service answers for one owner of the ledger. Make one with Start.
 type Service struct {
 	Config
-	sealer   *sealer
-	trickle  trickle
-	spans    atomic.Pointer[sync.Map] // *charter.Budget -> *charter.Span
-	expanded atomic.Pointer[expansions]
-	deadline atomic.Int64 // by Clock.Boot: no reserve after it
-	kick     chan struct{}
-	unsure   *ledger.Batch // in flight, or of unknown outcome: the writer appends it again before any other
+	sealer     *sealer
+	trickle    trickle
+	spans      atomic.Pointer[sync.Map] // *charter.Budget -> *charter.Span
+	expanded   atomic.Pointer[expansions]
+	deadline   atomic.Int64 // by Clock.Boot: no reserve after it
+	kick       chan struct{}
+	unsure     *ledger.Batch          // in flight, or of unknown outcome: the writer appends it again before any other
+	unresolved []ledger.AccountChange // of a transaction whose outcome the writer does not know
 
 	mu     sync.Mutex
 	ledger *ledger.Ledger
@@ -256,16 +258,21 @@ func (s *Service) extendDeadline(sent time.Duration) {
 
 // takeRoster learns who lives. Called with the lock.
 func (s *Service) takeRoster(r store.Roster) {
-	s.roster = r
 	live := make([]string, len(r.Owners))
 	for i := range r.Owners {
 		live[i] = r.Owners[i].ID
 	}
+	for owner, by := range r.Successors { // a takeover of this replica that it does not know to have landed
+		if by == s.ledger.Owner && s.ledger.Predecessor(owner) == nil {
+			r.Gone = append(r.Gone, owner)
+		}
+	}
+	slices.Sort(r.Gone)
 	seen := make(map[string]int, len(r.Gone))
 	for _, owner := range r.Gone {
 		seen[owner] = s.seen[owner] + 1
 	}
-	s.seen = seen
+	s.seen, s.roster = seen, r
 	if s.ledger.SetRoster(live) {
 		s.announce()
 	}
@@ -380,7 +387,9 @@ func (s *Service) accounts(ctx context.Context, accounts []*ledger.Account, stat
 			a := s.ledger.Account(path[i].id)
 			if a == nil {
 				missing = true
-				s.toOpen[path[i].id] = opening{terms(snap, path[i].id, feature), path[i].budget, *path[i].span}
+				id := path[i].id
+				id.Key = strings.Clone(id.Key) // an account outlives the request that the key is a part of
+				s.toOpen[id] = opening{terms(snap, path[i].id, feature), path[i].budget, *path[i].span}
 				continue
 			}
 			if i == 0 && a.Terms().Feature == "" && path[0].id.Overflow == "" {

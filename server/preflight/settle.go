@@ -136,6 +136,12 @@ func (s *Service) over(ctx context.Context, claim *ledger.Claim, err error) erro
 			return err
 		}
 		return &SettledError{first.Amount, first.Kind}
+	case errors.Is(err, ledger.ErrReleased): // true once the release is committed
+		if _, unknown := s.finish(ctx, claim, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
+			return s.ledger.Release(now, claim)
+		}); unknown != nil {
+			return unknown
+		}
 	}
 	return err
 }
@@ -206,17 +212,21 @@ func (s *Service) finish(ctx context.Context, claim *ledger.Claim, queue func(ti
 			if err := s.recall(ctx, claim, unread); err != nil {
 				return nil, err
 			}
-		case err != nil:
+		case err != nil && e == nil:
 			return nil, err
 		case before != nil:
 			return s.journaled(ctx, claim, before)
 		default:
 			s.wake()
-			if err := s.await(ctx, e.Batch.Done, "etcd has not confirmed the settlement: whether it was recorded is unknown"); err != nil {
-				return nil, err
+			if unknown := s.await(ctx, e.Batch.Done, "etcd has not confirmed the settlement: whether it was recorded is unknown"); unknown != nil {
+				return nil, unknown
 			}
-			if !errors.Is(e.Batch.Err, ledger.ErrAgain) {
+			switch {
+			case errors.Is(e.Batch.Err, ledger.ErrAgain):
+			case e.Batch.Err != nil:
 				return e, e.Batch.Err
+			default:
+				return e, err
 			}
 		}
 	}
@@ -359,6 +369,7 @@ func (s *Service) recordUsage(ctx context.Context, use *Use, mine *usageUnderWay
 // usageUnderWay is the one request of its id that may look for an earlier record and queue a new one.
 type usageUnderWay struct {
 	entry *ledger.Entry // once it is queued
+	left  bool          // its caller does not wait any more
 	over  chan struct{} // closed when what it queued is committed or given up
 }
 
@@ -380,25 +391,28 @@ func (s *Service) beginUsage(ctx context.Context, id string) (*usageUnderWay, er
 	}
 }
 
-// endUsage lets the next request of the id go on. A caller that does not wait leaves its entry queued.
+// endUsage lets the next request of the id go on. A caller that does not wait leaves its entry queued: then usagesOver does.
 func (s *Service) endUsage(id string, mine *usageUnderWay) {
-	end := func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.usages, id)
-		close(mine.over)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if mine.entry != nil {
+		select {
+		case <-mine.entry.Batch.Done:
+		default:
+			mine.left = true
+			return
+		}
 	}
-	if mine.entry == nil {
-		end()
-		return
-	}
-	select {
-	case <-mine.entry.Batch.Done:
-		end()
-	default:
-		go func() {
-			<-mine.entry.Batch.Done
-			end()
-		}()
+	delete(s.usages, id)
+	close(mine.over)
+}
+
+// usagesOver ends the usages of a batch that is committed or given up, whose callers do not wait. Called with the lock.
+func (s *Service) usagesOver(b *ledger.Batch) {
+	for _, e := range b.Entries {
+		if u := s.usages[e.RequestID]; e.RequestID != "" && u != nil && u.left {
+			delete(s.usages, e.RequestID)
+			close(u.over)
+		}
 	}
 }

@@ -24,6 +24,7 @@ type sealer struct{ scratches sync.Pool }
 // scratch is what one sealing or opening works on, used again.
 type scratch struct {
 	mac        hash.Hash
+	digest     [sha256.Size]byte
 	body, text []byte
 }
 
@@ -45,8 +46,7 @@ func newSealer(secret []byte) *sealer {
 func (b *scratch) sum(dst, data []byte) []byte {
 	b.mac.Reset()
 	b.mac.Write(data)
-	var sum [sha256.Size]byte
-	return append(dst, b.mac.Sum(sum[:0])[:macSize]...)
+	return append(dst, b.mac.Sum(b.digest[:0])[:macSize]...)
 }
 
 // Where a path's key comes from, so that it is not written twice.

@@ -184,6 +184,11 @@ func (s *Service) housekeep(ctx context.Context, last *housekept) {
 // work does one round: accounts to open, grants, one batch, alerts. worked says that there may be more; linger, that a
 // batch waits for more entries.
 func (s *Service) work(ctx context.Context) (worked bool, linger time.Duration, err error) {
+	if s.unresolved != nil { // ctx ended before: what became of a transaction must be known before its accounts are used
+		if err := s.resolve(ctx, s.unresolved, store.ErrUnavailable); err != nil {
+			return false, 0, err
+		}
+	}
 	opened, err := s.openAccounts(ctx)
 	if err != nil {
 		return false, 0, err
@@ -214,6 +219,7 @@ func (s *Service) openAccounts(ctx context.Context) (bool, error) {
 		ids = append(ids, id)
 	}
 	s.mu.Unlock()
+	slices.SortFunc(ids, ledger.AccountID.Compare) // what happens does not depend on the order of a map
 	if len(ids) == 0 {
 		return false, nil
 	}
@@ -266,6 +272,7 @@ func (s *Service) resolve(ctx context.Context, changes []ledger.AccountChange, e
 	for i, c := range changes {
 		ids[i] = c.ID
 	}
+	s.unresolved = changes
 	for {
 		var opened []ledger.Opened
 		var rerr error
@@ -284,6 +291,7 @@ func (s *Service) resolve(ctx context.Context, changes []ledger.AccountChange, e
 			s.ledger.Reload(opened, s.Clock.Now())
 			s.announce()
 			s.mu.Unlock()
+			s.unresolved = nil
 			return nil
 		}
 		if errors.Is(rerr, store.ErrFenced) {
@@ -314,7 +322,12 @@ func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration
 		case err == nil:
 			s.unsure = nil
 			s.mu.Lock()
+			if err := s.failure; err != nil { // the heartbeat found out first, and all that is queued is given up
+				s.mu.Unlock()
+				return false, 0, err
+			}
 			s.alerts = append(s.alerts, s.ledger.BatchCommitted(b, rev, hash, s.Clock.Now())...)
+			s.usagesOver(b)
 			s.mu.Unlock()
 			// gofail: var afterAcknowledge struct{}
 			return true, 0, nil
@@ -329,7 +342,12 @@ func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration
 		case errors.Is(err, store.ErrRecorded):
 			s.unsure = nil
 			s.mu.Lock()
+			if err := s.failure; err != nil {
+				s.mu.Unlock()
+				return false, 0, err
+			}
 			s.ledger.BatchDropped(b, ledger.ErrAgain)
+			s.usagesOver(b)
 			s.mu.Unlock()
 			return true, 0, nil
 		case errors.Is(err, store.ErrConflict): // not written: read again what is stored, then make the batch anew

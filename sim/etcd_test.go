@@ -1,0 +1,326 @@
+package sim
+
+import (
+	"bytes"
+	"slices"
+	"sort"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+)
+
+// etcd is a linearizable store with the semantics of etcd: revisions, transactions, ranges and leases. It keeps no
+// history, so it has no reads of the past and no compaction.
+type etcd struct {
+	rev    int64
+	keys   []string // sorted
+	recs   map[string]*mvccpb.KeyValue
+	leases map[int64]*lease
+	// now is the time that leases go by.
+	now func() time.Duration
+	// committed is told every change, in order, after the transaction of it; nil: nobody is.
+	committed func(changes []change)
+}
+
+type lease struct {
+	ttl     time.Duration
+	expires time.Duration
+	keys    map[string]bool
+}
+
+// change is one key that a transaction wrote; now is nil where it was deleted.
+type change struct {
+	key      string
+	was, now *mvccpb.KeyValue
+}
+
+func newEtcd(now func() time.Duration) *etcd {
+	return &etcd{rev: 1, recs: map[string]*mvccpb.KeyValue{}, leases: map[int64]*lease{}, now: now}
+}
+
+// maxOps is etcd's default limit of a transaction.
+const maxOps = 128
+
+// txn is what a transaction has done so far.
+type txn struct {
+	e       *etcd
+	rev     int64
+	changes []change
+}
+
+func (e *etcd) header() *etcdserverpb.ResponseHeader {
+	return &etcdserverpb.ResponseHeader{ClusterId: 1, MemberId: 1, Revision: e.rev, RaftTerm: 2}
+}
+
+func (e *etcd) begin() *txn { return &txn{e: e, rev: e.rev + 1} }
+
+func (t *txn) end() {
+	if len(t.changes) == 0 {
+		return
+	}
+	t.e.rev = t.rev
+	if t.e.committed != nil {
+		t.e.committed(t.changes)
+	}
+}
+
+// span gives the indexes of the keys in a range as requests name it.
+func (e *etcd) span(key, end []byte) (from, to int) {
+	from = sort.SearchStrings(e.keys, string(key))
+	switch {
+	case len(end) == 0:
+		if from < len(e.keys) && e.keys[from] == string(key) {
+			return from, from + 1
+		}
+		return from, from
+	case len(end) == 1 && end[0] == 0:
+		return from, len(e.keys)
+	}
+	return from, max(from, sort.SearchStrings(e.keys, string(end)))
+}
+
+func (e *etcd) get(r *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
+	if len(r.Key) == 0 {
+		return nil, rpctypes.ErrEmptyKey
+	}
+	if r.Revision != 0 || r.SortOrder != 0 || r.MinModRevision != 0 || r.MaxModRevision != 0 || r.MinCreateRevision != 0 || r.MaxCreateRevision != 0 {
+		panic("the simulated etcd does not know this kind of read")
+	}
+	from, to := e.span(r.Key, r.RangeEnd)
+	resp := &etcdserverpb.RangeResponse{Header: e.header(), Count: int64(to - from)}
+	if r.CountOnly {
+		return resp, nil
+	}
+	if r.Limit > 0 && int64(to-from) > r.Limit {
+		to, resp.More = from+int(r.Limit), true
+	}
+	for _, k := range e.keys[from:to] {
+		kv := e.recs[k] // which never changes
+		if r.KeysOnly { // answered from the index
+			kv = &mvccpb.KeyValue{Key: kv.Key, CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision, Version: kv.Version}
+		}
+		resp.Kvs = append(resp.Kvs, kv)
+	}
+	return resp, nil
+}
+
+func (t *txn) put(r *etcdserverpb.PutRequest) (*etcdserverpb.PutResponse, error) {
+	e, k := t.e, string(r.Key)
+	was := e.recs[k]
+	now := &mvccpb.KeyValue{Key: r.Key, Value: bytes.Clone(r.Value), CreateRevision: t.rev, ModRevision: t.rev, Version: 1, Lease: r.Lease}
+	resp := &etcdserverpb.PutResponse{Header: e.header()}
+	resp.Header.Revision = t.rev
+	if was != nil {
+		now.CreateRevision, now.Version = was.CreateRevision, was.Version+1
+		e.detach(k, was.Lease)
+		if r.PrevKv {
+			resp.PrevKv = was
+		}
+	} else {
+		i := sort.SearchStrings(e.keys, k)
+		e.keys = slices.Insert(e.keys, i, k)
+	}
+	e.recs[k] = now
+	if r.Lease != 0 {
+		e.leases[r.Lease].keys[k] = true
+	}
+	t.changes = append(t.changes, change{k, was, now})
+	return resp, nil
+}
+
+func (e *etcd) detach(k string, id int64) {
+	if l := e.leases[id]; l != nil {
+		delete(l.keys, k)
+	}
+}
+
+func (t *txn) remove(r *etcdserverpb.DeleteRangeRequest) *etcdserverpb.DeleteRangeResponse {
+	e := t.e
+	from, to := e.span(r.Key, r.RangeEnd)
+	resp := &etcdserverpb.DeleteRangeResponse{Header: e.header(), Deleted: int64(to - from)}
+	for _, k := range e.keys[from:to] {
+		was := e.recs[k]
+		e.detach(k, was.Lease)
+		delete(e.recs, k)
+		t.changes = append(t.changes, change{k, was, nil})
+		if r.PrevKv {
+			resp.PrevKvs = append(resp.PrevKvs, was)
+		}
+	}
+	e.keys = slices.Delete(e.keys, from, to)
+	if len(t.changes) > 0 {
+		resp.Header.Revision = t.rev
+	}
+	return resp
+}
+
+func (e *etcd) holds(c *etcdserverpb.Compare) bool {
+	from, to := e.span(c.Key, c.RangeEnd)
+	if len(c.RangeEnd) > 0 {
+		for _, k := range e.keys[from:to] {
+			if !compare(c, e.recs[k]) {
+				return false
+			}
+		}
+		return true
+	}
+	if from == to {
+		if c.Target == etcdserverpb.Compare_VALUE {
+			return false // a key that is not there has no value
+		}
+		return compare(c, new(mvccpb.KeyValue))
+	}
+	return compare(c, e.recs[e.keys[from]])
+}
+
+func compare(c *etcdserverpb.Compare, kv *mvccpb.KeyValue) bool {
+	var n int
+	number := func(a, b int64) {
+		switch {
+		case a < b:
+			n = -1
+		case a > b:
+			n = 1
+		}
+	}
+	switch c.Target {
+	case etcdserverpb.Compare_VALUE:
+		n = bytes.Compare(kv.Value, c.GetValue())
+	case etcdserverpb.Compare_CREATE:
+		number(kv.CreateRevision, c.GetCreateRevision())
+	case etcdserverpb.Compare_MOD:
+		number(kv.ModRevision, c.GetModRevision())
+	case etcdserverpb.Compare_VERSION:
+		number(kv.Version, c.GetVersion())
+	case etcdserverpb.Compare_LEASE:
+		number(kv.Lease, c.GetLease())
+	}
+	switch c.Result {
+	case etcdserverpb.Compare_EQUAL:
+		return n == 0
+	case etcdserverpb.Compare_NOT_EQUAL:
+		return n != 0
+	case etcdserverpb.Compare_GREATER:
+		return n > 0
+	}
+	return n < 0
+}
+
+// check refuses what etcd refuses.
+func (e *etcd) check(ops []*etcdserverpb.RequestOp) error {
+	puts := map[string]bool{}
+	for _, op := range ops {
+		if r := op.GetRequestPut(); r != nil {
+			switch {
+			case len(r.Key) == 0:
+				return rpctypes.ErrEmptyKey
+			case puts[string(r.Key)]:
+				return rpctypes.ErrDuplicateKey
+			case r.IgnoreLease || r.IgnoreValue:
+				panic("the simulated etcd does not know this kind of put")
+			}
+			puts[string(r.Key)] = true
+		}
+		if op.GetRequestTxn() != nil {
+			panic("the simulated etcd does not know nested transactions")
+		}
+	}
+	for _, op := range ops {
+		if r := op.GetRequestDeleteRange(); r != nil {
+			for k := range puts {
+				if k == string(r.Key) || len(r.RangeEnd) > 0 && k >= string(r.Key) && (k < string(r.RangeEnd) || string(r.RangeEnd) == "\x00") {
+					return rpctypes.ErrDuplicateKey
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (e *etcd) txn(r *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error) {
+	if max(len(r.Compare), len(r.Success), len(r.Failure)) > maxOps {
+		return nil, rpctypes.ErrTooManyOps
+	}
+	if err := e.check(r.Success); err != nil {
+		return nil, err
+	}
+	if err := e.check(r.Failure); err != nil {
+		return nil, err
+	}
+	resp := &etcdserverpb.TxnResponse{Succeeded: true}
+	for _, c := range r.Compare {
+		if !e.holds(c) {
+			resp.Succeeded = false
+			break
+		}
+	}
+	ops := r.Success
+	if !resp.Succeeded {
+		ops = r.Failure
+	}
+	for _, op := range ops { // nothing is done of a transaction that fails
+		if p := op.GetRequestPut(); p != nil && p.Lease != 0 && e.leases[p.Lease] == nil {
+			return nil, rpctypes.ErrLeaseNotFound
+		}
+	}
+	t := e.begin()
+	for _, op := range ops {
+		switch {
+		case op.GetRequestRange() != nil:
+			got, err := e.get(op.GetRequestRange())
+			if err != nil {
+				return nil, err
+			}
+			resp.Responses = append(resp.Responses, &etcdserverpb.ResponseOp{Response: &etcdserverpb.ResponseOp_ResponseRange{ResponseRange: got}})
+		case op.GetRequestPut() != nil:
+			got, err := t.put(op.GetRequestPut())
+			if err != nil {
+				return nil, err
+			}
+			resp.Responses = append(resp.Responses, &etcdserverpb.ResponseOp{Response: &etcdserverpb.ResponseOp_ResponsePut{ResponsePut: got}})
+		case op.GetRequestDeleteRange() != nil:
+			got := t.remove(op.GetRequestDeleteRange())
+			resp.Responses = append(resp.Responses, &etcdserverpb.ResponseOp{Response: &etcdserverpb.ResponseOp_ResponseDeleteRange{ResponseDeleteRange: got}})
+		}
+	}
+	t.end()
+	resp.Header = e.header()
+	return resp, nil
+}
+
+// grant makes a lease. The id is the caller's.
+func (e *etcd) grant(id, seconds int64) {
+	ttl := time.Duration(seconds) * time.Second
+	e.leases[id] = &lease{ttl: ttl, expires: e.now() + ttl, keys: map[string]bool{}}
+}
+
+// renew keeps a lease alive; false when it is gone.
+func (e *etcd) renew(id int64) bool {
+	l := e.leases[id]
+	if l != nil {
+		l.expires = e.now() + l.ttl
+	}
+	return l != nil
+}
+
+// revoke ends a lease and deletes its keys; false when there is none.
+func (e *etcd) revoke(id int64) bool {
+	l := e.leases[id]
+	if l == nil {
+		return false
+	}
+	t := e.begin()
+	keys := make([]string, 0, len(l.keys))
+	for k := range l.keys {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		t.remove(&etcdserverpb.DeleteRangeRequest{Key: []byte(k)})
+	}
+	delete(e.leases, id)
+	t.end()
+	return true
+}
