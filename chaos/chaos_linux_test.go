@@ -78,6 +78,11 @@ func TestChaos(t *testing.T) {
 	if err := c.allServe(t.Context()); err != nil {
 		t.Error(err)
 	}
+	// One more, with everything else in order: how long is a replica missed?
+	last := happened{fault: fault{kind: killReplica, target: int(seed % uint64(replicas)), lasts: time.Second}, start: now()}
+	if err := b.happen(&last); err != nil {
+		t.Error(err)
+	}
 	close(over)
 	moving.Wait()
 	if err := c.stopClients(); err != nil {
@@ -98,7 +103,7 @@ func TestChaos(t *testing.T) {
 		t.Fatal(err)
 	}
 	run := &result{
-		cluster: c, breaker: b, observer: o, treasurer: moves, began: began, healed: healed,
+		cluster: c, breaker: b, observer: o, treasurer: moves, began: began, healed: healed, last: last,
 		history: &oracle.History{Attempts: attempts, Limits: append(limits, moves.limits...)},
 		clock:   oracle.Clock{Zero: monotonicZero(), Grace: grace, Skew: skew},
 	}

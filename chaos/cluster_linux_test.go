@@ -39,7 +39,7 @@ func startCluster(t *testing.T, replicas int) *cluster {
 		c.addrs = append(c.addrs, freeAddress(t))
 		http := freeAddress(t)
 		var argv []string
-		argv = append(argv, os.Getenv(serverEnv), "serve", "--data-dir", c.dataDir(i), "--grpc-addr", c.addrs[i], "--http-addr", http, "--max-hold", maxHold.String())
+		argv = append(argv, os.Getenv(serverEnv), "serve", "--data-dir", filepath.Join(c.dir, fmt.Sprintf("replica-%d", i)), "--grpc-addr", c.addrs[i], "--http-addr", http, "--max-hold", maxHold.String())
 		for _, endpoint := range c.net.link(i) {
 			argv = append(argv, "--etcd-endpoints", endpoint)
 		}
@@ -69,6 +69,14 @@ func startCluster(t *testing.T, replicas int) *cluster {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// archives are where the replicas collected their journals to.
+func (c *cluster) archives() (dirs oracle.Archives) {
+	for i := range c.replicas {
+		dirs = append(dirs, filepath.Join(c.dir, fmt.Sprintf("replica-%d", i), "archive"))
+	}
+	return dirs
 }
 
 func (c *cluster) replicaLog(i int) string {
@@ -148,17 +156,4 @@ func freeAddress(t *testing.T) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
-}
-
-// archives are where the replicas move settlements to.
-func (c *cluster) archives() oracle.Archive {
-	var a oracle.Archive
-	for i := range c.replicas {
-		a.Dirs = append(a.Dirs, filepath.Join(c.dataDir(i), "archive"))
-	}
-	return a
-}
-
-func (c *cluster) dataDir(replica int) string {
-	return filepath.Join(c.dir, fmt.Sprintf("replica-%d", replica))
 }

@@ -21,6 +21,7 @@ type result struct {
 	*observer
 	*treasurer
 	began, healed int64
+	last          happened // when all others were healed
 	history       *oracle.History
 	clock         oracle.Clock
 }
@@ -38,7 +39,7 @@ func (r *result) judge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j, bad, err := oracle.ReadJournal(records, r.cluster.archives())
+	j, bad, err := oracle.ReadJournal(records, r.archives())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,6 +47,7 @@ func (r *result) judge(t *testing.T) {
 	bad = append(bad, r.observer.grown...)
 	bad = append(bad, oracle.CheckRecords(records)...)
 	bad = append(bad, oracle.CheckSums(records, j)...)
+	bad = append(bad, oracle.CheckCollected(records, j)...)
 	bad = append(bad, oracle.CheckAlerts(records, j, thresholds)...)
 	bad = append(bad, r.loggedAlerts(t)...)
 	bad = append(bad, oracle.CheckTold(r.history, j, r.clock)...)
@@ -56,8 +58,8 @@ func (r *result) judge(t *testing.T) {
 	windows, slower, admit := oracle.CheckBudgets(r.history, j, r.clock, stale, window, 5*time.Second)
 	bad = append(bad, admit...)
 
-	t.Logf("journal: %d batches, %d entries; %d revisions; %d consistent reads during the run, %d not answered; %d versions of accounts, %d gaps",
-		j.Batches, len(j.Entries), records.Revision, r.reads, r.failed, r.versions, r.gaps)
+	t.Logf("journal: %d batches (%d still in etcd), %d entries; %d revisions; %d consistent reads during the run, %d not answered; %d versions of accounts, %d gaps",
+		j.Batches, len(records.Batches), len(j.Entries), records.Revision, r.reads, r.failed, r.versions, r.gaps)
 	t.Logf("porcupine: %d histories of holds (%d not decided), %d windows of budgets (%d not decided)", holds, slow, windows, slower)
 	t.Logf("ceilings: %d raised, %d lowered", r.raised, r.lowered)
 	r.reportFaults(t)
@@ -280,32 +282,41 @@ func (r *result) next(at int64, op oracle.Op) time.Duration {
 func (r *result) reportTakeovers(t *testing.T) {
 	t.Helper()
 	var settled, usable []time.Duration
-	for _, f := range r.done {
-		if f.kind != killReplica {
-			continue
-		}
-		for who, pid := range r.pids {
-			if pid != f.pid {
-				continue
-			}
-			if at, ok := r.closed[who]; ok {
-				usable = append(usable, time.Duration(at-f.start))
-			}
-			first := int64(0)
-			for _, a := range r.history.Attempts {
-				if a.Op == oracle.Settle && a.Outcome == oracle.OK && a.Start > f.start && owner(a.Hold) == who && (first == 0 || a.End < first) {
-					first = a.End
-				}
-			}
-			if first != 0 {
-				settled = append(settled, time.Duration(first-f.start))
-			}
-		}
+	for _, f := range r.of(killReplica) {
+		s, u := r.takeover(f)
+		settled, usable = append(settled, s...), append(usable, u...)
 	}
 	if len(settled) > 0 {
-		t.Logf("after kill -9: its holds settle on another replica after median %.1fs, at most %.1fs (%d)", median(settled), slices.Max(settled).Seconds(), len(settled))
+		t.Logf("after kill -9 amid other faults: its holds settle on another replica after median %.1fs, at most %.1fs (%d)",
+			median(settled), slices.Max(settled).Seconds(), len(settled))
 	}
 	if len(usable) > 0 {
-		t.Logf("after kill -9: its money is usable again after median %.1fs, at most %.1fs (%d)", median(usable), slices.Max(usable).Seconds(), len(usable))
+		t.Logf("after kill -9 amid other faults: its money is usable again after median %.1fs, at most %.1fs (%d)",
+			median(usable), slices.Max(usable).Seconds(), len(usable))
 	}
+	settled, usable = r.takeover(r.last)
+	t.Logf("after kill -9 with all else in order: its holds settle on another replica after %v, its money is usable again after %v", settled, usable)
+}
+
+// takeover finds when what the replica left behind was first settled, by a client that had not given up, and given back.
+func (r *result) takeover(f happened) (settled, usable []time.Duration) {
+	for who, pid := range r.pids {
+		if pid != f.pid {
+			continue
+		}
+		if at, ok := r.closed[who]; ok {
+			usable = append(usable, time.Duration(at-f.start))
+		}
+		first := int64(0)
+		for _, a := range r.history.Attempts {
+			if a.Op == oracle.Settle && a.Outcome == oracle.OK && a.Start > f.start && a.Start < f.start+int64(settleTime) &&
+				owner(a.Hold) == who && (first == 0 || a.End < first) {
+				first = a.End
+			}
+		}
+		if first != 0 {
+			settled = append(settled, time.Duration(first-f.start))
+		}
+	}
+	return settled, usable
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/ledger"
 	storeetcd "github.com/chartergate/chartergate/store/etcd"
 )
@@ -21,8 +20,8 @@ type result struct {
 }
 
 // simulate makes the run of a seed.
-func simulate(seed uint64, trace bool) (res result) {
-	w := newWorld(seed)
+func simulate(seed uint64, trace bool, coros *pool) (res result) {
+	w := newWorld(seed, coros)
 	if trace {
 		w.sched.trace = new(strings.Builder)
 		w.logf("seed %d: %+v, longest hold %s", seed, w.faults, w.maxTTL)
@@ -41,7 +40,7 @@ func simulate(seed uint64, trace bool) (res result) {
 	for host := range w.hosts {
 		w.after(w.between(0, time.Second), func() { w.start(host) })
 	}
-	length := w.between(60*time.Second, 240*time.Second)
+	length := w.between(40*time.Second, 160*time.Second)
 	w.load(length)
 	w.after(w.between(0, 2*w.faults.every), w.trouble)
 	w.run(length)
@@ -332,5 +331,3 @@ func (o *oracle) atEnd(a *account) {
 		}
 	}
 }
-
-var _ = charter.MaxDepth

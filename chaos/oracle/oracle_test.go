@@ -27,11 +27,11 @@ var (
 
 // world is a run that keeps every promise: one owner, a team budget under an organisation's, and two batches.
 type world struct {
-	history History
-	batches []*storev1.Batch
-	records *Records
-	archive bool // of the first batch
-	before  *Records
+	history   History
+	batches   []*storev1.Batch
+	records   *Records
+	collected bool // of the first batch
+	before    *Records
 }
 
 var org, team = &storev1.Account{Budget: "org", PeriodStart: 1}, &storev1.Account{Budget: "team", Key: "ü/1", PeriodStart: 1}
@@ -90,7 +90,7 @@ func newWorld() *world {
 	})
 	// The calls hold 60+100+100+100+100+100 at most at once.
 	w.history.Limits = []Limit{{"budgets/org", 600, 1, 2}, {"budgets/org", 460, 3000 * ms, 3001 * ms}, {"budgets/team", 900, 1, 2}}
-	w.records = &Records{Accounts: map[AccountKey]*Account{}, Batches: map[string][]byte{}, Owners: map[string]map[string][]byte{"own": {"f": nil}, "cl": {"e": nil}}}
+	w.records = &Records{Accounts: map[AccountKey]*Account{}, Batches: map[string][]byte{}, Collected: map[string]*storev1.Chunk{}, Tails: map[string]*storev1.JournalTail{}, Owners: map[string]map[string][]byte{"own": {"f": nil}, "cl": {"e": nil}}}
 	for _, a := range []*storev1.Account{org, team} {
 		r := w.records.account(a)
 		r.Budget = &storev1.BudgetAccount{Account: a, Ceil: 500, Base: 300, Alloc: 500, Forced: 110}
@@ -100,14 +100,16 @@ func newWorld() *world {
 	return w
 }
 
-type archive struct {
+type collected struct {
 	n    uint64
 	data []byte
 }
 
-func (a archive) Each(batch func(string, uint64, []byte) error) error { return batch("e", a.n, a.data) }
+func (a collected) Each(batch func(string, uint64, []byte) error) error {
+	return batch("e", a.n, a.data)
+}
 
-// seal writes the batches and chains them; an archive has the first.
+// seal writes the batches and chains them; the first may have been collected.
 func (w *world) seal(t *testing.T) []Source {
 	t.Helper()
 	sources, hash := []Source{w.records}, []byte(nil)
@@ -121,8 +123,12 @@ func (w *world) seal(t *testing.T) []Source {
 		}
 		sum := sha256.Sum256(data)
 		hash = sum[:]
-		if w.archive && n == 0 {
-			sources = append(sources, archive{0, data})
+		if w.collected && n == 0 {
+			sources = append(sources, collected{0, data})
+			marks := make([]byte, 8192)
+			marks[2*1], marks[2*2] = 1, 1|7<<3 // holds 1 and 2 are settled
+			w.records.Collected["e/0000000000000000"] = &storev1.Chunk{Marks: marks}
+			w.records.Tails["e"] = &storev1.JournalTail{Next: 1}
 			continue
 		}
 		w.records.Batches[fmt.Sprintf("e/%d", n)] = data
@@ -145,6 +151,7 @@ func (w *world) check(t *testing.T, sources []Source) []Violation {
 		bad = append(bad, CheckBudget(before, a.Budget)...)
 	}
 	bad = append(bad, CheckSums(w.records, j)...)
+	bad = append(bad, CheckCollected(w.records, j)...)
 	bad = append(bad, CheckAlerts(w.records, j, func(AccountKey) []int32 { return []int32{500, 900} })...)
 	bad = append(bad, CheckTold(&w.history, j, clock)...)
 	_, core := CheckCore(&w.history, j, clock, stale)
@@ -162,9 +169,9 @@ func (w *world) check(t *testing.T, sources []Source) []Violation {
 func TestGoodRunHasNoViolation(t *testing.T) {
 	for _, inArchive := range []bool{false, true} {
 		w := newWorld()
-		w.archive = inArchive
+		w.collected = inArchive
 		if bad := w.check(t, w.seal(t)); len(bad) > 0 {
-			t.Errorf("archive %v: %v", inArchive, bad)
+			t.Errorf("collected %v: %v", inArchive, bad)
 		}
 	}
 }
@@ -205,8 +212,8 @@ func TestEachCheckFindsWhatItIsFor(t *testing.T) {
 		{"forced is not journalled", "FORCED", func(w *world) { account(w, org).Budget.Forced-- }},
 		{"a batch is lost", "JOURNAL", func(w *world) { delete(w.records.Batches, "e/0") }},
 		{"a batch was replaced", "JOURNAL", func(w *world) { w.batches[1].PreviousHash = []byte("another") }},
-		{"the archive differs", "JOURNAL", func(w *world) {
-			w.archive = true
+		{"the collected batch differs", "JOURNAL", func(w *world) {
+			w.collected = true
 			other, _ := proto.Marshal(w.batches[1])
 			w.records.Batches["e/0"] = other
 		}},
@@ -240,11 +247,11 @@ func TestEachCheckFindsWhatItIsFor(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld()
-			late := strings.HasPrefix(c.name, "a batch is lost") || strings.HasPrefix(c.name, "the archive")
+			late := strings.HasPrefix(c.name, "a batch is lost") || strings.HasPrefix(c.name, "the collected batch")
 			if !late {
 				c.spoil(w)
 			}
-			w.archive = strings.HasPrefix(c.name, "the archive")
+			w.collected = strings.HasPrefix(c.name, "the collected batch")
 			sources := w.seal(t)
 			if late {
 				c.spoil(w)
@@ -260,8 +267,40 @@ func TestEachCheckFindsWhatItIsFor(t *testing.T) {
 	}
 }
 
+// What was collected is marked as it ended, and nothing else is.
+func TestCollectedIsMarked(t *testing.T) {
+	marks := func(w *world) []byte { return w.records.Collected["e/0000000000000000"].Marks }
+	for name, spoil := range map[string]func(w *world){
+		"not marked":            func(w *world) { marks(w)[2] = 0 },
+		"marked as released":    func(w *world) { marks(w)[2] = 2 },
+		"marked as late":        func(w *world) { marks(w)[4] |= 4 },
+		"marked, but not ended": func(w *world) { marks(w)[2*6] = 1 },
+		"still in the journal":  func(w *world) { w.records.Batches["e/0"] = nil },
+		"gone beyond the tail":  func(w *world) { w.records.Tails["e"].Next = 0 },
+		"no tail":               func(w *world) { delete(w.records.Tails, "e") },
+		"kept below the tail":   func(w *world) { w.records.Tails["e"].Next = 2 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			w.collected = true
+			sources := w.seal(t)
+			j, _, err := ReadJournal(sources...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bad := CheckCollected(w.records, j); len(bad) > 0 {
+				t.Fatal(bad)
+			}
+			spoil(w)
+			if bad := CheckCollected(w.records, j); len(bad) == 0 || bad[0].Check != "MARK" {
+				t.Errorf("found %v, want MARK", bad)
+			}
+		})
+	}
+}
+
 // A ceiling that is lowered below what is granted may drain, one whose change was never answered may be in force, and what
-// has moved to the archive is not told again.
+// has moved to the collected is not told again.
 func TestWhatIsAllowed(t *testing.T) {
 	w := newWorld()
 	account(w, team).Budget.Ceil = 100

@@ -48,17 +48,20 @@ type Records struct {
 	Batches  map[string][]byte // by `{owner}/{n}`, as written; those that are still in etcd
 	// Owners by where they stand: `own`, `id`, `dead`, `qt`, `tk`, `cl`.
 	Owners map[string]map[string][]byte
-	// Collected is set where the settlements of collected batches are marked.
-	Collected map[string][]byte // `bm/` records by the rest of their key
+	// Collected are the marks of holds whose batches were collected, by `{owner}/{chunk}`.
+	Collected map[string]*storev1.Chunk
+	// Tails say by owner where the collected part of a journal ends.
+	Tails map[string]*storev1.JournalTail
 }
 
-// ReadRecords reads all records at one revision, in pages. Without batches it leaves the journal out.
+// ReadRecords reads all records at one revision, in pages. Without batches it leaves the journal out, and the marks.
 func ReadRecords(ctx context.Context, client *clientv3.Client, batches bool) (*Records, error) {
 	r := &Records{
-		Accounts: map[AccountKey]*Account{}, Batches: map[string][]byte{}, Owners: map[string]map[string][]byte{}, Collected: map[string][]byte{},
+		Accounts: map[AccountKey]*Account{}, Batches: map[string][]byte{}, Owners: map[string]map[string][]byte{}, Collected: map[string]*storev1.Chunk{},
+		Tails: map[string]*storev1.JournalTail{},
 	}
-	for _, prefix := range []string{"bud/", "gr/", "al/", "own/", "id/", "dead/", "qt/", "tk/", "cl/", "bm/", "jr/"} {
-		if prefix == "jr/" && !batches {
+	for _, prefix := range []string{"bud/", "gr/", "al/", "own/", "id/", "dead/", "qt/", "tk/", "cl/", "bm/", "jt/", "jr/"} {
+		if !batches && (prefix == "jr/" || prefix == "bm/") {
 			continue
 		}
 		if err := r.read(ctx, client, prefix); err != nil {
@@ -126,7 +129,11 @@ func (r *Records) add(kind, key string, value []byte) error {
 		}
 		r.Batches[fmt.Sprintf("%s/%d", owner, n)] = value
 	case "bm":
-		r.Collected[key] = value
+		r.Collected[key] = new(storev1.Chunk)
+		return proto.Unmarshal(value, r.Collected[key])
+	case "jt":
+		r.Tails[key] = new(storev1.JournalTail)
+		return proto.Unmarshal(value, r.Tails[key])
 	default:
 		if r.Owners[kind] == nil {
 			r.Owners[kind] = map[string][]byte{}

@@ -112,7 +112,7 @@ func applyHot(ctx context.Context, c *chartergate.Client) (int64, error) {
 	if err := applyBench(ctx, c, 8); err != nil {
 		return 0, err
 	}
-	d, err := c.Check(ctx, &pb.CheckRequest{Call: hotCall(0)})
+	d, err := c.Check(ctx, &pb.CheckRequest{Call: busyCall(0)})
 	if err != nil {
 		return 0, err
 	}
@@ -123,7 +123,7 @@ func applyHot(ctx context.Context, c *chartergate.Client) (int64, error) {
 	return limit, err
 }
 
-func hotCall(n int64) *pb.Call {
+func busyCall(n int64) *pb.Call {
 	return &pb.Call{
 		Feature: fmt.Sprintf("charter-%d", n%8), TaskClass: "chat", Complexity: 20, User: "u-1", Cohort: "pro", PromptPattern: "answer-v1",
 		Estimate: &pb.Estimate{InputTokens: 1020, CachedInputTokens: 120, MaxOutputTokens: 129},
@@ -176,7 +176,7 @@ func (st *hotState) pair(ctx context.Context, c caller, n int64) (held bool, err
 	call := st.estimate.Load()
 	st.high.Add(call)
 	last := st.low.Load() > st.limit/100*99
-	r, err := c.session.Reserve(ctx, &pb.ReserveRequest{Call: hotCall(n), RequestId: requestID()})
+	r, err := c.session.Reserve(ctx, &pb.ReserveRequest{Call: busyCall(n), RequestId: requestID()})
 	if err != nil {
 		return false, err
 	}

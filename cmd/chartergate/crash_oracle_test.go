@@ -25,7 +25,7 @@ func readRecords(t *testing.T, dir string) (*oracle.Records, *oracle.Journal) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	journal, bad, err := oracle.ReadJournal(records, oracle.Archive{Dirs: []string{filepath.Join(dir, "archive")}})
+	journal, bad, err := oracle.ReadJournal(records, oracle.Archives{filepath.Join(dir, "archive")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func checkJournal(t *testing.T, r *crashRun, journal *oracle.Journal) {
 		}
 	}
 	for user, a := range r.answers {
-		if want := seen[user]; want == "" || a.GetJournal() != want && a.GetJournal() != "" { // empty: it had moved to the archive
+		if want := seen[user]; want == "" || a.GetJournal() != want && a.GetJournal() != "" { // empty: known by its mark alone
 			t.Errorf("the settlement of %s was acknowledged in %s and stands in %q", user, a.GetJournal(), want)
 		}
 	}

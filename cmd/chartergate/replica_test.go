@@ -55,7 +55,7 @@ func startReplica(t *testing.T, endpoint string, args ...string) *replica {
 		addr[i] = a
 	}
 	c, err := startChild(t.Context(), t.TempDir(), addr[0], addr[1],
-		append([]string{"serve", "--etcd-endpoints", endpoint, "--grpc-addr", addr[0], "--http-addr", addr[1]}, args...)...)
+		append([]string{"serve", "--etcd-endpoints", endpoint, "--data-dir", t.TempDir(), "--grpc-addr", addr[0], "--http-addr", addr[1]}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,4 +320,21 @@ func TestReplicasShareOneHotBudget(t *testing.T) {
 		t.Errorf("%d calls are settled, %d fit", settled, calls)
 	}
 	t.Logf("%d settled, %d times refused", settled, denied)
+}
+
+// Several addresses are one service: a command works while one of them answers.
+func TestCommandsTakeSeveralAddresses(t *testing.T) {
+	addr, _ := startExamples(t)
+	nobody, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := cli{t: t}
+	for range 3 {
+		c.contains(c.ok("get", "budgets", "--server", nobody+","+addr), "engineering")
+	}
+	t.Setenv(serverVariable, addr+", "+nobody)
+	c.contains(c.ok("get", "charters"), "support-copilot")
+	c.fails(exitFailed, []string{"no server answers at", nobody}, "get", "budgets", "--server", nobody+","+nobody)
+	c.fails(exitUsage, []string{"--server", "HOST:PORT"}, "get", "budgets", "--server", addr+",,")
 }

@@ -87,6 +87,7 @@ type Call struct {
 	Feature, Tier, Model                    string
 	User, Cohort, Agent, Run, PromptPattern string
 	Effect                                  routing.Effect
+	Leased                                  bool      // the hold is a slice, for many calls
 	Time                                    time.Time // which the price is for
 }
 
@@ -100,6 +101,7 @@ type Hold struct {
 	Charge  bool // on expiry
 
 	entry *Entry // once it is queued for settlement or release
+	use   *Use   // of a slice: what was reported of its calls
 }
 
 // Kind says how an entry of the journal came to be.
@@ -125,7 +127,8 @@ type Entry struct {
 	Path        []AccountID
 	Call        Call
 	Usage       usage.Usage
-	Outcome     usage.Outcome
+	Outcome     usage.Outcome // of one call
+	Counts                    // of all calls that the entry stands for
 	Time        time.Time
 	RequestID   string
 	RequestHash []byte
@@ -357,8 +360,9 @@ func (l *Ledger) expireSecond(at int64, now time.Time) (freed, charged int) {
 		if h == nil || h.entry != nil || h.Expires.Add(Grace).Unix()+1 > at {
 			continue // gone, being settled, or extended
 		}
-		if h.Charge {
-			l.queueHold(h, &Entry{Kind: KindExpiryCharge, Amount: h.Amount, Time: now}, now)
+		if e := h.atExpiry(); e != nil {
+			e.Time = now
+			l.queueHold(h, e, now)
 			charged++
 			continue
 		}

@@ -110,6 +110,7 @@ func (s *Service) takeOver(ctx context.Context, owner string) error {
 	if err := s.loadJournal(ctx, ledger.Predecessor{Owner: owner, Ready: t.Ready, Rev: t.Rev}); err != nil {
 		return err
 	}
+	s.Metrics.Event(EventTakeover)
 	s.Log.Info("took over the holds of a server that is gone", "owner", owner, "quarantined_until", t.Ready)
 	return nil
 }
@@ -225,6 +226,7 @@ func (s *Service) reclaimOf(ctx context.Context, snap *charter.Snapshot, p *ledg
 		s.mu.Lock()
 		s.ledger.LetGo(p)
 		s.mu.Unlock()
+		s.Metrics.Event(EventReclaim)
 		s.Log.Info("reclaimed the grants of a server that is gone", "owner", p.Owner)
 	}
 	return nil

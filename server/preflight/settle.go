@@ -33,7 +33,7 @@ type Settlement struct {
 // *SettledError, *pricing.UnpricedError, *CurrencyError, usage.ErrInvalid, money.ErrOverflow, *UnavailableError.
 func (s *Service) Settle(ctx context.Context, token string, used *usage.Usage, model string, outcome usage.Outcome) (*Settlement, error) {
 	start := s.Clock.Boot()
-	claim, err := s.sealer.open(token)
+	claim, err := s.claim(token, false)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func released(e *ledger.Entry) money.Nanos {
 
 // Release gives a hold back. Errors: ledger.ErrUnknownHold, *SettledError, *ExpiredError, *UnavailableError.
 func (s *Service) Release(ctx context.Context, token string) (money.Nanos, error) {
-	claim, err := s.sealer.open(token)
+	claim, err := s.claim(token, false)
 	if err != nil {
 		return 0, err
 	}

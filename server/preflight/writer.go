@@ -273,6 +273,12 @@ func (s *Service) resolve(ctx context.Context, changes []ledger.AccountChange, e
 		ids[i] = c.ID
 	}
 	s.unresolved = changes
+	switch {
+	case errors.Is(err, store.ErrConflict):
+		s.Metrics.Event(EventConflict)
+	case !errors.Is(err, store.ErrFenced):
+		s.Metrics.Event(EventUnknown)
+	}
 	for {
 		var opened []ledger.Opened
 		var rerr error
@@ -314,6 +320,7 @@ func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration
 		return false, linger, nil
 	}
 	s.unsure = b
+	start := s.Clock.Boot()
 	for {
 		// gofail: var beforeAppend struct{}
 		rev, hash, err := s.Ledger.Append(ctx, b)
@@ -321,6 +328,7 @@ func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration
 		switch {
 		case err == nil:
 			s.unsure = nil
+			s.Metrics.Batch(len(b.Entries), (s.Clock.Boot() - start).Seconds())
 			s.mu.Lock()
 			if err := s.failure; err != nil { // the heartbeat found out first, and all that is queued is given up
 				s.mu.Unlock()
@@ -360,6 +368,7 @@ func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration
 			s.mu.Unlock()
 			return true, 0, nil
 		}
+		s.Metrics.Event(EventUnknown)
 		s.Log.Warn("a batch of settlements got no answer; appending it again", "batch", b.N, "entries", len(b.Entries), "error", err)
 		if s.pause(ctx, retryAfter) {
 			// Whether it was committed is unknown to those who wait.

@@ -114,7 +114,7 @@ func roster(own, known, takeovers, epoch []*mvccpb.KeyValue) (store.Roster, erro
 		}
 		id := lastPart(kv.Key)
 		live[id] = true
-		r.Owners = append(r.Owners, store.Owner{ID: id, Addr: o.GetAddr(), Host: o.GetHost(), PID: o.GetPid(), Start: time.UnixMilli(o.GetStartMs())})
+		r.Owners = append(r.Owners, ownerOfRecord(id, &o))
 	}
 	for _, kv := range takeovers {
 		var t storev1.Takeover

@@ -35,7 +35,7 @@ const (
 	EntryKind_ENTRY_KIND_SETTLE EntryKind = 1
 	// A release.
 	EntryKind_ENTRY_KIND_RELEASE EntryKind = 2
-	// A hold that expired and was charged in full.
+	// A hold that expired and was charged: in full, or a slice of a budget that releases at what was reported of it.
 	EntryKind_ENTRY_KIND_EXPIRY_CHARGE EntryKind = 3
 	// Usage that had no hold.
 	EntryKind_ENTRY_KIND_USAGE EntryKind = 4
@@ -736,7 +736,13 @@ type Entry struct {
 	// SHA-256 of the request's body, first 16 bytes, where there is a request id.
 	RequestHash []byte `protobuf:"bytes,21,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
 	// chartergate.v1.Effect of the decision.
-	Effect        int32 `protobuf:"varint,22,opt,name=effect,proto3" json:"effect,omitempty"`
+	Effect int32 `protobuf:"varint,22,opt,name=effect,proto3" json:"effect,omitempty"`
+	// How many calls it stands for: more than 1, or 0 if none was reported, where the hold was a slice. 0 on a release.
+	Calls int64 `protobuf:"varint,23,opt,name=calls,proto3" json:"calls,omitempty"`
+	// How many of them succeeded.
+	Successes int64 `protobuf:"varint,24,opt,name=successes,proto3" json:"successes,omitempty"`
+	// How many of them failed.
+	Failures      int64 `protobuf:"varint,25,opt,name=failures,proto3" json:"failures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -921,6 +927,27 @@ func (x *Entry) GetRequestHash() []byte {
 func (x *Entry) GetEffect() int32 {
 	if x != nil {
 		return x.Effect
+	}
+	return 0
+}
+
+func (x *Entry) GetCalls() int64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *Entry) GetSuccesses() int64 {
+	if x != nil {
+		return x.Successes
+	}
+	return 0
+}
+
+func (x *Entry) GetFailures() int64 {
+	if x != nil {
+		return x.Failures
 	}
 	return 0
 }
@@ -1574,7 +1601,7 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\aaccount\x18\x01 \x01(\v2\x1d.chartergate.store.v1.AccountR\aaccount\x12\x14\n" +
 	"\x05alloc\x18\x02 \x01(\x03R\x05alloc\x12\x14\n" +
 	"\x05spent\x18\x03 \x01(\x03R\x05spent\x12\x10\n" +
-	"\x03gen\x18\x04 \x01(\x03R\x03gen\"\xb5\x04\n" +
+	"\x03gen\x18\x04 \x01(\x03R\x03gen\"\x85\x05\n" +
 	"\x05Entry\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x123\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1f.chartergate.store.v1.EntryKindR\x04kind\x12\x16\n" +
@@ -1599,7 +1626,10 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x14 \x01(\tR\trequestId\x12!\n" +
 	"\frequest_hash\x18\x15 \x01(\fR\vrequestHash\x12\x16\n" +
-	"\x06effect\x18\x16 \x01(\x05R\x06effect\"\xb7\x01\n" +
+	"\x06effect\x18\x16 \x01(\x05R\x06effect\x12\x14\n" +
+	"\x05calls\x18\x17 \x01(\x03R\x05calls\x12\x1c\n" +
+	"\tsuccesses\x18\x18 \x01(\x03R\tsuccesses\x12\x1a\n" +
+	"\bfailures\x18\x19 \x01(\x03R\bfailures\"\xb7\x01\n" +
 	"\x05Batch\x129\n" +
 	"\baccounts\x18\x01 \x03(\v2\x1d.chartergate.store.v1.AccountR\baccounts\x125\n" +
 	"\aentries\x18\x02 \x03(\v2\x1b.chartergate.store.v1.EntryR\aentries\x12#\n" +
