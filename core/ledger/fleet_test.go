@@ -121,10 +121,15 @@ func (f *fleet) end(t *rapid.T) {
 		i = at
 	}
 	l := f.live[i]
-	for range 3 {
+	k.claim.Found = nil // what another ledger has read
+	for range 4 {
 		entry := e
 		queued, before, err := l.finish(f.now, &k.claim, &entry)
+		unread, notLoaded := errors.AsType[*NotLoadedError](err)
 		switch {
+		case notLoaded: // nothing is collected here
+			k.claim.Found = &Found{Generation: unread.Generation}
+			continue
 		case errors.Is(err, ErrNotTaken):
 			f.takeOver(i, owner)
 			continue
