@@ -107,8 +107,9 @@ func (s *secureEtcd) serve(t *testing.T) *childServer {
 		}
 		addr[i] = a
 	}
-	args := append([]string{"serve", "--grpc-addr", addr[0], "--http-addr", addr[1], "--etcd-username", "gate"}, s.flags...)
-	c, err := startChild(t.Context(), t.TempDir(), addr[0], addr[1], args...)
+	dir := t.TempDir()
+	args := append([]string{"serve", "--data-dir", dir, "--grpc-addr", addr[0], "--http-addr", addr[1], "--etcd-username", "gate"}, s.flags...)
+	c, err := startChild(t.Context(), dir, addr[0], addr[1], args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +211,7 @@ func TestSecureEtcdRefuses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Setenv(etcdPasswordEnv, c.password)
-			args := []string{"serve", "--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0"}
+			args := []string{"serve", "--data-dir", t.TempDir(), "--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0"}
 			if c.user != "" {
 				args = append(args, "--etcd-username", c.user)
 			}
