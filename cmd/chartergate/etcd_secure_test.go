@@ -107,8 +107,9 @@ func (s *secureEtcd) serve(t *testing.T) *childServer {
 		}
 		addr[i] = a
 	}
-	args := append([]string{"serve", "--data-dir", t.TempDir(), "--grpc-addr", addr[0], "--http-addr", addr[1], "--etcd-username", "gate"}, s.flags...)
-	c, err := startChild(t.Context(), t.TempDir(), addr[0], addr[1], args...)
+	dir := t.TempDir()
+	args := append([]string{"serve", "--data-dir", dir, "--grpc-addr", addr[0], "--http-addr", addr[1], "--etcd-username", "gate"}, s.flags...)
+	c, err := startChild(t.Context(), dir, addr[0], addr[1], args...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -121,14 +121,15 @@ func (f *fleet) end(t *rapid.T) {
 		i = at
 	}
 	l := f.live[i]
+	k.claim.Found = nil // what another ledger has read
 	for range 4 {
 		entry := e
 		queued, before, err := l.finish(f.now, &k.claim, &entry)
-		if unread, ok := errors.AsType[*NotLoadedError](err); ok { // nothing is collected here
-			k.claim.Found = &Found{0, unread.Generation}
-			continue
-		}
+		unread, notLoaded := errors.AsType[*NotLoadedError](err)
 		switch {
+		case notLoaded: // nothing is collected here
+			k.claim.Found = &Found{Generation: unread.Generation}
+			continue
 		case errors.Is(err, ErrNotTaken):
 			f.takeOver(i, owner)
 			continue
@@ -185,7 +186,7 @@ func (f *fleet) propose(t *rapid.T, i int) {
 			return
 		}
 	}
-	b, _ := f.live[i].NextBatch(f.now, false)
+	b, _ := f.live[i].NextBatch(f.now)
 	f.flight[i].batch = b
 }
 
@@ -294,7 +295,7 @@ func (f *fleet) leave(t *rapid.T) {
 	for range 20 {
 		l.Drain(f.now)
 		if f.propose(t, i); f.flight[i].none() {
-			if b, _ := l.NextBatch(f.now.Add(MaxLinger), false); b != nil {
+			if b, _ := l.NextBatch(f.now.Add(MaxLinger)); b != nil {
 				f.flight[i].batch = b
 			}
 		}
