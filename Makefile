@@ -7,7 +7,7 @@ GENERATE := $(BUF) generate && $(BUF) generate --template buf.gen.hot.yaml
 CONCURRENT := ./clients/... ./core/ledger ./policy ./replay ./server/... ./store/...
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.2
 
-.PHONY: build demo test race bench fuzz millions crash chaos generate check lint breaking clean
+.PHONY: build demo test race bench fuzz millions crash chaos sim mutants generate check lint breaking clean
 
 build: ## bin/chartergate
 	@go build -trimpath -o bin/chartergate ./cmd/chartergate
@@ -47,6 +47,17 @@ FAULTS ?= 40
 SEED ?=
 chaos: ## 3 replicas, an etcd of 3 members and clients as processes; FAULTS of every kind; an oracle and porcupine judge
 	CHARTERGATE_FAULTS=$(FAULTS) CHARTERGATE_CHAOS_SEED=$(SEED) go test ./chaos -run TestChaos -count=1 -v -timeout 3h
+
+SEEDS ?= 2000
+sim: ## the ledger of several servers over a simulated etcd, network and clock, with faults: SEEDS=N runs, SEED=n one with its trace
+ifdef SEED
+	CHARTERGATE_SIM_SEED=$(SEED) go test ./sim -run 'TestSim$$' -count=1 -v
+else
+	CHARTERGATE_SIM_SEEDS=$(SEEDS) go test ./sim -run 'TestSim$$' -count=1 -v -timeout 4h
+endif
+
+mutants: ## each guard of the ledger protocol, switched off in the simulation only, must be missed
+	go test -tags mutants ./sim -run TestEachGuard -count=1 -v -timeout 4h
 
 generate: .cache/proto ## code and OpenAPI from proto/
 	$(BUF) format -w proto

@@ -39,7 +39,8 @@ var rules = []rule{
 	{"server", []string{module + "core", module + "store", module + "server", module + "proto", "google.golang.org",
 		"github.com/grpc-ecosystem/grpc-gateway", "buf.build/go/protovalidate", "github.com/prometheus", "go.opentelemetry.io", "golang.org/x/net"},
 		"handlers convert, call, convert; storage and Rego are injected"},
-	{"clients/go", []string{generated, module + "proto/codec", "google.golang.org"}, "a client's users must not carry the server"},
+	{"clients/go", []string{generated, module + "proto/codec", module + "proto/convert", module + "core/money", module + "core/pricing", module + "core/routing", module + "core/usage", "google.golang.org"},
+		"a client's users must not carry the server; leased calls are priced in the client by the server's own arithmetic"},
 	{"manifest", []string{module + "core/money", module + "proto/gen", "google.golang.org/protobuf", "buf.build/go/protovalidate", "go.yaml.in/yaml"},
 		"manifests are another form of the contract"},
 	{"replay", []string{module + "core/money", module + "clients/go", module + "proto/gen", "google.golang.org", "golang.org/x"},
@@ -49,6 +50,7 @@ var rules = []rule{
 	{"chaos", nil, "tests only"},
 	{"sim", nil, "tests only: the production code on a simulated etcd, network and clock"},
 	{"examples", nil, "data"},
+	{"sim", nil, "tests only: it puts the production code into a simulated world"},
 	{"cmd", []string{""}, "wiring: the only place that may import everything"},
 }
 

@@ -164,7 +164,8 @@ func (s *BudgetStatusService) withAlerts(ctx context.Context, found []*preflight
 			Name: st.Name, Period: st.Period, StartTime: timestamppb.New(st.Span.Start), EndTime: timestamppb.New(st.Span.End),
 			Currency: st.Currency, LimitNanos: int64(st.Ceil), RolloverNanos: int64(st.Rollover), SettledNanos: int64(st.Settled),
 			ForcedNanos: int64(st.Forced), HeldNanos: int64(st.Held), QuarantinedNanos: int64(st.Quarantined),
-			RemainingNanos: int64(st.Remaining()), UtilizationPermille: st.Utilization(),
+			RemainingNanos: int64(st.Remaining()), UtilizationPermille: st.Utilization(), DrainingNanos: int64(st.Drain),
+			PendingReplicas: int32(st.Pending), GrantedElsewhereNanos: int64(st.Elsewhere), IdleNanos: int64(st.Idle), Tight: st.Tight,
 		}
 		if len(st.Alerted) > 0 {
 			alerts, err := s.gate.AccountAlerts(ctx, st.ID)

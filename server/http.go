@@ -95,6 +95,7 @@ func newGateway(conn *grpc.ClientConn) (*runtime.ServeMux, error) {
 		chartergatev1.RegisterPriceServiceHandler,
 		chartergatev1.RegisterPolicyServiceHandler,
 		chartergatev1.RegisterManifestServiceHandler,
+		chartergatev1.RegisterOperationsServiceHandler,
 	} {
 		if err := register(context.Background(), mux, conn); err != nil {
 			return nil, fmt.Errorf("bind the REST API: %w", err)

@@ -26,6 +26,7 @@ type Metrics struct {
 	settle    prometheus.Histogram
 	commit    prometheus.Histogram
 	alerts    prometheus.Counter
+	cluster   *clusterMetrics
 }
 
 // NewMetrics registers the metrics. It panics when they are registered already.
@@ -34,10 +35,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: seconds})
 	}
 	m := &Metrics{
-		registry: registry,
-		reserve:  histogram("chartergate_reserve_seconds", "Time to answer a Reserve, from the decoded request on."),
-		settle:   histogram("chartergate_settle_seconds", "Time to answer a Settle, its durable commit included."),
-		commit:   histogram("chartergate_etcd_commit_seconds", "Time of one etcd transaction of the ledger."),
+		registry: registry, cluster: newClusterMetrics(registry),
+		reserve: histogram("chartergate_reserve_seconds", "Time to answer a Reserve, from the decoded request on."),
+		settle:  histogram("chartergate_settle_seconds", "Time to answer a Settle, its durable commit included."),
+		commit:  histogram("chartergate_etcd_commit_seconds", "Time of one etcd transaction of the ledger."),
 		alerts: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "chartergate_alerts_total", Help: "Budget alerts recorded by this process.",
 		}),

@@ -4,15 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 	"github.com/chartergate/chartergate/server/preflight"
@@ -28,10 +31,17 @@ const forwardTime = 5 * time.Second
 type Peers struct {
 	mu    sync.Mutex
 	conns map[string]*grpc.ClientConn
+
+	forwards *prometheus.CounterVec // by call and result
 }
 
 // NewPeers knows no replica yet: connections are made when they are needed.
-func NewPeers() *Peers { return &Peers{conns: map[string]*grpc.ClientConn{}} }
+func NewPeers() *Peers {
+	return &Peers{conns: map[string]*grpc.ClientConn{}, forwards: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "chartergate_forwards_total",
+		Help: "Calls that another replica had to answer, by call and result: answered, refused (it answered with an error), unreachable (the caller got an error), here (unreachable, so answered here).",
+	}, []string{"call", "result"})}
+}
 
 // Close closes the connections.
 func (p *Peers) Close() error {
@@ -45,7 +55,13 @@ func (p *Peers) Close() error {
 	return errors.Join(errs...)
 }
 
-func (p *Peers) client(addr string) (chartergatev1.PreflightServiceClient, error) {
+// peer is another replica.
+type peer struct {
+	chartergatev1.PreflightServiceClient
+	chartergatev1.LeaseServiceClient
+}
+
+func (p *Peers) client(addr string) (peer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.conns[addr]
@@ -56,17 +72,23 @@ func (p *Peers) client(addr string) (chartergatev1.PreflightServiceClient, error
 				Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}, MinConnectTimeout: 2 * time.Second,
 			}))
 		if err != nil {
-			return nil, err
+			return peer{}, err
 		}
 		p.conns[addr] = c
 	}
-	return chartergatev1.NewPreflightServiceClient(c), nil
+	return peer{chartergatev1.NewPreflightServiceClient(c), chartergatev1.NewLeaseServiceClient(c)}, nil
+}
+
+// count counts a call that was forwarded.
+func (p *Peers) count(req proto.Message, result string) {
+	call := strings.ToLower(strings.TrimSuffix(string(req.ProtoReflect().Descriptor().Name()), "Request"))
+	p.forwards.WithLabelValues(call, result).Inc()
 }
 
 // route answers a request here, or has the replica answer it that must. fallback says that this replica may answer in that
 // one's place when it cannot be reached: near a ceiling it then takes what it can.
-func route[Req, Resp any](ctx context.Context, p *Peers, req Req, fallback bool, here func(context.Context, Req) (Resp, error),
-	there func(chartergatev1.PreflightServiceClient, context.Context, Req, ...grpc.CallOption) (Resp, error)) (Resp, error) {
+func route[Req proto.Message, Resp any](ctx context.Context, p *Peers, req Req, fallback bool, here func(context.Context, Req) (Resp, error),
+	there func(peer, context.Context, Req, ...grpc.CallOption) (Resp, error)) (Resp, error) {
 	resp, err := here(ctx, req)
 	if err == nil {
 		return resp, nil
@@ -87,10 +109,16 @@ func route[Req, Resp any](ctx context.Context, p *Peers, req Req, fallback bool,
 	resp, err = there(client, sending, req)
 	code := status.Code(err)
 	switch {
-	case err == nil, ctx.Err() != nil, code != codes.Unavailable && code != codes.DeadlineExceeded:
+	case err == nil:
+		p.count(req, "answered")
+		return resp, nil
+	case ctx.Err() != nil, code != codes.Unavailable && code != codes.DeadlineExceeded:
+		p.count(req, "refused")
 		return resp, err
 	case fallback:
+		p.count(req, "here")
 		return here(preflight.Here(ctx), req)
 	}
+	p.count(req, "unreachable")
 	return resp, &preflight.UnavailableError{Why: fmt.Sprintf("the server at %s, which has the hold, does not answer", to.Addr)}
 }

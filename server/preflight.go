@@ -33,7 +33,7 @@ func NewPreflightService(gate *preflight.Service, validator *Validator, requests
 
 // Check implements PreflightService.
 func (s *PreflightService) Check(ctx context.Context, req *chartergatev1.CheckRequest) (*chartergatev1.CheckResponse, error) {
-	return route(ctx, s.peers, req, true, s.check, chartergatev1.PreflightServiceClient.Check)
+	return route(ctx, s.peers, req, true, s.check, peer.Check)
 }
 
 func (s *PreflightService) check(ctx context.Context, req *chartergatev1.CheckRequest) (*chartergatev1.CheckResponse, error) {
@@ -53,7 +53,7 @@ func (s *PreflightService) check(ctx context.Context, req *chartergatev1.CheckRe
 
 // Reserve implements PreflightService.
 func (s *PreflightService) Reserve(ctx context.Context, req *chartergatev1.ReserveRequest) (*chartergatev1.ReserveResponse, error) {
-	return route(ctx, s.peers, req, true, s.reserve, chartergatev1.PreflightServiceClient.Reserve)
+	return route(ctx, s.peers, req, true, s.reserve, peer.Reserve)
 }
 
 func (s *PreflightService) reserve(ctx context.Context, req *chartergatev1.ReserveRequest) (*chartergatev1.ReserveResponse, error) {
@@ -74,7 +74,7 @@ func (s *PreflightService) reserve(ctx context.Context, req *chartergatev1.Reser
 
 // Settle implements PreflightService.
 func (s *PreflightService) Settle(ctx context.Context, req *chartergatev1.SettleRequest) (*chartergatev1.SettleResponse, error) {
-	return route(ctx, s.peers, req, false, s.settle, chartergatev1.PreflightServiceClient.Settle)
+	return route(ctx, s.peers, req, false, s.settle, peer.Settle)
 }
 
 func (s *PreflightService) settle(ctx context.Context, req *chartergatev1.SettleRequest) (*chartergatev1.SettleResponse, error) {
@@ -91,7 +91,7 @@ func (s *PreflightService) settle(ctx context.Context, req *chartergatev1.Settle
 
 // Release implements PreflightService.
 func (s *PreflightService) Release(ctx context.Context, req *chartergatev1.ReleaseRequest) (*chartergatev1.ReleaseResponse, error) {
-	return route(ctx, s.peers, req, false, s.release, chartergatev1.PreflightServiceClient.Release)
+	return route(ctx, s.peers, req, false, s.release, peer.Release)
 }
 
 func (s *PreflightService) release(ctx context.Context, req *chartergatev1.ReleaseRequest) (*chartergatev1.ReleaseResponse, error) {
@@ -104,7 +104,7 @@ func (s *PreflightService) release(ctx context.Context, req *chartergatev1.Relea
 
 // Extend implements PreflightService.
 func (s *PreflightService) Extend(ctx context.Context, req *chartergatev1.ExtendRequest) (*chartergatev1.ExtendResponse, error) {
-	return route(ctx, s.peers, req, false, s.extend, chartergatev1.PreflightServiceClient.Extend)
+	return route(ctx, s.peers, req, false, s.extend, peer.Extend)
 }
 
 func (s *PreflightService) extend(ctx context.Context, req *chartergatev1.ExtendRequest) (*chartergatev1.ExtendResponse, error) {

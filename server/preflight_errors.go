@@ -33,6 +33,9 @@ func ledgerReason(err error) Reasoned {
 	if e, ok := errors.AsType[*preflight.BudgetUnknownError](err); ok {
 		return make(chartergatev1.ErrorReason_ERROR_REASON_NOT_FOUND, codes.NotFound, map[string]string{"resource": e.Name})
 	}
+	if _, ok := errors.AsType[*preflight.ForwardError](err); ok { // of a stream, which stays with its replica
+		return make(chartergatev1.ErrorReason_ERROR_REASON_LEDGER_UNAVAILABLE, codes.Unavailable, nil)
+	}
 	if _, ok := errors.AsType[*preflight.UnavailableError](err); ok {
 		return make(chartergatev1.ErrorReason_ERROR_REASON_LEDGER_UNAVAILABLE, codes.Unavailable, nil)
 	}
@@ -51,6 +54,8 @@ func ledgerReason(err error) Reasoned {
 		return make(chartergatev1.ErrorReason_ERROR_REASON_NO_PRICE, codes.FailedPrecondition, map[string]string{"model": e.Model})
 	}
 	switch {
+	case errors.Is(err, ledger.ErrUse):
+		return make(chartergatev1.ErrorReason_ERROR_REASON_INVALID, codes.InvalidArgument, map[string]string{"field": "use"})
 	case errors.Is(err, ledger.ErrUnknownHold):
 		return make(chartergatev1.ErrorReason_ERROR_REASON_HOLD_UNKNOWN, codes.NotFound, nil)
 	case errors.Is(err, ledger.ErrReleased):

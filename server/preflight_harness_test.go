@@ -36,11 +36,12 @@ var bootTime = time.Now()
 // gateRig is a running server that decides, holds and settles, with nothing in it that the command does not wire too.
 type gateRig struct {
 	*rig
-	clock     *testClock
-	gate      *preflight.Service
-	decider   *policy.Decider
-	preflight chartergatev1.PreflightServiceClient
-	usage     chartergatev1.UsageServiceClient
+	clock        *testClock
+	gate         *preflight.Service
+	decider      *policy.Decider
+	preflight    chartergatev1.PreflightServiceClient
+	usage        chartergatev1.UsageServiceClient
+	leaseService *LeaseService
 	// stopWriter ends the ledger's writer, as a shutdown does.
 	stopWriter func()
 }
@@ -78,6 +79,9 @@ func startGate(t *testing.T, change ...func(*Config)) *gateRig {
 	g.rig = start(t, append([]func(*Config){func(c *Config) {
 		c.Preflight = NewPreflightService(g.gate, validator(t), requests, NewPeers(), quiet)
 		c.Usage, c.Statuses = NewUsageService(g.gate), NewBudgetStatusService(g.gate)
+		c.Operations = NewOperationsService(g.gate, "v0.0.0-test")
+		g.leaseService = NewLeaseService(g.gate, requests, NewPeers(), quiet)
+		c.Leases = g.leaseService
 		c.Requests, c.Now, c.Registry, c.BuiltinPolicy = requests, g.clock.Now, registry, g.decider.Revision()
 	}}, change...)...)
 	g.preflight, g.usage = chartergatev1.NewPreflightServiceClient(g.conn), chartergatev1.NewUsageServiceClient(g.conn)

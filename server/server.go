@@ -32,6 +32,7 @@ const (
 	unaryWorkers         = 64      // goroutines that calls use again, for their stacks have grown; further calls get new ones
 	minPingInterval      = 10 * time.Second
 	drainTime            = 5 * time.Second // for calls in flight when the server stops
+	returnTime           = time.Second     // before that, for clients that hold slices to return them
 )
 
 // Config is what a Server is made of. Control and Compiler are required.
@@ -46,10 +47,13 @@ type Config struct {
 	// BuiltinPolicy names the revision that decides before one is activated, such as `builtin/5f2a…`.
 	BuiltinPolicy string
 
-	// Preflight, Usage and Statuses are the services of the ledger. Nil: their methods answer UNIMPLEMENTED.
-	Preflight chartergatev1.PreflightServiceServer
-	Usage     chartergatev1.UsageServiceServer
-	Statuses  BudgetStatuses
+	// Preflight, Usage, Statuses, Leases and Operations are the services of the ledger. Nil: their methods answer
+	// UNIMPLEMENTED.
+	Preflight  chartergatev1.PreflightServiceServer
+	Usage      chartergatev1.UsageServiceServer
+	Statuses   BudgetStatuses
+	Leases     *LeaseService
+	Operations chartergatev1.OperationsServiceServer
 
 	// Requests remembers answers by request id, shared with what serves sessions. Nil: one of its own.
 	Requests *Idempotency
@@ -71,6 +75,7 @@ type Server struct {
 	health    *health.Server
 	inside    *bufconn.Listener // the REST gateway calls the gRPC server through it
 	gateway   *grpc.ClientConn
+	leases    *LeaseService // nil: there is none
 	stop      context.CancelFunc
 }
 
@@ -92,7 +97,7 @@ func New(cfg Config) (*Server, error) {
 	g := &gate{validator: cfg.Validator, requests: cfg.Requests, metrics: newCallMetrics(cfg.Registry), log: cfg.Logger, stopping: stopping}
 	s := &Server{
 		log: cfg.Logger, listeners: cfg.Listeners, grpc: newGRPC(g, cfg.Tracing), health: health.NewServer(),
-		inside: bufconn.Listen(1 << 20), stop: stop,
+		inside: bufconn.Listen(1 << 20), leases: cfg.Leases, stop: stop,
 	}
 	cfg.register(s.grpc)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
@@ -130,6 +135,9 @@ func (cfg *Config) fill() error {
 	if cfg.Statuses == nil {
 		cfg.Statuses = chartergatev1.UnimplementedBudgetServiceServer{}
 	}
+	if cfg.Operations == nil {
+		cfg.Operations = chartergatev1.UnimplementedOperationsServiceServer{}
+	}
 	if cfg.Validator == nil {
 		v, err := NewValidator()
 		if err != nil {
@@ -162,11 +170,17 @@ func (cfg *Config) register(s *grpc.Server) {
 	policies := &policyService{control: cfg.Control, compiler: cfg.Compiler, builtin: cfg.BuiltinPolicy}
 	chartergatev1.RegisterPreflightServiceServer(s, cfg.Preflight)
 	chartergatev1.RegisterUsageServiceServer(s, cfg.Usage)
+	if cfg.Leases != nil {
+		chartergatev1.RegisterLeaseServiceServer(s, cfg.Leases)
+	} else {
+		chartergatev1.RegisterLeaseServiceServer(s, chartergatev1.UnimplementedLeaseServiceServer{})
+	}
 	chartergatev1.RegisterCharterServiceServer(s, newCharterService(cfg.Control, cfg.Validator))
 	chartergatev1.RegisterBudgetServiceServer(s, newBudgetService(cfg.Control, cfg.Validator, cfg.Statuses))
 	chartergatev1.RegisterCatalogServiceServer(s, newCatalogService(cfg.Control, cfg.Validator))
 	chartergatev1.RegisterPriceServiceServer(s, newPriceService(cfg.Control, cfg.Validator, cfg.Now))
 	chartergatev1.RegisterPolicyServiceServer(s, policies)
+	chartergatev1.RegisterOperationsServiceServer(s, cfg.Operations)
 	chartergatev1.RegisterManifestServiceServer(s, &manifestService{control: cfg.Control, policies: policies})
 }
 
@@ -185,7 +199,8 @@ func (s *Server) SetServing(serving bool) {
 	}
 }
 
-// Serve answers until ctx is done, then stops: no new calls, at most 5 s for those in flight. To be called once. Error:
+// Serve answers until ctx is done, then stops: at most 1 s in which leased slices are returned, then no new calls and at
+// most 5 s for those in flight. To be called once. Error:
 // that of a listener which broke.
 func (s *Server) Serve(ctx context.Context) error {
 	failed := make(chan error, 3)
@@ -210,6 +225,11 @@ func (s *Server) Serve(ctx context.Context) error {
 
 func (s *Server) shutdown() error {
 	s.health.Shutdown()
+	if s.leases != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), returnTime)
+		s.leases.stop(ctx)
+		cancel()
+	}
 	s.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()

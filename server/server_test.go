@@ -105,7 +105,7 @@ func TestReflection(t *testing.T) {
 	r := start(t)
 	want := []string{
 		"chartergate.v1.BudgetService", "chartergate.v1.CatalogService", "chartergate.v1.CharterService",
-		"chartergate.v1.ManifestService", "chartergate.v1.PolicyService", "chartergate.v1.PreflightService",
+		"chartergate.v1.ManifestService", "chartergate.v1.OperationsService", "chartergate.v1.PolicyService", "chartergate.v1.PreflightService",
 		"chartergate.v1.PriceService", "chartergate.v1.UsageService", "grpc.health.v1.Health",
 		"grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
 	}

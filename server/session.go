@@ -14,6 +14,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -182,17 +183,22 @@ func (s *PreflightService) sessionError(op *chartergatev1.SessionOperation, err 
 	if st.Code() == codes.Internal {
 		s.log.Error("an operation of a session failed", "operation", fmt.Sprintf("%T", op.GetOperation()), "error", err)
 	}
+	reply, err := encoded(sessionError(st), nil)
+	if err != nil { // the message is not text
+		return s.sessionError(op, fmt.Errorf("encode the error: %w", err))
+	}
+	return reply
+}
+
+// sessionError is an error as a stream carries it.
+func sessionError(st *status.Status) *chartergatev1.SessionError {
 	e := &chartergatev1.SessionError{Code: int32(st.Code()), Message: st.Message()}
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok {
 			e.Reason = info.GetReason()
 		}
 	}
-	reply, err := encoded(e, nil)
-	if err != nil { // the message is not text
-		return s.sessionError(op, fmt.Errorf("encode the error: %w", err))
-	}
-	return reply
+	return e
 }
 
 func (s *PreflightService) dispatch(ctx context.Context, op *chartergatev1.SessionOperation) (field protowire.Number, reply codec.Encoded, err error) {

@@ -21,6 +21,7 @@ func NewValidator() (*Validator, error) {
 		chartergatev1.File_chartergate_v1_budget_proto,
 		chartergatev1.File_chartergate_v1_catalog_proto,
 		chartergatev1.File_chartergate_v1_charter_proto,
+		chartergatev1.File_chartergate_v1_lease_proto,
 		chartergatev1.File_chartergate_v1_manifest_proto,
 		chartergatev1.File_chartergate_v1_policy_proto,
 		chartergatev1.File_chartergate_v1_preflight_proto,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/chartergate/chartergate/core/charter"
@@ -214,7 +213,7 @@ func (w *world) call() {
 			return
 		}
 		host = w.rng.IntN(len(w.hosts))
-		w.clients.sleep(w.between(10*time.Millisecond, time.Second))
+		w.backOff(try)
 	}
 	if w.now >= hd.until {
 		return // too late to begin: it expires by itself
@@ -296,6 +295,11 @@ func (w *world) work(h *hold, tok string, host int) {
 	}
 }
 
+// backOff waits before the next try, longer each time.
+func (w *world) backOff(try int) {
+	w.clients.sleep(w.between(10*time.Millisecond, time.Second<<min(try, 4)))
+}
+
 // near is the host, or now and then another.
 func (w *world) near(host int) int {
 	if w.chance(3) {
@@ -307,7 +311,7 @@ func (w *world) near(host int) int {
 // settle settles until there is an answer, and checks that.
 func (w *world) settle(h *hold, tok string, host int, amount money.Nanos) {
 	h.sent = append(h.sent, amount)
-	for {
+	for try := 0; ; try++ {
 		got, err := ask(w, w.near(host), "settle", false, func(ctx context.Context, _ *replica, s *preflight.Service) (*preflight.Settlement, error) {
 			return s.Settle(ctx, tok, &usage.Usage{InputTokens: int64(amount / token)}, "small", usage.OutcomeUnknown)
 		})
@@ -329,7 +333,7 @@ func (w *world) settle(h *hold, tok string, host int, amount money.Nanos) {
 		default:
 			w.count.Unavailable++
 			host = w.rng.IntN(len(w.hosts))
-			w.clients.sleep(w.between(10*time.Millisecond, 2*time.Second))
+			w.backOff(try)
 			continue
 		}
 		return
@@ -339,7 +343,7 @@ func (w *world) settle(h *hold, tok string, host int, amount money.Nanos) {
 // release gives a hold back, and checks the answer.
 func (w *world) release(h *hold, tok string, host int) {
 	h.release = true
-	for {
+	for try := 0; ; try++ {
 		freed, err := ask(w, w.near(host), "release", false, func(ctx context.Context, _ *replica, s *preflight.Service) (money.Nanos, error) {
 			return s.Release(ctx, tok)
 		})
@@ -356,7 +360,7 @@ func (w *world) release(h *hold, tok string, host int) {
 			w.oracle.fail("answer", "hold %s/%d: released: %v", h.owner, h.seq, err)
 		default:
 			w.count.Unavailable++
-			w.clients.sleep(w.between(10*time.Millisecond, 2*time.Second))
+			w.backOff(try)
 			continue
 		}
 		return
@@ -373,7 +377,7 @@ func (w *world) use() {
 		Model: "small", Usage: usage.Usage{InputTokens: int64(1 + w.rng.IntN(20))}, RequestID: fmt.Sprintf("usage-%d", w.names), BodyHash: []byte{1},
 	}
 	send := func() {
-		for {
+		for try := 0; ; try++ {
 			got, err := ask(w, w.rng.IntN(len(w.hosts)), "usage", false, func(ctx context.Context, _ *replica, s *preflight.Service) (*preflight.Settlement, error) {
 				return s.RecordUsage(ctx, u)
 			})
@@ -386,7 +390,7 @@ func (w *world) use() {
 				w.oracle.fail("answer", "usage %s: %v", u.RequestID, err)
 			default:
 				w.count.Unavailable++
-				w.clients.sleep(w.between(10*time.Millisecond, 2*time.Second))
+				w.backOff(try)
 				continue
 			}
 			return
@@ -401,17 +405,4 @@ func (w *world) use() {
 		})
 	}
 	send()
-}
-
-// sorted gives the values of a map by their keys.
-func sorted[V any](m map[string]V) (list []V) {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	for _, k := range keys {
-		list = append(list, m[k])
-	}
-	return list
 }

@@ -43,14 +43,22 @@ func (p *process) hiccup() {
 	if p.dead || p.pauses == 0 || p.cur == nil || p.cur.p != p || !p.chance(p.pauses) {
 		return
 	}
-	d := p.between(time.Millisecond, 3*time.Second)
-	if p.chance(3) {
-		d = p.between(3*time.Second, 30*time.Second)
-	}
+	d := p.nap()
 	p.logf("%s: pauses for %s in the middle of %s", p.name, d.Round(time.Millisecond), p.cur.name)
 	p.first = p.cur
 	p.pause(d)
 	p.park()
+}
+
+// nap is how long a pause lasts: mostly short, now and then longer than a session, or than a quarantine.
+func (p *process) nap() time.Duration {
+	switch p.rng.IntN(6) {
+	case 0, 1:
+		return p.between(3*time.Second, 30*time.Second)
+	case 2:
+		return p.between(30*time.Second, 150*time.Second)
+	}
+	return p.between(time.Millisecond, 3*time.Second)
 }
 
 // sleep waits for d of the process's clock.

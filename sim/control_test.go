@@ -14,9 +14,8 @@ import (
 
 // control is the control records of the cluster, which are always known to those who change them.
 type control struct {
-	w    *world
-	snap *charter.Snapshot
-	// limits of each budget and overflow allowance by the revision that set them.
+	w     *world
+	snap  *charter.Snapshot
 	views []*view
 }
 

@@ -13,7 +13,7 @@ type counters struct {
 	Partitions, Pauses, Crashes, Drains, LeaseRevoked int
 	Fenced, Starts                                    int
 	Holds, Denied, Throttled, Unavailable             int
-	Grants, Returns, GrantConflicts, Tight            int
+	Grants, Returns, Tight, QuarantineLost            int
 	Settled, SettledAgain, OtherAmount, Oversized     int
 	Late, Released, Extended, Charged, Usages         int
 	UsagesAgain, Forced, Forwards, ForwardsFailed     int
@@ -21,7 +21,7 @@ type counters struct {
 	ClosedClean, SettledByOther, SettledAfterClose    int
 	Conflicts, Alerts, CeilingRaised, CeilingLowered  int
 	Draining, Rollovers, Sealed, Folded               int
-	Overflow, Keys, CharterEdits, Collected           int
+	Overflow, Keys, CharterEdits                      int
 	AfterMidnight                                     int
 }
 

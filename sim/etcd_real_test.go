@@ -75,7 +75,9 @@ func compareWithReal(t *testing.T, real *clientv3.Client, prefix string, rng *ra
 			return clientv3.OpGet(key(), clientv3.WithPrefix())
 		case read && k < 5:
 			return clientv3.OpGet(key(), clientv3.WithRange(key()), clientv3.WithLimit(int64(rng.IntN(3))))
-		case read && k < 6:
+		case read && k < 6 && rev() > 0:
+			return clientv3.OpGet(key(), clientv3.WithPrefix(), clientv3.WithRev(rev()))
+		case read && k < 7:
 			return clientv3.OpGet(prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
 		case read:
 			return clientv3.OpGet(prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())

@@ -11,11 +11,13 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
-// etcd is a linearizable store with the semantics of etcd: revisions, transactions, ranges and leases. It keeps no
-// history, so it has no reads of the past and no compaction.
+// etcd is a linearizable store with the semantics of etcd: revisions, transactions, ranges, leases, and reads of the past.
+// Nothing is ever compacted.
 type etcd struct {
 	rev    int64
 	keys   []string // sorted
+	ever   []string // sorted: also those that are deleted
+	past   map[string][]version
 	recs   map[string]*mvccpb.KeyValue
 	leases map[int64]*lease
 	// now is the time that leases go by.
@@ -30,6 +32,12 @@ type lease struct {
 	keys    map[string]bool
 }
 
+// version is what a key was from a revision on; nil where it was deleted.
+type version struct {
+	rev int64
+	kv  *mvccpb.KeyValue
+}
+
 // change is one key that a transaction wrote; now is nil where it was deleted.
 type change struct {
 	key      string
@@ -37,7 +45,7 @@ type change struct {
 }
 
 func newEtcd(now func() time.Duration) *etcd {
-	return &etcd{rev: 1, recs: map[string]*mvccpb.KeyValue{}, leases: map[int64]*lease{}, now: now}
+	return &etcd{rev: 1, recs: map[string]*mvccpb.KeyValue{}, leases: map[int64]*lease{}, past: map[string][]version{}, now: now}
 }
 
 // maxOps is etcd's default limit of a transaction.
@@ -61,48 +69,80 @@ func (t *txn) end() {
 		return
 	}
 	t.e.rev = t.rev
+	for _, ch := range t.changes {
+		if t.e.past[ch.key] == nil {
+			t.e.ever = slices.Insert(t.e.ever, sort.SearchStrings(t.e.ever, ch.key), ch.key)
+		}
+		t.e.past[ch.key] = append(t.e.past[ch.key], version{t.rev, ch.now})
+	}
 	if t.e.committed != nil {
 		t.e.committed(t.changes)
 	}
 }
 
 // span gives the indexes of the keys in a range as requests name it.
-func (e *etcd) span(key, end []byte) (from, to int) {
-	from = sort.SearchStrings(e.keys, string(key))
+func (e *etcd) span(key, end []byte) (from, to int) { return span(e.keys, key, end) }
+
+func span(keys []string, key, end []byte) (from, to int) {
+	from = sort.SearchStrings(keys, string(key))
 	switch {
 	case len(end) == 0:
-		if from < len(e.keys) && e.keys[from] == string(key) {
+		if from < len(keys) && keys[from] == string(key) {
 			return from, from + 1
 		}
 		return from, from
 	case len(end) == 1 && end[0] == 0:
-		return from, len(e.keys)
+		return from, len(keys)
 	}
-	return from, max(from, sort.SearchStrings(e.keys, string(end)))
+	return from, max(from, sort.SearchStrings(keys, string(end)))
+}
+
+// at gives the records of a range as they were at a revision.
+func (e *etcd) at(rev int64, key, end []byte) (list []*mvccpb.KeyValue) {
+	from, to := span(e.ever, key, end)
+	for _, k := range e.ever[from:to] {
+		past := e.past[k]
+		i := sort.Search(len(past), func(i int) bool { return past[i].rev > rev })
+		if i > 0 && past[i-1].kv != nil {
+			list = append(list, past[i-1].kv)
+		}
+	}
+	return list
 }
 
 func (e *etcd) get(r *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
 	if len(r.Key) == 0 {
 		return nil, rpctypes.ErrEmptyKey
 	}
-	if r.Revision != 0 || r.SortOrder != 0 || r.MinModRevision != 0 || r.MaxModRevision != 0 || r.MinCreateRevision != 0 || r.MaxCreateRevision != 0 {
+	if r.SortOrder != 0 || r.MinModRevision != 0 || r.MaxModRevision != 0 || r.MinCreateRevision != 0 || r.MaxCreateRevision != 0 {
 		panic("the simulated etcd does not know this kind of read")
 	}
-	from, to := e.span(r.Key, r.RangeEnd)
-	resp := &etcdserverpb.RangeResponse{Header: e.header(), Count: int64(to - from)}
+	if r.Revision > e.rev {
+		return nil, rpctypes.ErrFutureRev
+	}
+	var list []*mvccpb.KeyValue
+	if r.Revision > 0 {
+		list = e.at(r.Revision, r.Key, r.RangeEnd)
+	} else {
+		from, to := e.span(r.Key, r.RangeEnd)
+		list = make([]*mvccpb.KeyValue, to-from)
+		for i, k := range e.keys[from:to] {
+			list[i] = e.recs[k] // which never changes
+		}
+	}
+	resp := &etcdserverpb.RangeResponse{Header: e.header(), Count: int64(len(list))}
 	if r.CountOnly {
 		return resp, nil
 	}
-	if r.Limit > 0 && int64(to-from) > r.Limit {
-		to, resp.More = from+int(r.Limit), true
+	if r.Limit > 0 && int64(len(list)) > r.Limit {
+		list, resp.More = list[:r.Limit], true
 	}
-	for _, k := range e.keys[from:to] {
-		kv := e.recs[k] // which never changes
-		if r.KeysOnly { // answered from the index
-			kv = &mvccpb.KeyValue{Key: kv.Key, CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision, Version: kv.Version}
+	if r.KeysOnly { // answered from the index
+		for i, kv := range list {
+			list[i] = &mvccpb.KeyValue{Key: kv.Key, CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision, Version: kv.Version}
 		}
-		resp.Kvs = append(resp.Kvs, kv)
 	}
+	resp.Kvs = list
 	return resp, nil
 }
 

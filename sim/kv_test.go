@@ -66,6 +66,11 @@ func (c *client) call(ctx context.Context, name string, apply func() (any, error
 	fails := time.Duration(-1) // when the caller hears that the connection broke
 	arrives := true
 	l := c.link
+	if p.pauses > 0 && p.chance(p.pauses) { // while the answer is on its way
+		d := p.nap()
+		p.logf("%s: pauses for %s while it waits for etcd", p.name, d.Round(time.Millisecond))
+		p.after(p.between(0, 3*time.Millisecond), func() { p.pause(d) })
+	}
 	odds := func(n int) bool { return n > 0 && p.chance(n) }
 	switch {
 	case l.cut && p.chance(4) || odds(l.late):
@@ -73,6 +78,9 @@ func (c *client) call(ctx context.Context, name string, apply func() (any, error
 		out = p.between(time.Second, 40*time.Second)
 		if p.chance(2) {
 			fails = p.between(time.Millisecond, time.Second)
+			if p.chance(2) {
+				out = fails + p.between(time.Millisecond, time.Second)
+			}
 		}
 	case l.cut || odds(l.lost):
 		c.count.Lost++
@@ -127,6 +135,9 @@ func (c *client) Txn(ctx context.Context, r *etcdserverpb.TxnRequest, _ ...grpc.
 			c.p.logf("%s: %s", c.p.name, name)
 		}
 		resp, err := c.e.txn(r)
+		if resp != nil && !resp.Succeeded && len(r.Success) > 0 {
+			c.count.Conflicts++
+		}
 		if c.p.trace != nil {
 			c.p.logf("%s: -> %v at %d, %v", c.p.name, resp.GetSucceeded(), resp.GetHeader().GetRevision(), err)
 		}

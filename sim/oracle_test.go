@@ -369,7 +369,7 @@ func (o *oracle) batch(ch *change, rest string) {
 	}
 	w := o.owner(who)
 	if ch.now == nil {
-		o.w.count.Collected++
+		o.fail("I6", "batch %d of %s is deleted", n, who)
 		return
 	}
 	if ch.was != nil {

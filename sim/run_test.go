@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/ledger"
 	storeetcd "github.com/chartergate/chartergate/store/etcd"
 )
@@ -21,8 +20,8 @@ type result struct {
 }
 
 // simulate makes the run of a seed.
-func simulate(seed uint64, trace bool) (res result) {
-	w := newWorld(seed)
+func simulate(seed uint64, trace bool, coros *pool) (res result) {
+	w := newWorld(seed, coros)
 	if trace {
 		w.sched.trace = new(strings.Builder)
 		w.logf("seed %d: %+v, longest hold %s", seed, w.faults, w.maxTTL)
@@ -41,7 +40,7 @@ func simulate(seed uint64, trace bool) (res result) {
 	for host := range w.hosts {
 		w.after(w.between(0, time.Second), func() { w.start(host) })
 	}
-	length := w.between(60*time.Second, 240*time.Second)
+	length := w.between(40*time.Second, 160*time.Second)
 	w.load(length)
 	w.after(w.between(0, 2*w.faults.every), w.trouble)
 	w.run(length)
@@ -80,6 +79,9 @@ func (w *world) until(d time.Duration, so func() bool) bool {
 // load has clients call, and people edit, until the end.
 func (w *world) load(end time.Duration) {
 	gap := w.between(150*time.Millisecond, 1500*time.Millisecond)
+	if w.chance(4) { // little is going on
+		gap *= 5
+	}
 	var next func()
 	next = func() {
 		if w.now > end {
@@ -131,7 +133,7 @@ func (w *world) trouble() {
 		}
 		return w.between(500*time.Millisecond, 12*time.Second)
 	}
-	switch k := w.rng.IntN(12); {
+	switch k := w.rng.IntN(14); {
 	case k < 4:
 		d := long()
 		way := w.rng.IntN(3)
@@ -152,6 +154,15 @@ func (w *world) trouble() {
 		w.logf("%s: is drained", r.p.name)
 		w.count.Drains++
 		w.drain(r)
+	case k < 11: // a quarantine that etcd ends early
+		for _, key := range w.etcd.keys {
+			if strings.HasPrefix(key, storeetcd.Prefix+"qt/") {
+				w.logf("etcd: %s is lost", key)
+				w.count.QuarantineLost++
+				w.etcd.revoke(w.etcd.recs[key].Lease)
+				break
+			}
+		}
 	default:
 		if kv := w.etcd.recs[storeetcd.Prefix+"own/"+r.owner]; kv != nil {
 			w.logf("%s: its lease is lost", r.p.name)
@@ -332,5 +343,3 @@ func (o *oracle) atEnd(a *account) {
 		}
 	}
 }
-
-var _ = charter.MaxDepth

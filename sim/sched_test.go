@@ -24,6 +24,7 @@ type sched struct {
 	at     int
 	trace  *strings.Builder // nil: none is kept
 	ended  bool
+	pool   *pool
 	// panicked is told of a panic in an activity.
 	panicked func(name string, reason any, stack []byte)
 }
@@ -34,8 +35,8 @@ type event struct {
 	do  func()
 }
 
-func newSched(seed uint64) *sched {
-	return &sched{rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), sum: 14695981039346656037}
+func newSched(seed uint64, coros *pool) *sched {
+	return &sched{pool: coros, rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), sum: 14695981039346656037}
 }
 
 // mix adds something that happened to the sum.
@@ -152,6 +153,7 @@ type process struct {
 type coro struct {
 	p    *process
 	name string
+	run  func()
 	next func() (struct{}, bool)
 	stop func()
 	hand func(struct{}) bool
@@ -170,21 +172,48 @@ func (p *process) spawn(name string, run func()) {
 	if p.dead {
 		return
 	}
-	c := &coro{p: p, name: name}
-	c.next, c.stop = iter.Pull(func(yield func(struct{}) bool) {
-		c.hand = yield
-		defer func() {
-			if r := recover(); r != nil {
-				if _, ok := r.(stopped); !ok {
-					p.broken = true
-					p.panicked(c.name, r, debug.Stack())
-				}
-			}
-		}()
-		run()
-	})
+	c := p.pool.take()
+	c.p, c.name, c.run = p, name, run
 	p.coros = append(p.coros, c)
 	p.wake(c)
+}
+
+// pool keeps coroutines that have ended for the next activity, of this run or another: their stacks have grown.
+type pool struct{ idle []*coro }
+
+func (l *pool) take() *coro {
+	if n := len(l.idle); n > 0 {
+		c := l.idle[n-1]
+		l.idle = l.idle[:n-1]
+		c.over = false
+		return c
+	}
+	c := &coro{}
+	c.next, c.stop = iter.Pull(func(yield func(struct{}) bool) {
+		c.hand = yield
+		for {
+			c.do()
+			c.over = true
+			if !yield(struct{}{}) {
+				return
+			}
+		}
+	})
+	return c
+}
+
+// do runs one activity to its end.
+func (c *coro) do() {
+	p := c.p
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ok := r.(stopped); !ok {
+				p.broken = true
+				p.panicked(c.name, r, debug.Stack())
+			}
+		}
+	}()
+	c.run()
 }
 
 // step runs a coroutine until it waits.
@@ -207,11 +236,11 @@ func (s *sched) step(c *coro) {
 	s.mix(uint64(len(s.ready))<<32 | uint64(len(c.name)))
 	outer := s.cur
 	s.cur = c
-	_, more := c.next()
+	c.next()
 	s.cur = outer
-	if !more {
-		c.over = true
+	if c.over {
 		p.forget(c)
+		s.pool.idle = append(s.pool.idle, c)
 	}
 	if !p.paused {
 		p.poll()
@@ -337,7 +366,6 @@ func (p *process) crash() {
 	if first != nil { // it may hold locks: it goes on up to its next wait, of which nobody hears
 		p.cur = first
 		first.next()
-		first.over = true
 	}
 	for _, c := range coros {
 		if c == outer || c.over {

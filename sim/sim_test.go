@@ -39,12 +39,13 @@ func campaign(from, seeds int, stop func(result) bool) (all counters, bad []resu
 	var running sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		running.Go(func() {
+			var coros pool
 			for !over.Load() {
 				seed := next.Add(1) - 1
 				if seed >= int64(from+seeds) {
 					return
 				}
-				r := simulate(uint64(seed), false)
+				r := simulate(uint64(seed), false, &coros)
 				mu.Lock()
 				all.add(&r.count)
 				if r.violation != nil {
@@ -68,7 +69,7 @@ func TestSim(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := simulate(seed, true)
+		r := simulate(seed, true, new(pool))
 		t.Logf("seed %d:\n%s", seed, r.trace)
 		if r.violation != nil {
 			t.Fatal(r.violation)
@@ -97,8 +98,9 @@ func TestSim(t *testing.T) {
 
 // A seed fixes a run exactly.
 func TestASeedFixesARun(t *testing.T) {
+	var coros pool
 	for seed := range uint64(20) {
-		if a, b := simulate(seed, false), simulate(seed, true); a.sum != b.sum {
+		if a, b := simulate(seed, false, &coros), simulate(seed, true, &coros); a.sum != b.sum {
 			t.Errorf("seed %d: two runs differ: %x, %x", seed, a.sum, b.sum)
 		}
 	}

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -78,12 +77,11 @@ type replica struct {
 	cancel  context.CancelFunc
 	owner   string
 	closing bool
-	alerts  int
 	watches []*watch
 }
 
-func newWorld(seed uint64) *world {
-	w := &world{sched: newSched(seed), hosts: make([]*replica, 3), limits: map[string][]limited{}, charges: map[string]bool{}}
+func newWorld(seed uint64, coros *pool) *world {
+	w := &world{sched: newSched(seed, coros), hosts: make([]*replica, 3), limits: map[string][]limited{}, charges: map[string]bool{}}
 	w.etcd = newEtcd(func() time.Duration { return w.now })
 	w.oracle = newOracle(w)
 	w.control = &control{w: w, snap: new(charter.Snapshot)}
@@ -115,11 +113,8 @@ func (w *world) weather() {
 	w.maxTTL = time.Duration(pick(15, 30, 60)) * time.Second
 }
 
-// hiddenLog keeps the log of a replica in the trace.
-type traceLog struct {
-	p     *process
-	attrs string
-}
+// traceLog keeps the log of a replica in the trace.
+type traceLog struct{ p *process }
 
 func (t traceLog) Enabled(context.Context, slog.Level) bool { return t.p.trace != nil }
 func (t traceLog) Handle(_ context.Context, r slog.Record) error {
@@ -159,10 +154,13 @@ func (decider) Decide(_ context.Context, in *routing.Input) (*routing.Plan, erro
 }
 
 // Metrics.
-func (r *replica) Decision(routing.Effect) {}
-func (r *replica) ReserveSeconds(float64)  {}
-func (r *replica) SettleSeconds(float64)   {}
-func (r *replica) Alert()                  { r.w.oracle.alerted++ }
+func (r *replica) Decision(routing.Effect)      {}
+func (r *replica) ReserveSeconds(float64)       {}
+func (r *replica) SettleSeconds(float64)        {}
+func (r *replica) Alert()                       { r.w.oracle.alerted++ }
+func (r *replica) Batch(int, float64)           {}
+func (r *replica) RefusedElsewhere(money.Nanos) {}
+func (r *replica) Event(preflight.Event)        {}
 
 // replicaClock is the process's clock, and its waits.
 type replicaClock struct{ *process }
@@ -201,8 +199,6 @@ func (w *world) start(host int) *replica {
 	r.cancel = cancel
 	random := chance{rand.New(rand.NewPCG(w.rng.Uint64(), 1))}
 	if !guard.FreshIdentity {
-		var seed [8]byte
-		binary.LittleEndian.PutUint64(seed[:], uint64(host))
 		random = chance{rand.New(rand.NewPCG(uint64(host), 1))}
 	}
 	w.logf("%s: starts: clock rate %.4f, wall clock off by %s", p.name, p.rate, p.offset-w.begins-w.now)
@@ -272,7 +268,6 @@ type watched struct {
 }
 
 type watch struct {
-	queue  []*etcdserverpb.ResponseOp
 	events []change
 	ready  chan struct{}
 	last   time.Duration // when the newest event arrives

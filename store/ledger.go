@@ -19,6 +19,9 @@ type Ledger interface {
 	// Resign ends the session, so that a successor need not wait for its lease. clean says that no grant is left: then
 	// there is nothing to take over either.
 	Resign(ctx context.Context, clean bool) error
+	// Census reads every owner that lives or is gone, and the newest of those that are closed, at most so many.
+	// Error: ErrUnavailable.
+	Census(ctx context.Context, closed int) (Census, error)
 	// Find tells what became of an owner.
 	Find(ctx context.Context, owner string) (Whereabouts, error)
 

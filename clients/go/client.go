@@ -12,6 +12,7 @@ package chartergate
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc"
@@ -22,7 +23,7 @@ import (
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
 
-// Client talks to one Chartergate server. It is safe for concurrent use. The services are there as generated, without
+// Client talks to Chartergate: one server, or several replicas as one service. It is safe for concurrent use. The services are there as generated, without
 // retries; the methods of Client and Session retry.
 type Client struct {
 	Preflight chartergatev1.PreflightServiceClient
@@ -33,10 +34,13 @@ type Client struct {
 	Policies  chartergatev1.PolicyServiceClient
 	Usage     chartergatev1.UsageServiceClient
 	Manifests chartergatev1.ManifestServiceClient
+	Leasing   chartergatev1.LeaseServiceClient
 
-	conn       *grpc.ClientConn
+	conn       *replicas
 	dial       []grpc.DialOption
 	tryTimeout time.Duration
+	leased     []*chartergatev1.ReserveRequest
+	leases     *leases
 }
 
 // Option changes how a Client works.
@@ -53,10 +57,20 @@ func WithTryTimeout(d time.Duration) Option {
 	return func(c *Client) { c.tryTimeout = d }
 }
 
+// WithLeases answers calls like the given ones in the process, as Client.Lease does.
+func WithLeases(like ...*chartergatev1.ReserveRequest) Option {
+	return func(c *Client) { c.leased = append(c.leased, like...) }
+}
+
 // defaultTimeout bounds a call, with its retries, whose context has no deadline.
 const defaultTimeout = 30 * time.Second
 
-// Dial makes a client of the server at addr, such as `127.0.0.1:7070`. It does not connect: the first call does.
+// Dial makes a client of the server at addr, such as `127.0.0.1:7070`, or of a service with several replicas, such as
+// `a:7070,b:7070,c:7070`. It does not connect: the first call does.
+//
+// Calls and streams are spread over the replicas that answer. A retry of Reserve first goes back to the replica that may
+// have the first answer, while it is connected, and then to another; should both have held money, one of the holds
+// expires. Other calls are retried anywhere: what they did is known to all. An error of a replica names it.
 func Dial(addr string, opts ...Option) (*Client, error) {
 	c := &Client{tryTimeout: 5 * time.Second, dial: []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -70,7 +84,7 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 	for _, o := range opts {
 		o(c)
 	}
-	conn, err := grpc.NewClient(addr, c.dial...)
+	conn, err := dialReplicas(addr, c.dial)
 	if err != nil {
 		return nil, err
 	}
@@ -83,14 +97,23 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 	c.Policies = chartergatev1.NewPolicyServiceClient(conn)
 	c.Usage = chartergatev1.NewUsageServiceClient(conn)
 	c.Manifests = chartergatev1.NewManifestServiceClient(conn)
+	c.Leasing = chartergatev1.NewLeaseServiceClient(conn)
+	c.leases = newLeases(c)
+	for _, like := range c.leased {
+		if _, err := c.Lease(like); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
 	return c, nil
 }
 
 // Conn is the connection, for services that the client does not name, such as health.
-func (c *Client) Conn() *grpc.ClientConn { return c.conn }
+func (c *Client) Conn() grpc.ClientConnInterface { return c.conn }
 
-// Close closes the connection. Calls and sessions in flight fail with CANCELED.
-func (c *Client) Close() error { return c.conn.Close() }
+// Close settles what leased calls used and returns the rest, within 10 s, and closes the connection. Settle leased calls
+// before: those still in flight expire. Other calls and sessions in flight fail with CANCELED. Error: slices that could
+// not be settled.
+func (c *Client) Close() error { return errors.Join(c.leases.close(), c.conn.Close()) }
 
 // Check asks what Reserve would answer now, without holding money.
 func (c *Client) Check(ctx context.Context, r *chartergatev1.CheckRequest) (*chartergatev1.CheckResponse, error) {
@@ -101,22 +124,45 @@ func (c *Client) Check(ctx context.Context, r *chartergatev1.CheckRequest) (*cha
 // none (the caller's message stays as it is), and repeats it under the same id on UNAVAILABLE, on a try that times
 // out and when too many calls are in flight, with exponential backoff, until ctx ends: 30 s when it has no deadline.
 // Then it returns the last error.
+//
+// A request of a lease that has no request_id is answered in the process. Its decision names no alternates.
 func (c *Client) Reserve(ctx context.Context, r *chartergatev1.ReserveRequest) (*chartergatev1.ReserveResponse, error) {
+	if answer := c.leases.reserve(r); answer != nil {
+		return answer, nil
+	}
 	return retry(ctx, c, identifiedReserve(r), c.Preflight.Reserve)
 }
 
 // Settle records what the call really used. Retries as Reserve.
+//
+// A leased call is settled in the process and durable once its slice is: the settlement names no journal. With another
+// model than the decision's, or after its expiry, it is recorded by the server, as forced spend.
 func (c *Client) Settle(ctx context.Context, r *chartergatev1.SettleRequest) (*chartergatev1.SettleResponse, error) {
+	if h, leased, err := c.leases.hold(r.GetHold()); err != nil {
+		return nil, err
+	} else if leased {
+		return c.leases.settleCall(ctx, h, r)
+	}
 	return retry(ctx, c, identifiedSettle(r), c.Preflight.Settle)
 }
 
 // Release gives the hold of a call that did not run back. Retries as Reserve.
 func (c *Client) Release(ctx context.Context, r *chartergatev1.ReleaseRequest) (*chartergatev1.ReleaseResponse, error) {
+	if h, leased, err := c.leases.hold(r.GetHold()); err != nil {
+		return nil, err
+	} else if leased {
+		return c.leases.releaseCall(h)
+	}
 	return retry(ctx, c, identifiedRelease(r), c.Preflight.Release)
 }
 
 // Extend makes a hold last longer; the answer has its new token. Retries as Reserve.
 func (c *Client) Extend(ctx context.Context, r *chartergatev1.ExtendRequest) (*chartergatev1.ExtendResponse, error) {
+	if h, leased, err := c.leases.hold(r.GetHold()); err != nil {
+		return nil, err
+	} else if leased {
+		return c.leases.extendCall(ctx, h, r)
+	}
 	return retry(ctx, c, identifiedExtend(r), c.Preflight.Extend)
 }
 

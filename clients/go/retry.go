@@ -71,6 +71,7 @@ func retry[Req, Resp any](ctx context.Context, c *Client, r Req,
 	if !ok {
 		end = time.Now().Add(defaultTimeout)
 	}
+	ctx = c.conn.tries(ctx)
 	for tries := 0; ; tries++ {
 		try := ctx
 		cancel := context.CancelFunc(func() {})

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc/connectivity"
 
 	chartergate "github.com/chartergate/chartergate/clients/go"
 	"github.com/chartergate/chartergate/server"
@@ -46,30 +45,23 @@ func (c *clientFlags) call(cmd *cobra.Command, f func(context.Context, *charterg
 		return err
 	}
 	defer client.Close()
-	conn := client.Conn()
-	for conn.Connect(); ; {
-		state := conn.GetState()
-		if state == connectivity.Ready {
-			return f(ctx, client)
-		}
-		if state == connectivity.TransientFailure {
-			return noServer(ctx, c.server)
-		}
-		if !conn.WaitForStateChange(ctx, state) {
-			return fmt.Errorf("%s did not answer within the --timeout of %v: try again, or give it longer", c.server, c.timeout)
-		}
+	if err := client.Connect(ctx); err == nil {
+		return f(ctx, client)
+	} else if ctx.Err() != nil {
+		return fmt.Errorf("%s did not answer within the --timeout of %v: try again, or give it longer", c.server, c.timeout)
 	}
+	return noServer(ctx, c.server)
 }
 
-// noServer says why there is no connection to an address.
-func noServer(ctx context.Context, addr string) error {
-	if host, _, err := net.SplitHostPort(addr); err == nil && host != "" {
+// noServer says why there is no connection to any of the addresses.
+func noServer(ctx context.Context, addrs string) error {
+	if host, _, err := net.SplitHostPort(addrs); err == nil && host != "" && !strings.Contains(addrs, ",") {
 		_, err := net.DefaultResolver.LookupHost(ctx, host)
 		if unknown, ok := errors.AsType[*net.DNSError](err); ok && !unknown.IsTimeout {
 			return fmt.Errorf("the host %s of --server cannot be found: name another with --server", host)
 		}
 	}
-	return fmt.Errorf("no server answers at %s: start one with `chartergate serve`, or name another with --server", addr)
+	return fmt.Errorf("no server answers at %s: start one with `chartergate serve`, or name another with --server", addrs)
 }
 
 // serverVariable names the server where --server does not.
@@ -77,18 +69,20 @@ const serverVariable = "CHARTERGATE_SERVER"
 
 func addServerFlag(cmd *cobra.Command, addr *string) {
 	cmd.Flags().StringVar(addr, "server", cmp.Or(os.Getenv(serverVariable), server.DefaultGRPCAddr),
-		"gRPC address of the server, HOST:PORT; default "+serverVariable+" of the environment, if set")
+		"gRPC address of the server, HOST:PORT, or of its replicas, HOST:PORT,HOST:PORT; default "+serverVariable+" of the environment, if set")
 }
 
-// dial makes a client of the server at HOST:PORT. It does not wait for a connection.
-func dial(addr string) (*chartergate.Client, error) {
-	host, port, err := net.SplitHostPort(addr)
-	if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || n == 0 || strings.Contains(host, "/") {
-		return nil, usagef("--server is %q: write HOST:PORT, such as %s", addr, server.DefaultGRPCAddr)
+// dial makes a client of the server at HOST:PORT, or of several replicas. It does not wait for a connection.
+func dial(addrs string) (*chartergate.Client, error) {
+	for addr := range strings.SplitSeq(addrs, ",") {
+		host, port, err := net.SplitHostPort(strings.TrimSpace(addr))
+		if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || n == 0 || strings.Contains(host, "/") {
+			return nil, usagef("--server is %q: write HOST:PORT, such as %s, or HOST:PORT,HOST:PORT for several replicas", addr, server.DefaultGRPCAddr)
+		}
 	}
-	client, err := chartergate.Dial(addr)
+	client, err := chartergate.Dial(addrs)
 	if err != nil {
-		return nil, usagef("--server is %q: write HOST:PORT, such as %s: %v", addr, server.DefaultGRPCAddr, err)
+		return nil, usagef("--server is %q: write HOST:PORT, such as %s: %v", addrs, server.DefaultGRPCAddr, err)
 	}
 	return client, nil
 }

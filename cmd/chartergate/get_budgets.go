@@ -46,7 +46,7 @@ func getBudgets(ctx context.Context, r *request) error {
 			return err
 		}
 		budgetTree(g, all, statuses, r.name)
-		g.note = quarantine(statuses)
+		g.notes = standingNotes(statuses)
 	}
 	return r.show(resources, m, g, "There are no budgets: create some with `chartergate apply -f`.")
 }
@@ -95,7 +95,7 @@ func budgetTree(g *grid, budgets []*pb.Budget, statuses []*pb.BudgetStatus, root
 	}
 }
 
-// mostQuarantined is how many accounts a note names.
+// mostQuarantined is how many accounts the notes name.
 const mostQuarantined = 8
 
 // quarantine tells which accounts hold money of a server that is gone. Empty when none does.
@@ -129,7 +129,7 @@ func getStatus(ctx context.Context, r *request) error {
 		return err
 	}
 	g := newGrid("ACCOUNT", "PERIOD", "UNTIL", "CURRENCY", ">LIMIT", ">ROLLED OVER", ">SETTLED", ">FORCED", ">HELD", ">REMAINING", ">USED", "ALERTS")
-	g.note = quarantine(all)
+	g.notes = standingNotes(all)
 	for _, s := range all {
 		g.add(bareID(s.GetName()), s.GetPeriod(), timeText(s.GetEndTime()), s.GetCurrency(), amount(s.GetLimitNanos()), amount(s.GetRolloverNanos()),
 			amount(s.GetSettledNanos()), amount(s.GetForcedNanos()), amount(s.GetHeldNanos()), amount(s.GetRemainingNanos()),

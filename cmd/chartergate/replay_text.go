@@ -15,7 +15,7 @@ import (
 type grid struct {
 	right []bool
 	rows  [][]string
-	note  string // a line under the table
+	notes []string // lines under the table
 }
 
 func newGrid(titles ...string) *grid {
@@ -58,8 +58,11 @@ func (g *grid) write(w io.Writer, indent string) {
 		}
 		fmt.Fprintln(w, indent+strings.TrimRight(line.String(), " "))
 	}
-	if g.note != "" {
-		fmt.Fprintf(w, "\n%s%s\n", indent, visible(g.note))
+	for i, note := range g.notes {
+		if i == 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintln(w, indent+visible(note))
 	}
 }
 

@@ -321,3 +321,20 @@ func TestReplicasShareOneHotBudget(t *testing.T) {
 	}
 	t.Logf("%d settled, %d times refused", settled, denied)
 }
+
+// Several addresses are one service: a command works while one of them answers.
+func TestCommandsTakeSeveralAddresses(t *testing.T) {
+	addr, _ := startExamples(t)
+	nobody, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := cli{t: t}
+	for range 3 {
+		c.contains(c.ok("get", "budgets", "--server", nobody+","+addr), "engineering")
+	}
+	t.Setenv(serverVariable, addr+", "+nobody)
+	c.contains(c.ok("get", "charters"), "support-copilot")
+	c.fails(exitFailed, []string{"no server answers at", nobody}, "get", "budgets", "--server", nobody+","+nobody)
+	c.fails(exitUsage, []string{"--server", "HOST:PORT"}, "get", "budgets", "--server", addr+",,")
+}

@@ -13,6 +13,7 @@ var commands = []struct {
 }{
 	{"start", newDemoCommand},
 	{"start", newServeCommand},
+	{"start", newStatusCommand},
 	{"manage", newApplyCommand},
 	{"manage", newGetCommand},
 	{"manage", newDeleteCommand},

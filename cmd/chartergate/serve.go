@@ -175,6 +175,7 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	if embedded || o.etcd.compact {
 		go etcd.NewCompactor(client, log).Run(ctx)
 	}
+	metrics.Cluster(gate.Standing)
 
 	validator, err := server.NewValidator()
 	if err != nil {
@@ -182,10 +183,12 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	}
 	requests, peers := server.NewIdempotency(time.Now), server.NewPeers()
 	defer func() { err = errors.Join(err, peers.Close()) }()
+	metrics.Peers(peers)
 	s, err := server.New(server.Config{
 		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: builtin,
 		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate),
-		Statuses: server.NewBudgetStatusService(gate), Requests: requests, Validator: validator,
+		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version()),
+		Leases: server.NewLeaseService(gate, requests, peers, log), Requests: requests, Validator: validator,
 		Logger: log, Registry: registry, Tracing: tracing,
 	})
 	if err != nil {

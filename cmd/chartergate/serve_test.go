@@ -66,6 +66,8 @@ func TestServeRefusesToStart(t *testing.T) {
 		{"hold too short", []string{"--max-hold", "999ms"}, []string{"--max-hold", "999ms", "1s to 24h"}},
 		{"hold too long", []string{"--max-hold", "24h1s"}, []string{"--max-hold", "24h0m1s", "1s to 24h"}},
 		{"data directory is a file", []string{"--data-dir", file}, []string{file}},
+		{"archive in use", []string{"--data-dir", t.TempDir(), "--archive-dir", filepath.Join(running, "data", "archive")}, []string{
+			"--archive-dir", filepath.Join(running, "data", "archive"), fmt.Sprintf("process %d", first.cmd.Process.Pid), "give another directory"}},
 		{"no CA", []string{"--etcd-endpoints", "https://127.0.0.1:1", "--etcd-cacert", file + ".gone"}, []string{"--etcd-cacert", file + ".gone"}},
 		{"no certificate in it", []string{"--etcd-endpoints", "https://127.0.0.1:1", "--etcd-cacert", file}, []string{"--etcd-cacert", "no PEM certificate"}},
 	} {

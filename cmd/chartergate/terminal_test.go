@@ -78,7 +78,7 @@ func TestBudgetTableOfKeysAndQuarantine(t *testing.T) {
 		Name: "budgets/run", Currency: "USD", LimitNanos: 5e9, Per: pb.BudgetKey_BUDGET_KEY_RUN,
 		Period: &pb.Period{Calendar: pb.CalendarPeriod_CALENDAR_PERIOD_DAY},
 	}}, statuses, "")
-	g.note = quarantine(statuses)
+	g.notes = standingNotes(statuses)
 	g.write(&b, "")
 	c := cli{t: t}
 	c.contains(b.String(), "limit for each run; 2 seen, 1 used up\n",

@@ -31,8 +31,8 @@ const (
 	UnknownIsUnknown = true
 	// DebitBeforeReturn: money is subtracted in memory before it is sent back.
 	DebitBeforeReturn = true
-	// TakeoverFence: what a successor writes for a dead owner compares its takeover.
-	TakeoverFence = true
+	// TakeoverOnce: only an owner that nobody looks after is taken over.
+	TakeoverOnce = true
 	// OwnerGone: only an owner without session is taken over.
 	OwnerGone = true
 	// TermsRevision: an older view of a ceiling never replaces a newer one.
@@ -41,6 +41,8 @@ const (
 	SealedPeriod = true
 	// CeilingCheck: grants stay within the ceiling.
 	CeilingCheck = true
+	// RequestOnce: usage under a request id is written only where none is.
+	RequestOnce = true
 	// HeldUntilCommitted: a hold stays held until its settlement is committed.
 	HeldUntilCommitted = true
 )

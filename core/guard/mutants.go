@@ -17,7 +17,8 @@ var (
 	ExpiryWhenChecked  = true
 	UnknownIsUnknown   = true
 	DebitBeforeReturn  = true
-	TakeoverFence      = true
+	TakeoverOnce       = true
+	RequestOnce        = true
 	OwnerGone          = true
 	TermsRevision      = true
 	SealedPeriod       = true
@@ -31,7 +32,7 @@ func All() map[string]*bool {
 		"Fence": &Fence, "FreshIdentity": &FreshIdentity, "JournalCAS": &JournalCAS, "GrantCAS": &GrantCAS,
 		"Quarantine": &Quarantine, "OwnQuarantine": &OwnQuarantine, "BatchBytes": &BatchBytes,
 		"DeadlineFromSend": &DeadlineFromSend, "DeadlineCheck": &DeadlineCheck, "ExpiryWhenChecked": &ExpiryWhenChecked,
-		"UnknownIsUnknown": &UnknownIsUnknown, "DebitBeforeReturn": &DebitBeforeReturn, "TakeoverFence": &TakeoverFence,
+		"UnknownIsUnknown": &UnknownIsUnknown, "DebitBeforeReturn": &DebitBeforeReturn, "TakeoverOnce": &TakeoverOnce, "RequestOnce": &RequestOnce,
 		"OwnerGone": &OwnerGone, "TermsRevision": &TermsRevision, "SealedPeriod": &SealedPeriod,
 		"CeilingCheck": &CeilingCheck, "HeldUntilCommitted": &HeldUntilCommitted,
 	}

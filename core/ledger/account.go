@@ -138,7 +138,8 @@ func (a *Account) settled() money.Nanos {
 	return s
 }
 
-// elsewhere is what other owners may hold: of owners that live, and of those that are gone.
+// elsewhere is what other owners may hold: of owners that live, and of those that are gone. What was granted since the
+// grants were read counts as of one that lives, if there is one.
 func (a *Account) elsewhere() (live, gone money.Nanos) {
 	for owner, g := range a.others {
 		if a.all.live[owner] {
@@ -147,7 +148,10 @@ func (a *Account) elsewhere() (live, gone money.Nanos) {
 			gone += g.Alloc - g.Spent
 		}
 	}
-	return live, gone
+	if a.alone() {
+		return live, max(0, gone+a.unread())
+	}
+	return max(0, live+a.unread()), gone
 }
 
 // granted elsewhere, by the budget's record alone, which is newer than what was read of the grants.
@@ -183,6 +187,8 @@ type State struct {
 	ID                              AccountID
 	Ceil, Rollover, Settled, Forced money.Nanos
 	Held                            money.Nanos // by calls, or granted to other replicas and not settled
+	HeldHere                        money.Nanos // the part of Held by calls of this replica
+	Elsewhere                       money.Nanos // the part of Held that other replicas which live were granted; what they settled since it was read is in it
 	Quarantined                     money.Nanos // the part of Held that owners which are gone may have held
 	Idle                            money.Nanos // granted to this replica and used by nothing; not in Held
 	Drain                           money.Nanos // what is granted beyond a lowered ceiling, forced spend apart
@@ -202,7 +208,7 @@ func (a *Account) State() State {
 	live, gone := a.elsewhere()
 	st := State{
 		ID: a.ID, Ceil: a.ceiling(), Rollover: a.bud.Rollover, Settled: a.settled(), Forced: a.bud.Forced,
-		Held: a.held + live + gone, Quarantined: gone, Idle: a.idle(), Tight: a.bud.Tight, Alerted: slices.Clone(a.alerted),
+		Held: a.held + live + gone, HeldHere: a.held, Elsewhere: live, Quarantined: gone, Idle: a.idle(), Tight: a.bud.Tight, Alerted: slices.Clone(a.alerted),
 	}
 	st.Drain = max(0, a.bud.Alloc-a.bud.Forced-st.Ceil)
 	for _, g := range a.others {

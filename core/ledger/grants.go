@@ -228,6 +228,7 @@ func (l *Ledger) Refresh(opened []Opened, now time.Time) {
 
 // Drain makes the next adjustments return all idle money and fold what is settled, for a shutdown.
 func (l *Ledger) Drain(now time.Time) {
+	l.journal.last = 0 // no batch waits for more entries
 	for _, a := range l.list {
 		a.wanted, a.slice = 0, 0
 		a.used = now.Add(-2 * IdleAfter)

@@ -27,7 +27,7 @@ type Journal struct {
 }
 
 // MaxLinger is how long a batch waits for more entries, where many come at once.
-const MaxLinger = 4 * time.Millisecond
+const MaxLinger = 2 * time.Millisecond
 
 // Batch is entries that are committed as one.
 type Batch struct {
@@ -60,6 +60,7 @@ type AccountChange struct {
 }
 
 func (j *Journal) queue(e *Entry, now time.Time) {
+	e.count()
 	var b *Batch
 	if n := len(j.batches); n > 0 && !(n == 1 && j.inFlight) {
 		b = j.batches[n-1]
@@ -83,9 +84,9 @@ func (j *Journal) queue(e *Entry, now time.Time) {
 
 // NextBatch gives a batch to commit, with the changes that it makes. No other is given for its journal until
 // BatchCommitted or BatchRetry. Nil when nothing is queued, or when more entries are worth waiting for: then linger says
-// how long.
-func (l *Ledger) NextBatch(now time.Time) (b *Batch, linger time.Duration) {
-	if wait := l.journal.linger(now); wait > 0 {
+// how long. hurry says that they were waited for, or are not to be.
+func (l *Ledger) NextBatch(now time.Time, hurry bool) (b *Batch, linger time.Duration) {
+	if wait := l.journal.linger(now); wait > 0 && !hurry {
 		linger = wait
 	} else if b := l.nextOf(&l.journal, now, nil); b != nil {
 		return b, 0

@@ -38,10 +38,10 @@ const (
 )
 
 // Quarantine is how long the grants of a dead owner stay out of reach: until the last hold that it can have made is
-// over, with 2% for clock rates.
+// over. Of the margin half is for its clock, which may be 2% slow, and half for that of who waits, 2% fast.
 func Quarantine(maxTTL time.Duration) time.Duration {
 	q := HeartbeatValid + maxTTL + Grace
-	return q + q/50
+	return q + q/24
 }
 
 // Ledger is the state of one owner.
@@ -87,6 +87,7 @@ type Call struct {
 	Feature, Tier, Model                    string
 	User, Cohort, Agent, Run, PromptPattern string
 	Effect                                  routing.Effect
+	Leased                                  bool      // the hold is a slice, for many calls
 	Time                                    time.Time // which the price is for
 }
 
@@ -100,6 +101,7 @@ type Hold struct {
 	Charge  bool // on expiry
 
 	entry *Entry // once it is queued for settlement or release
+	use   *Use   // of a slice: what was reported of its calls
 }
 
 // Kind says how an entry of the journal came to be.
@@ -125,7 +127,8 @@ type Entry struct {
 	Path        []AccountID
 	Call        Call
 	Usage       usage.Usage
-	Outcome     usage.Outcome
+	Outcome     usage.Outcome // of one call
+	Counts                    // of all calls that the entry stands for
 	Time        time.Time
 	RequestID   string
 	RequestHash []byte
@@ -357,8 +360,9 @@ func (l *Ledger) expireSecond(at int64, now time.Time) (freed, charged int) {
 		if h == nil || h.entry != nil || h.Expires.Add(Grace).Unix()+1 > at {
 			continue // gone, being settled, or extended
 		}
-		if h.Charge {
-			l.queueHold(h, &Entry{Kind: KindExpiryCharge, Amount: h.Amount, Time: now}, now)
+		if e := h.atExpiry(); e != nil {
+			e.Time = now
+			l.queueHold(h, e, now)
 			charged++
 			continue
 		}
@@ -456,6 +460,42 @@ func (l *Ledger) Settle(now time.Time, c *Claim, e Entry) (*Entry, *Journaled, e
 // Release queues the release of a hold. As Settle; a hold that has expired gives ErrExpired.
 func (l *Ledger) Release(now time.Time, c *Claim) (*Entry, *Journaled, error) {
 	return l.finish(now, c, &Entry{Kind: KindRelease, Time: now})
+}
+
+// Ended finds the entry with which a hold has ended or is about to end, and queues nothing. Errors: ErrAgain when the hold
+// is live again, because that entry was not written; ErrNotTaken and *NotLoadedError as Settle.
+func (l *Ledger) Ended(c *Claim) (*Entry, *Journaled, error) {
+	var r result
+	var known bool
+	var under *Entry
+	if c.Owner == l.Owner {
+		if h := l.holds[c.Seq]; h != nil {
+			under, known = h.entry, true
+		} else {
+			under = l.results.late(c.Seq)
+			r, known = l.results.get(c.Seq)
+		}
+	} else {
+		p := l.Predecessor(c.Owner)
+		if p == nil || p.results == nil {
+			return nil, nil, ErrNotTaken
+		}
+		under = p.pending[c.Seq]
+		r, known = p.results[c.Seq]
+	}
+	switch {
+	case under != nil:
+		return under, nil, nil
+	case r.batch > 0:
+		return nil, &Journaled{Owner: c.Owner, Batch: r.batch - 1}, nil
+	case known:
+		return nil, nil, ErrAgain
+	case c.Found == nil || c.Found.Generation != l.generation:
+		return nil, nil, &NotLoadedError{c.Owner, c.Seq, l.generation}
+	case c.Found.Mark == 0:
+		return nil, nil, ErrAgain
+	}
+	return nil, &Journaled{Owner: c.Owner, Mark: c.Found.Mark}, nil
 }
 
 func (l *Ledger) finish(now time.Time, c *Claim, e *Entry) (*Entry, *Journaled, error) {

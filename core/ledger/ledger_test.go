@@ -42,7 +42,7 @@ func newRecords() *records {
 }
 
 func (r *records) open(id AccountID, owner string) Opened {
-	o := Opened{ID: id, Budget: r.budgets[id], Others: map[string]Grant{}}
+	o := Opened{ID: id, Budget: r.budgets[id], Others: map[string]Grant{}, Rev: r.rev}
 	for who, g := range r.grants[id] {
 		if who == owner {
 			o.Own = g
@@ -297,7 +297,7 @@ func (m *machine) adjust(t *rapid.T) {
 }
 
 func (m *machine) commit(t *rapid.T) {
-	b, _ := m.l.NextBatch(m.now)
+	b, _ := m.l.NextBatch(m.now, false)
 	if b == nil {
 		return
 	}
@@ -356,12 +356,23 @@ func (m *machine) edit(t *rapid.T) {
 }
 
 func (m *machine) check(t *rapid.T) {
+	settled := m.checkStore(t)
 	for i, id := range m.ids {
-		a, b := m.l.Account(id), m.store.budgets[id]
-		var alloc, spent, journaled, forced money.Nanos
+		a := m.l.Account(id)
 		if a.idle() < 0 {
 			t.Fatalf("%s: spent %d + held %d of a grant of %d", id, a.own.Spent, a.held, a.own.Alloc)
 		}
+		if st := a.State(); st.Settled != settled[i] || st.Forced != m.store.budgets[id].Forced || st.Settled+st.Held > m.ceil[i]+st.Forced {
+			t.Fatalf("%s: state %+v, journal %d, ceiling %d", id, st, settled[i], m.ceil[i])
+		}
+	}
+}
+
+// checkStore checks the invariants of the records and of what clients were told. It gives what is settled by account.
+func (m *machine) checkStore(t *rapid.T) (settled [3]money.Nanos) {
+	for i, id := range m.ids {
+		b := m.store.budgets[id]
+		var alloc, spent, journaled, forced money.Nanos
 		for who, g := range m.store.grants[id] {
 			alloc, spent = alloc+g.Alloc, spent+g.Spent
 			if g.Spent > g.Alloc {
@@ -393,9 +404,7 @@ func (m *machine) check(t *rapid.T) {
 		if b.Base+spent != journaled || b.Forced != forced {
 			t.Fatalf("I7: %s: base %d + spent %d, journal %d; forced %d, journal %d", id, b.Base, spent, journaled, b.Forced, forced)
 		}
-		if st := a.State(); st.Settled != journaled || st.Forced != forced || st.Settled+st.Held > m.ceil[i]+st.Forced {
-			t.Fatalf("%s: state %+v, journal %d, ceiling %d", id, st, journaled, m.ceil[i])
-		}
+		settled[i] = journaled
 		// CORE: live holds and what was settled of them in time never exceed the ceiling.
 		var admitted money.Nanos
 		for _, k := range m.tokens {
@@ -419,6 +428,7 @@ func (m *machine) check(t *rapid.T) {
 			t.Fatalf("I6: hold %s/%d was acknowledged at %d, the journal has %v", k.claim.Owner, k.claim.Seq, k.settled, e)
 		}
 	}
+	return settled
 }
 
 func (m *machine) entry(k *token) *Entry {
@@ -491,7 +501,7 @@ func TestASliceIsAHundredthOfTheCeilingOrFourCalls(t *testing.T) {
 			if _, _, err := l.Settle(now, &Claim{Owner: "E", Seq: res.Hold.Seq}, Entry{Amount: call}); err != nil {
 				t.Fatal(err)
 			}
-			b, _ := l.NextBatch(now)
+			b, _ := l.NextBatch(now, false)
 			l.BatchCommitted(b, 1, nil, now)
 			settled += call
 		}
@@ -507,11 +517,11 @@ func TestBatchesAreBounded(t *testing.T) {
 		}
 	}
 	for i, want := range []int{MaxBatchEntries, MaxBatchEntries, 1} {
-		b, _ := l.NextBatch(now.Add(MaxLinger))
+		b, _ := l.NextBatch(now.Add(MaxLinger), false)
 		if b == nil || len(b.Entries) != want || b.N != uint64(i) {
 			t.Fatalf("batch %d: %v", i, b)
 		}
-		if again, _ := l.NextBatch(now); again != nil {
+		if again, _ := l.NextBatch(now, false); again != nil {
 			t.Fatal("two batches in flight")
 		}
 		l.BatchCommitted(b, int64(i+1), nil, now)
@@ -528,7 +538,7 @@ func TestAlertIsDueOnceAndAfterReopening(t *testing.T) {
 		if _, err := l.Use(now, []AccountID{a.ID}, Entry{Amount: x}); err != nil {
 			t.Fatal(err)
 		}
-		b, _ := l.NextBatch(now)
+		b, _ := l.NextBatch(now, false)
 		return l.BatchCommitted(b, 1, nil, now)
 	}
 	if due := spend(79); len(due) != 0 {

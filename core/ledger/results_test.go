@@ -28,9 +28,9 @@ func holds(t *testing.T, l *Ledger, a *Account, n int) []*Hold {
 func commitAll(l *Ledger) {
 	for {
 		now := time.Unix(1000, 0)
-		b, linger := l.NextBatch(now)
+		b, linger := l.NextBatch(now, false)
 		if linger > 0 {
-			b, _ = l.NextBatch(now.Add(linger))
+			b, _ = l.NextBatch(now.Add(linger), false)
 		}
 		if b == nil {
 			return

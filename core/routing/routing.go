@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/chartergate/chartergate/core/charter"
+	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/pricing"
 	"github.com/chartergate/chartergate/core/usage"
 )
@@ -67,6 +68,17 @@ func (e *Estimate) Usage(outputTokens int64) usage.Usage {
 		RetrievalHops: e.RetrievalHops, EmbeddingTokens: e.EmbeddingTokens, VectorQueries: queries, ToolCalls: e.ToolCalls,
 		GPUMilliseconds: e.GPUMilliseconds, StorageBytes: e.StorageBytes, EgressBytes: e.EgressBytes,
 	}
+}
+
+// Cost is what the estimate costs at most with a given output: all of it may be reasoning, where that costs more. It does
+// not allocate. Errors: those of pricing.Price.Cost.
+func (e *Estimate) Cost(p *pricing.Price, outputTokens int64) (money.Nanos, error) {
+	u := e.Usage(outputTokens)
+	reasoning, ok := p.Rate(pricing.Reasoning)
+	if output, _ := p.Rate(pricing.Output); ok && reasoning > output {
+		u.OutputTokens, u.ReasoningTokens = 0, u.OutputTokens
+	}
+	return p.Cost(&u)
 }
 
 // BudgetState is how one budget of the path stands.

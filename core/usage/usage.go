@@ -39,28 +39,12 @@ var ErrInvalid = errors.New("invalid usage")
 
 // Validate refuses negative and absurd counts.
 func (u *Usage) Validate() error {
-	for _, f := range []struct {
-		name       string
-		count, max int64
-	}{
-		{"input_tokens", u.InputTokens, MaxTokens},
-		{"cache_read_tokens", u.CacheReadTokens, MaxTokens},
-		{"cache_write_5m_tokens", u.CacheWrite5mTokens, MaxTokens},
-		{"cache_write_1h_tokens", u.CacheWrite1hTokens, MaxTokens},
-		{"output_tokens", u.OutputTokens, MaxTokens},
-		{"reasoning_tokens", u.ReasoningTokens, MaxTokens},
-		{"audio_input_tokens", u.AudioInputTokens, MaxTokens},
-		{"audio_output_tokens", u.AudioOutputTokens, MaxTokens},
-		{"context_overhead_tokens", u.ContextOverheadTokens, MaxTokens},
-		{"retrieval_hops", u.RetrievalHops, MaxCalls},
-		{"embedding_tokens", u.EmbeddingTokens, MaxTokens},
-		{"vector_queries", u.VectorQueries, MaxCalls},
-		{"gpu_milliseconds", u.GPUMilliseconds, MaxTokens},
-		{"storage_bytes", u.StorageBytes, MaxBytes},
-		{"egress_bytes", u.EgressBytes, MaxBytes},
-	} {
-		if f.count < 0 || f.count > f.max {
-			return fmt.Errorf("%w: %s is %d, it must be 0 to %d", ErrInvalid, f.name, f.count, f.max)
+	if !u.within() {
+		bad := *u // so that what is valid need not be on the heap
+		for _, f := range bad.counts() {
+			if *f.n < 0 || *f.n > f.most {
+				return fmt.Errorf("%w: %s is %d, it must be 0 to %d", ErrInvalid, f.name, *f.n, f.most)
+			}
 		}
 	}
 	for tool, n := range u.ToolCalls {

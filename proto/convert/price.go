@@ -2,6 +2,7 @@ package convert
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/money"
@@ -42,18 +43,31 @@ func PriceBookFromProto(p *chartergatev1.PriceBook) (*charter.PriceBook, error) 
 		if err != nil {
 			return nil, err
 		}
-		to := pricing.New(price.Model, effective, b.Currency, ratesOf(price))
-		to.Book, to.Source, to.OverheadPPM = b.Name(), price.Source, price.OverheadPpm
-		to.GPUPerMInput, to.GPUPerMOutput = price.GpuMillisecondsPerMtokInput, price.GpuMillisecondsPerMtokOutput
-		if len(price.ToolCallNanos) > 0 {
-			to.Tools = make(map[string]money.Nanos, len(price.ToolCallNanos))
-			for tool, rate := range price.ToolCallNanos {
-				to.Tools[tool] = money.Nanos(rate)
-			}
-		}
+		to := priceFromProto(price, effective, b.Currency)
+		to.Book = b.Name()
 		b.Prices = append(b.Prices, to)
 	}
 	return b, nil
+}
+
+func priceFromProto(p *chartergatev1.Price, effective time.Time, currency string) *pricing.Price {
+	to := pricing.New(p.GetModel(), effective, currency, ratesOf(p))
+	to.Source, to.OverheadPPM = p.GetSource(), p.GetOverheadPpm()
+	to.GPUPerMInput, to.GPUPerMOutput = p.GetGpuMillisecondsPerMtokInput(), p.GetGpuMillisecondsPerMtokOutput()
+	if len(p.GetToolCallNanos()) > 0 {
+		to.Tools = make(map[string]money.Nanos, len(p.GetToolCallNanos()))
+		for tool, rate := range p.GetToolCallNanos() {
+			to.Tools[tool] = money.Nanos(rate)
+		}
+	}
+	return to
+}
+
+// PriceFromProto converts a price as LookupPrice answers it and slices carry it.
+func PriceFromProto(p *chartergatev1.Price) *pricing.Price {
+	to := priceFromProto(p, p.GetEffectiveTime().AsTime(), p.GetCurrency())
+	to.Book, to.Revision = p.GetPriceBook(), p.GetRevision()
+	return to
 }
 
 // PriceToProto converts a price with its book, currency and revision, as LookupPrice answers it.

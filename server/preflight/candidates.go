@@ -125,11 +125,7 @@ func (s *Service) price(dst []candidate, reasons []Reason, q *query, plan *routi
 		}
 		var err error
 		if c.price, err = q.snap.Prices().Lookup(m.ID, q.now); err == nil {
-			u := est.Usage(c.maxOutput)
-			if dearer(c.price) {
-				u.OutputTokens, u.ReasoningTokens = 0, u.OutputTokens
-			}
-			c.cost, err = c.price.Cost(&u)
+			c.cost, err = est.Cost(c.price, c.maxOutput)
 		}
 		unpriced, isUnpriced := errors.AsType[*pricing.UnpricedError](err)
 		switch {
@@ -145,13 +141,6 @@ func (s *Service) price(dst []candidate, reasons []Reason, q *query, plan *routi
 		dst = append(dst, c)
 	}
 	return dst, reasons, nil
-}
-
-// dearer says that reasoning costs more than output: the output of an estimate may all be reasoning.
-func dearer(p *pricing.Price) bool {
-	reasoning, ok := p.Rate(pricing.Reasoning)
-	output, _ := p.Rate(pricing.Output)
-	return ok && reasoning > output
 }
 
 func lacks(m *charter.Model, capabilities []string) string {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/chartergate/chartergate/core/money"
+	"github.com/chartergate/chartergate/core/pricing"
 	"github.com/chartergate/chartergate/core/routing"
 )
 
@@ -54,6 +55,7 @@ type Decision struct {
 	RetryDelay            time.Duration // 0: time alone changes nothing
 	Cost                  money.Nanos   // of the estimate on the chosen model
 	Currency              string
+	Price                 *pricing.Price // of the chosen model; nil where there is none
 	PolicyRevision        string
 	PriceRevision         int64
 	CharterRevision       int64

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/chartergate/chartergate/core/charter"
+	"github.com/chartergate/chartergate/core/guard"
 	"github.com/chartergate/chartergate/core/ledger"
 	"github.com/chartergate/chartergate/store"
 )
@@ -85,7 +86,7 @@ func (s *Service) seek(ctx context.Context, owner string) error {
 		return &UnavailableError{err.Error()}
 	case !w.Known:
 		return ledger.ErrUnknownHold
-	case w.Addr != "":
+	case w.Addr != "" && guard.OwnerGone:
 		return forward(ctx, owner, w.Addr)
 	case w.Closed:
 		return s.loadJournal(ctx, ledger.Predecessor{Owner: owner, Closed: true})
@@ -110,6 +111,7 @@ func (s *Service) takeOver(ctx context.Context, owner string) error {
 	if err := s.loadJournal(ctx, ledger.Predecessor{Owner: owner, Ready: t.Ready, Rev: t.Rev}); err != nil {
 		return err
 	}
+	s.Metrics.Event(EventTakeover)
 	s.Log.Info("took over the holds of a server that is gone", "owner", owner, "quarantined_until", t.Ready)
 	return nil
 }
@@ -218,13 +220,13 @@ func (s *Service) reclaimOf(ctx context.Context, snap *charter.Snapshot, p *ledg
 		s.mu.Unlock()
 	case done:
 		// gofail: var beforeCloseOwner struct{}
-		// On a conflict an earlier attempt has landed; if not, the next roster says that the owner is gone.
-		if err := s.Ledger.CloseOwner(ctx, p.Owner); err != nil && !errors.Is(err, store.ErrConflict) {
+		if err := s.Ledger.CloseOwner(ctx, p.Owner); err != nil {
 			return err
 		}
 		s.mu.Lock()
 		s.ledger.LetGo(p)
 		s.mu.Unlock()
+		s.Metrics.Event(EventReclaim)
 		s.Log.Info("reclaimed the grants of a server that is gone", "owner", p.Owner)
 	}
 	return nil

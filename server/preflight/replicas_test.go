@@ -55,6 +55,7 @@ type replica struct {
 // newCluster starts replicas a, b, … with a ceiling of limit for chat, far below that of org above it.
 func newCluster(t *testing.T, count int, limit money.Nanos, change ...func(*preflight.Config)) *cluster {
 	t.Helper()
+	t.Parallel() // they mostly wait for heartbeats
 	c := &cluster{world: &world{t: t, clock: newClock(noon), metrics: &metrics{}}, log: slog.New(slog.NewTextHandler(io.Discard, nil)), replicas: map[string]*replica{}}
 	var err error
 	if c.etcd, err = embedded.Start(context.Background(), t.TempDir(), c.log); err != nil {

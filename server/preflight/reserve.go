@@ -33,8 +33,10 @@ type query struct {
 	currency string
 	ttl      time.Duration
 	hold     bool          // Reserve, not Check
+	calls    int64         // to hold a slice for; 0: one call
 	offline  bool          // after the deadline
 	recalled time.Duration // by Clock.Boot: since when the call waits for idle money of other replicas; 0: it does not
+	asked    money.Nanos   // the least that a call costs which the policy refused for want of money; 0: not known
 
 	input      routing.Input
 	steps      [charter.MaxDepth]step
@@ -52,7 +54,7 @@ func (s *Service) Check(ctx context.Context, call *routing.Call) (*Decision, err
 	if err := s.alive(s.Clock.Boot()); err != nil {
 		return nil, err
 	}
-	d, _, err := s.decide(ctx, call, 0, false)
+	d, _, err := s.decide(ctx, call, 0, false, 0)
 	return d, err
 }
 
@@ -69,7 +71,7 @@ func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Dura
 	if err := s.alive(start); err != nil {
 		return nil, nil, err
 	}
-	d, h, err := s.decide(ctx, call, ttl, true)
+	d, h, err := s.decide(ctx, call, ttl, true, 0)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -77,20 +79,20 @@ func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Dura
 	if h != nil {
 		hold = &Hold{s.sealer.seal(s.ledger.Owner, h, h.Expires), h.Amount, h.Expires}
 	}
-	if !guard.ExpiryWhenChecked && h != nil {
-		h.Expires = s.Clock.Now().Add(ttl)
-		hold = &Hold{s.sealer.seal(s.ledger.Owner, h, h.Expires), h.Amount, h.Expires}
-	}
 	end := s.Clock.Boot()
 	if err := s.confirm(end, d, h); err != nil { // the answer may come too late to be ours to give
 		return nil, nil, err
+	}
+	if !guard.ExpiryWhenChecked && h != nil {
+		h.Expires = s.Clock.Now().Add(ttl)
+		hold = &Hold{s.sealer.seal(s.ledger.Owner, h, h.Expires), h.Amount, h.Expires}
 	}
 	s.Metrics.Decision(d.Effect)
 	s.Metrics.ReserveSeconds((end - start).Seconds())
 	return d, hold, nil
 }
 
-func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Duration, hold bool) (*Decision, *ledger.Hold, error) {
+func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Duration, hold bool, calls int64) (*Decision, *ledger.Hold, error) {
 	snap, now := s.Control.Snapshot(), s.Clock.Now()
 	c := snap.Charter(call.Feature)
 	if c == nil {
@@ -101,7 +103,7 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 		*q = query{} // nothing stays reachable
 		queries.Put(q)
 	}()
-	q.call, q.snap, q.charter, q.now, q.ttl, q.hold = call, snap, c, now, ttl, hold
+	q.call, q.snap, q.charter, q.now, q.ttl, q.hold, q.calls = call, snap, c, now, ttl, hold, calls
 	q.offline = s.Offline > 0 && int64(s.Clock.Boot()) >= s.deadline.Load()
 	path, closed, err := s.path(q.steps[:0], snap, c, call, now)
 	if err != nil {
@@ -318,7 +320,7 @@ func (s *Service) fill(d *Decision, q *query, plan *routing.Plan, candidates []c
 	c := &candidates[choice]
 	d.Effect = c.effect
 	d.Tier, d.Model, d.Provider = c.model.Tier, c.model.ID, c.model.Provider
-	d.Cost, d.PriceRevision = c.cost, c.price.Revision
+	d.Cost, d.Price, d.PriceRevision = c.cost, c.price, c.price.Revision
 	d.MaxOutputTokens = c.maxOutput
 	d.MaxInputTokens = c.model.ContextTokens - c.maxOutput
 	if plan.MaxInputTokens > 0 {
@@ -358,10 +360,15 @@ func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account
 			s.mu.Unlock()
 			return nil, res, nil
 		}
+		if q.calls > 0 {
+			for i := range candidates {
+				amounts[i] = ledger.SliceAmount(accounts, candidates[i].cost, q.calls)
+			}
+		}
 		now := s.Clock.Now() // expiry counts from when the money is checked
 		res := s.ledger.Reserve(now, accounts, amounts, q.ttl, ledger.Call{
 			Feature: q.call.Feature, User: q.call.User, Cohort: q.call.Cohort, Agent: q.call.Agent, Run: q.call.Run,
-			PromptPattern: q.call.PromptPattern, Time: q.now,
+			PromptPattern: q.call.PromptPattern, Leased: q.calls > 0, Time: q.now,
 		}, here)
 		if res.Forward {
 			if err := s.toHome(ctx, q); err != nil {
@@ -436,6 +443,15 @@ func (s *Service) refused(ctx context.Context, q *query, d *Decision, plan *rout
 		}
 	}
 	s.mu.Unlock()
+	if full != nil && q.hold && full.State.Elsewhere > 0 { // for the metric alone
+		candidates, _, err := s.price(q.candidates[:0], nil, q, plan, s.models(nil, q.charter, q.snap.Catalog()))
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(candidates) > 0 {
+			q.asked = candidates[0].cost
+		}
+	}
 	switch {
 	case full != nil && plan.Effect == routing.Deny:
 		return s.spent(ctx, q, d, full), nil, nil
@@ -457,7 +473,7 @@ func (s *Service) exhausted(ctx context.Context, q *query, d *Decision, plan *ro
 		return nil, nil, err
 	}
 	mode := q.charter.Exhausted.Mode
-	if mode == charter.ExhaustedDowngrade || mode == charter.ExhaustedTrickle {
+	if q.calls == 0 && (mode == charter.ExhaustedDowngrade || mode == charter.ExhaustedTrickle) { // it is not leased
 		decided, h, err := s.overflow(ctx, q, d, plan)
 		if decided != nil || err != nil {
 			return decided, h, err
@@ -476,6 +492,9 @@ func (s *Service) spent(ctx context.Context, q *query, d *Decision, r *ledger.Re
 		s.mu.Lock()
 		r.State = r.Account.State()
 		s.mu.Unlock()
+	}
+	if x := max(r.Amount, q.asked); q.hold && r.Misplaced(x) {
+		s.Metrics.RefusedElsewhere(x)
 	}
 	if r.InFlight() {
 		d.Effect, d.RetryDelay = routing.Throttle, retryHeld

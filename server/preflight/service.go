@@ -31,7 +31,29 @@ type Metrics interface {
 	ReserveSeconds(s float64)
 	SettleSeconds(s float64)
 	Alert()
+	// Batch was committed to the journal.
+	Batch(entries int, seconds float64)
+	// RefusedElsewhere says that an amount was refused that would have fitted, had what other replicas were granted and
+	// are not known to have settled been here.
+	RefusedElsewhere(x money.Nanos)
+	// Event counts what happens between replicas.
+	Event(e Event)
 }
+
+// Event is something that happens between replicas.
+type Event int
+
+// Events.
+const (
+	// EventConflict: another replica changed a grant or budget first; the transaction wrote nothing and is made anew.
+	EventConflict Event = iota
+	// EventUnknown: etcd gave no answer, so that the outcome of a transaction had to be found out.
+	EventUnknown
+	// EventTakeover: this replica looks after the holds of one that is gone.
+	EventTakeover
+	// EventReclaim: all that a replica which is gone was granted and had not settled is usable again.
+	EventReclaim
+)
 
 // Config is what a Service works with. All fields but MaxTTL and Outbox are required.
 type Config struct {
@@ -63,6 +85,7 @@ type Service struct {
 	kick       chan struct{}
 	unsure     *ledger.Batch          // in flight, or of unknown outcome: the writer appends it again before any other
 	unresolved []ledger.AccountChange // of a transaction whose outcome the writer does not know
+	hurry      bool                   // the next batch waits for no more entries
 
 	mu     sync.Mutex
 	ledger *ledger.Ledger
@@ -77,6 +100,7 @@ type Service struct {
 	taking  map[string]chan struct{} // owners that are being looked for
 	behind  unseen
 	offline money.Nanos // held since the deadline
+	started time.Time
 }
 
 // unseen is a state of the control records that this replica does not know yet.
@@ -108,7 +132,7 @@ func Start(ctx context.Context, cfg Config) (*Service, error) {
 	s := &Service{
 		Config: cfg, sealer: newSealer(secret), kick: make(chan struct{}, 1), ledger: ledger.New(owner),
 		changed: make(chan struct{}), toOpen: map[ledger.AccountID]opening{}, usages: map[string]*usageUnderWay{},
-		seen: map[string]int{}, taking: map[string]chan struct{}{},
+		seen: map[string]int{}, taking: map[string]chan struct{}{}, started: cfg.Clock.Now(),
 	}
 	s.spans.Store(new(sync.Map))
 	if err := s.heartbeat(ctx); err != nil {

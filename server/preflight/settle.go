@@ -33,7 +33,7 @@ type Settlement struct {
 // *SettledError, *pricing.UnpricedError, *CurrencyError, usage.ErrInvalid, money.ErrOverflow, *UnavailableError.
 func (s *Service) Settle(ctx context.Context, token string, used *usage.Usage, model string, outcome usage.Outcome) (*Settlement, error) {
 	start := s.Clock.Boot()
-	claim, err := s.sealer.open(token)
+	claim, err := s.claim(token, false)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func released(e *ledger.Entry) money.Nanos {
 
 // Release gives a hold back. Errors: ledger.ErrUnknownHold, *SettledError, *ExpiredError, *UnavailableError.
 func (s *Service) Release(ctx context.Context, token string) (money.Nanos, error) {
-	claim, err := s.sealer.open(token)
+	claim, err := s.claim(token, false)
 	if err != nil {
 		return 0, err
 	}
@@ -128,20 +128,17 @@ func (s *Service) over(ctx context.Context, claim *ledger.Claim, err error) erro
 	switch {
 	case errors.Is(err, ledger.ErrExpired):
 		return &ExpiredError{claim.Expires}
-	case errors.Is(err, ledger.ErrSettled):
-		first, err := s.finish(ctx, claim, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
-			return s.ledger.Settle(now, claim, ledger.Entry{}) // finds the first settlement: it is settled already
-		})
-		if err != nil {
+	case errors.Is(err, ledger.ErrSettled), errors.Is(err, ledger.ErrReleased): // true once that is committed
+		first, err := s.finish(ctx, claim, func(time.Time) (*ledger.Entry, *ledger.Journaled, error) { return s.ledger.Ended(claim) })
+		switch {
+		case errors.Is(err, ledger.ErrAgain):
+			return &UnavailableError{"the end of the hold that was under way was not written"}
+		case err != nil:
 			return err
+		case first.Kind == ledger.KindRelease:
+			return ledger.ErrReleased
 		}
 		return &SettledError{first.Amount, first.Kind}
-	case errors.Is(err, ledger.ErrReleased): // true once the release is committed
-		if _, unknown := s.finish(ctx, claim, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
-			return s.ledger.Release(now, claim)
-		}); unknown != nil {
-			return unknown
-		}
 	}
 	return err
 }

@@ -120,9 +120,12 @@ func (s *Service) states(ctx context.Context, ids []ledger.AccountID) ([]ledger.
 			return nil, err
 		}
 		s.mu.Lock()
-		alone := len(s.ledger.Owners()) == 1
+		others := len(s.ledger.Owners()) > 1 || slices.ContainsFunc(part, func(id ledger.AccountID) bool {
+			a := s.ledger.Account(id)
+			return a != nil && a.Unread() // of one that is gone
+		})
 		s.mu.Unlock()
-		if !alone { // what others have settled
+		if others { // what they have settled
 			if err := s.refresh(ctx, part); err != nil {
 				return nil, err
 			}

@@ -33,6 +33,7 @@ const (
 	macSize      = 16
 	ownerSize    = 16
 	maxToken     = 4096
+	leasedFlag   = 1 << 7 // beside the effect: the hold is a slice
 )
 
 // encoding is strict: a hold has one token.
@@ -68,7 +69,11 @@ func (s *sealer) seal(owner string, h *ledger.Hold, expires time.Time) string {
 	b = binary.AppendUvarint(b, uint64(h.Amount))
 	b = binary.AppendUvarint(b, uint64(h.Call.Time.UnixMilli()))
 	b = binary.AppendUvarint(b, uint64(expires.UnixMilli()))
-	b = append(b, byte(h.Call.Effect))
+	effect := byte(h.Call.Effect)
+	if h.Call.Leased {
+		effect |= leasedFlag
+	}
+	b = append(b, effect)
 	c := &h.Call
 	for _, str := range [...]string{c.Feature, c.Tier, c.Model, c.User, c.Cohort, c.Agent, c.Run, c.PromptPattern} {
 		b = appendString(b, str)
@@ -127,7 +132,8 @@ func (s *sealer) open(token string) (*ledger.Claim, error) {
 	c.Amount = money.Nanos(r.uvarint())
 	c.Call.Time = time.UnixMilli(int64(r.uvarint()))
 	c.Expires = time.UnixMilli(int64(r.uvarint()))
-	c.Call.Effect = routing.Effect(r.byte())
+	effect := r.byte()
+	c.Call.Effect, c.Call.Leased = routing.Effect(effect&^leasedFlag), effect&leasedFlag != 0
 	for _, str := range [...]*string{&c.Call.Feature, &c.Call.Tier, &c.Call.Model, &c.Call.User, &c.Call.Cohort, &c.Call.Agent, &c.Call.Run, &c.Call.PromptPattern} {
 		*str = r.string()
 	}

@@ -63,6 +63,10 @@ func (m *metrics) Decision(e routing.Effect) {
 func (m *metrics) ReserveSeconds(float64) {}
 func (m *metrics) SettleSeconds(float64)  {}
 func (m *metrics) Alert()                 { m.mu.Lock(); m.alerts++; m.mu.Unlock() }
+func (m *metrics) Batch(int, float64)     {}
+func (m *metrics) Event(preflight.Event)  {}
+
+func (m *metrics) RefusedElsewhere(money.Nanos) {}
 
 // world is a gate on a real etcd.
 type world struct {

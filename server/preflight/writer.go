@@ -64,9 +64,7 @@ func (s *Service) Write(ctx context.Context) error {
 			if linger > 0 {
 				wait = min(wait, linger)
 			}
-			if err := s.Clock.Wait(ctx, s.kick, wait); err == nil && linger > 0 {
-				continue
-			}
+			s.hurry = s.Clock.Wait(ctx, s.kick, wait) != nil && linger > 0
 		}
 	}
 }
@@ -273,6 +271,12 @@ func (s *Service) resolve(ctx context.Context, changes []ledger.AccountChange, e
 		ids[i] = c.ID
 	}
 	s.unresolved = changes
+	switch {
+	case errors.Is(err, store.ErrConflict):
+		s.Metrics.Event(EventConflict)
+	case !errors.Is(err, store.ErrFenced):
+		s.Metrics.Event(EventUnknown)
+	}
 	for {
 		var opened []ledger.Opened
 		var rerr error
@@ -307,13 +311,15 @@ func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration
 	b := s.unsure
 	if b == nil {
 		s.mu.Lock()
-		b, linger = s.ledger.NextBatch(s.Clock.Now())
+		b, linger = s.ledger.NextBatch(s.Clock.Now(), s.hurry)
+		s.hurry = false
 		s.mu.Unlock()
 	}
 	if b == nil {
 		return false, linger, nil
 	}
 	s.unsure = b
+	start := s.Clock.Boot()
 	for {
 		// gofail: var beforeAppend struct{}
 		rev, hash, err := s.Ledger.Append(ctx, b)
@@ -321,6 +327,7 @@ func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration
 		switch {
 		case err == nil:
 			s.unsure = nil
+			s.Metrics.Batch(len(b.Entries), (s.Clock.Boot() - start).Seconds())
 			s.mu.Lock()
 			if err := s.failure; err != nil { // the heartbeat found out first, and all that is queued is given up
 				s.mu.Unlock()
@@ -360,6 +367,7 @@ func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration
 			s.mu.Unlock()
 			return true, 0, nil
 		}
+		s.Metrics.Event(EventUnknown)
 		s.Log.Warn("a batch of settlements got no answer; appending it again", "batch", b.N, "entries", len(b.Entries), "error", err)
 		if s.pause(ctx, retryAfter) {
 			// Whether it was committed is unknown to those who wait.
@@ -415,13 +423,12 @@ func (s *Service) drain() error {
 		s.mu.Lock()
 		s.ledger.Drain(s.Clock.Now())
 		s.mu.Unlock()
-		worked, linger, err := s.work(ctx)
+		s.hurry = true
+		worked, _, err := s.work(ctx)
 		if err != nil {
 			return s.fail(err)
 		}
-		if linger > 0 {
-			s.pause(ctx, linger)
-		} else if !worked {
+		if !worked {
 			break
 		}
 	}

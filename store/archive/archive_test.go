@@ -113,6 +113,9 @@ func TestArchiveIsForItsOwnerAlone(t *testing.T) {
 		t.Errorf("opened twice: error %v, want an InUseError", err)
 	}
 	err := filepath.WalkDir(filepath.Dir(dir), func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
 		info, err := d.Info()
 		if err == nil && info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s has mode %s", path, info.Mode())

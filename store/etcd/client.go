@@ -6,17 +6,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"math"
-	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
-	"github.com/chartergate/chartergate/store"
 )
 
 // Prefix is what every key of Chartergate starts with.
@@ -54,15 +48,12 @@ func Dial(ctx context.Context, c Config) (*clientv3.Client, error) {
 		Logger:             zap.NewNop(),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("etcd at %s: %w: %w", strings.Join(c.Endpoints, ", "), store.ErrUnavailable, err)
+		return nil, dialError(c, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.DialTimeout)
 	defer cancel()
 	if _, err := client.Get(ctx, Prefix+"epoch", clientv3.WithKeysOnly()); err != nil {
-		if cause := context.Cause(ctx); errors.Is(cause, context.DeadlineExceeded) && status.Code(err) != codes.Unauthenticated {
-			err = fmt.Errorf("no answer within %s: check the endpoints, TLS and that a majority of the members is up (%w)", c.DialTimeout, err)
-		}
-		return nil, errors.Join(fmt.Errorf("etcd at %s: %w: %w", strings.Join(c.Endpoints, ", "), store.ErrUnavailable, err), client.Close())
+		return nil, errors.Join(dialError(c, err), client.Close())
 	}
 	return client, nil
 }

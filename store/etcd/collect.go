@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -94,18 +93,17 @@ func (l *Ledger) Lag() (batches int, bytes int64) {
 	return len(l.kept), l.bytes
 }
 
-// loadTail reads where the collected part of a journal ends, and remembers it as the one that Append goes on from.
-func (l *Ledger) loadTail(owner string, kvs []*mvccpb.KeyValue) (*storev1.JournalTail, error) {
-	tail, rev, err := readTail(kvs)
+// tailIs remembers the revision of a journal's tail as the one that Append goes on from.
+func (l *Ledger) tailIs(owner string, rev int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.tails == nil {
 		l.tails = map[string]int64{}
 	}
 	l.tails[owner] = rev
-	return tail, err
 }
 
+// readTail reads where the collected part of a journal ends.
 func readTail(kvs []*mvccpb.KeyValue) (tail *storev1.JournalTail, rev int64, err error) {
 	tail = new(storev1.JournalTail)
 	if len(kvs) == 1 {
@@ -127,8 +125,8 @@ func (l *Ledger) appendConflict(ctx context.Context, b *ledger.Batch, data, hash
 	if err != nil {
 		return 0, nil, err
 	}
-	found, tails := resp.Responses[0].GetResponseRange().Kvs, resp.Responses[1].GetResponseRange().Kvs
-	tail, rev, err := readTail(tails)
+	found := resp.Responses[0].GetResponseRange().Kvs
+	tail, rev, err := readTail(resp.Responses[1].GetResponseRange().Kvs)
 	switch {
 	case err != nil:
 		return 0, nil, err
@@ -138,8 +136,8 @@ func (l *Ledger) appendConflict(ctx context.Context, b *ledger.Batch, data, hash
 	case len(found) == 1, tail.GetNext() > b.N:
 		return 0, nil, store.ErrTaken
 	case b.Owner != l.owner && rev != l.tailRevision(b.Owner): // batches before this one were collected
-		_, err := l.loadTail(b.Owner, tails)
-		return 0, nil, errors.Join(err, store.ErrConflict)
+		l.tailIs(b.Owner, rev)
+		return 0, nil, store.ErrConflict
 	}
 	return 0, nil, l.recorded(ctx, b, store.ErrConflict)
 }

@@ -248,7 +248,6 @@ func TestLedgerCollectConflict(t *testing.T) {
 	client := startEmbedded(t, t.TempDir()).Client()
 	l, owner := claimed(t, client)
 	n := uint64(0)
-	chunk := fmt.Sprintf("%sbm/%s/%016x", etcd.Prefix, owner, 0)
 	full := errors.New("the disk is full")
 	for name, meanwhile := range map[string]func() error{
 		"nothing is put": func() error { return full },
@@ -299,19 +298,45 @@ func TestLedgerCollectConflict(t *testing.T) {
 			}
 		}
 	}
-	// A chunk that somebody else writes between its reading and writing.
-	mustAppend(t, l, batch(owner, n, settled(n+1, 40, account("a"))))
-	resp, err := client.Get(t.Context(), chunk)
+}
+
+// Marks that somebody else writes between their reading and writing are not lost, nor what is written again tidied away.
+func TestLedgerChunkIsCompared(t *testing.T) {
+	n, client, l, owner := overNetwork(t)
+	chunk := fmt.Sprintf("%sbm/%s/%016x", etcd.Prefix, owner, 0)
+	record := &storev1.Chunk{Marks: make([]byte, 2*ledger.ChunkSize), TimeMs: 1}
+	write := func(data []byte) {
+		if _, err := client.Put(t.Context(), chunk, string(data)); err != nil {
+			t.Error(err)
+		}
+	}
+	record.Marks[2*5] = 1
+	theirs, err := proto.Marshal(record)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var record storev1.Chunk
-	if err := proto.Unmarshal(resp.Kvs[0].Value, &record); err != nil || len(record.GetMarks()) != 2*ledger.ChunkSize || record.GetTimeMs() == 0 {
-		t.Errorf("the chunk has %d bytes of %d, error %v", len(record.GetMarks()), record.GetTimeMs(), err)
+	mustAppend(t, l, batch(owner, 0, settled(7, 40, account("a"))))
+	n.beforeCommit(func() { write(theirs) })
+	if _, err := l.Collect(t.Context(), &outbox{}, all(owner)); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("the chunk was written: error %v, want ErrConflict", err)
 	}
-	if _, err := client.Put(t.Context(), chunk, "\x0a\x01x"); err != nil {
-		t.Fatal(err)
+	collect(t, l, &outbox{}, all(owner))
+	if mark(t, l, owner, 5) != 1 || !mark(t, l, owner, 7).Fits(7, 40) {
+		t.Errorf("marks %x and %x, want both", mark(t, l, owner, 5), mark(t, l, owner, 7))
 	}
+
+	write(theirs) // long ago
+	n.beforeCommit(func() { write(theirs) })
+	for range 2 {
+		if _, err = l.Tidy(t.Context()); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, store.ErrConflict) || mark(t, l, owner, 5) != 1 {
+		t.Errorf("tidied what was written meanwhile: error %v, mark %x", err, mark(t, l, owner, 5))
+	}
+	write([]byte("\x0a\x01x"))
+	mustAppend(t, l, batch(owner, 1, settled(8, 40, account("a"))))
 	if _, err := l.Collect(t.Context(), &outbox{}, all(owner)); err == nil || journalKeys(t, client, owner) != 1 {
 		t.Errorf("a chunk that cannot be read: error %v, %d batches are left", err, journalKeys(t, client, owner))
 	}
@@ -389,6 +414,11 @@ func TestLedgerCollectOfOthers(t *testing.T) {
 		t.Errorf("collected %+v, the outbox has %v", done, out.numbers())
 	}
 	mustAppend(t, l, batch(gone, 4, settled(8, 0, a)))
+	// A request that was under way for long writes a batch again: it goes, and the journal goes on where it was.
+	put(fmt.Sprintf("jr/%s/%016x", gone, 0), string(out.got[0].Data))
+	if done := collect(t, l, out, store.Collection{Owner: gone, Below: 4, Before: sealed.Add(time.Hour)}); done.Next != 4 || journalKeys(t, client, gone) != 1 {
+		t.Errorf("a batch that came again: collected %+v, %d are left", done, journalKeys(t, client, gone))
+	}
 	for seq, want := range map[uint64]bool{1: true, 3: true, 7: true, 8: false, 9: false} {
 		if got := mark(t, l, gone, seq) != 0; got != want {
 			t.Errorf("hold %d has a mark: %v", seq, got)

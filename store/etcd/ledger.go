@@ -246,13 +246,16 @@ func (l *Ledger) Append(ctx context.Context, b *ledger.Batch) (int64, []byte, er
 		cmps = append(append(cmps, l.successor(b.Owner)...), unchanged(tailKey(b.Owner), l.tailRevision(b.Owner)))
 	}
 	ops = append(ops, clientv3.OpPut(k, string(data)))
-	for _, e := range b.Entries {
+	for i, e := range b.Entries {
 		if e.RequestID != "" {
-			op, err := put(requestKey(e.RequestID), requestRecord(k, e))
+			op, err := put(requestKey(e.RequestID), requestRecord(k, i, e))
 			if err != nil {
 				return 0, nil, err
 			}
-			cmps, ops = append(cmps, absent(requestKey(e.RequestID))), append(ops, op)
+			if guard.RequestOnce {
+				cmps = append(cmps, absent(requestKey(e.RequestID)))
+			}
+			ops = append(ops, op)
 		}
 	}
 	rev, err := l.fenced(ctx, cmps, ops...)
@@ -270,10 +273,7 @@ func (l *Ledger) successor(owner string) []clientv3.Cmp {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	rev, ok := l.takeovers[owner]
-	switch {
-	case !guard.TakeoverFence:
-		return nil
-	case ok:
+	if ok {
 		return []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key("tk", owner)), "=", rev)}
 	}
 	return []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key("cl", owner)), ">", 0)}

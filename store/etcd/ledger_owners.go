@@ -114,7 +114,7 @@ func roster(own, known, takeovers, epoch []*mvccpb.KeyValue) (store.Roster, erro
 		}
 		id := lastPart(kv.Key)
 		live[id] = true
-		r.Owners = append(r.Owners, store.Owner{ID: id, Addr: o.GetAddr(), Host: o.GetHost(), PID: o.GetPid(), Start: time.UnixMilli(o.GetStartMs())})
+		r.Owners = append(r.Owners, ownerOfRecord(id, &o))
 	}
 	for _, kv := range takeovers {
 		var t storev1.Takeover
@@ -206,7 +206,10 @@ func (l *Ledger) TakeOver(ctx context.Context, owner string, quarantine time.Dur
 	if err != nil {
 		return t, err
 	}
-	free := []clientv3.Cmp{absent(tk), absent(key("cl", owner))}
+	free := []clientv3.Cmp{absent(key("cl", owner))}
+	if guard.TakeoverOnce {
+		free = append(free, absent(tk))
+	}
 	if guard.OwnerGone {
 		free = append(free, absent(key("own", owner)))
 	}
@@ -314,7 +317,17 @@ func (l *Ledger) Reclaim(ctx context.Context, owner string, changes []ledger.Acc
 
 // CloseOwner implements store.Ledger.
 func (l *Ledger) CloseOwner(ctx context.Context, owner string) error {
-	if err := l.close(ctx, owner, l.successor(owner), clientv3.OpDelete(key("tk", owner)), clientv3.OpDelete(key("qt", owner))); err != nil {
+	err := l.close(ctx, owner, l.successor(owner), clientv3.OpDelete(key("tk", owner)), clientv3.OpDelete(key("qt", owner)))
+	if errors.Is(err, store.ErrConflict) { // an earlier attempt of ours may have landed
+		resp, getErr := l.get(ctx, key("cl", owner), clientv3.WithKeysOnly())
+		if getErr != nil {
+			return getErr
+		}
+		if len(resp.Kvs) == 1 {
+			err = nil
+		}
+	}
+	if err != nil {
 		return err
 	}
 	l.mu.Lock()

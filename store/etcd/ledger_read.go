@@ -170,14 +170,32 @@ func (l *Ledger) Usage(ctx context.Context, requestID string) (*ledger.Entry, er
 
 // Journal implements store.Ledger.
 func (l *Ledger) Journal(ctx context.Context, owner string) (next uint64, hash []byte, settled []ledger.Settled, err error) {
-	resp, err := l.get(ctx, tailKey(owner))
-	if err != nil {
-		return 0, nil, nil, err
+	for {
+		before, err := l.get(ctx, tailKey(owner))
+		if err != nil {
+			return 0, nil, nil, err
+		}
+		tail, rev, err := readTail(before.Kvs)
+		if err != nil {
+			return 0, nil, nil, err
+		}
+		next, hash, settled, err := l.journalFrom(ctx, owner, tail)
+		if err != nil {
+			return 0, nil, nil, err
+		}
+		after, err := l.get(ctx, tailKey(owner), clientv3.WithKeysOnly())
+		if err != nil {
+			return 0, nil, nil, err
+		}
+		if len(after.Kvs) == len(before.Kvs) && (rev == 0 || after.Kvs[0].ModRevision == rev) {
+			l.tailIs(owner, rev)
+			return next, hash, settled, nil
+		} // else batches were collected meanwhile
 	}
-	tail, err := l.loadTail(owner, resp.Kvs)
-	if err != nil {
-		return 0, nil, nil, err
-	}
+}
+
+// journalFrom reads what is in a journal after what was collected.
+func (l *Ledger) journalFrom(ctx context.Context, owner string, tail *storev1.JournalTail) (next uint64, hash []byte, settled []ledger.Settled, err error) {
 	next, hash = tail.GetNext(), tail.GetPreviousHash()
 	err = l.scan(ctx, key("jr", owner)+"/", func(kv *mvccpb.KeyValue) error {
 		var b storev1.Batch
@@ -198,7 +216,7 @@ func (l *Ledger) Journal(ctx context.Context, owner string) (next uint64, hash [
 			next, hash = n+1, sum[:]
 		}
 		return nil
-	}, clientv3.WithRev(resp.Header.Revision))
+	})
 	return next, hash, settled, err
 }
 

@@ -89,6 +89,7 @@ func entryRecord(e *ledger.Entry, path []uint32) *storev1.Entry {
 		TimeMs: e.Time.UnixMilli(), Late: e.Late, Usage: used, Outcome: int32(e.Outcome), User: e.Call.User,
 		Cohort: e.Call.Cohort, Agent: e.Call.Agent, Run: e.Call.Run, PromptPattern: e.Call.PromptPattern,
 		RequestId: e.RequestID, RequestHash: e.RequestHash, Effect: int32(e.Call.Effect),
+		Calls: e.Calls, Successes: e.Successes, Failures: e.Failures,
 	}
 }
 
@@ -111,7 +112,8 @@ func entry(owner string, n uint64, b *storev1.Batch, r *storev1.Entry) (*ledger.
 	return &ledger.Entry{
 		Seq: r.GetSeq(), Kind: ledger.Kind(r.GetKind()), Amount: money.Nanos(r.GetAmount()), Forced: money.Nanos(r.GetForced()),
 		Held: money.Nanos(r.GetHeld()), Late: r.GetLate(), Path: path, Usage: u, Outcome: usage.Outcome(r.GetOutcome()),
-		Time: time.UnixMilli(r.GetTimeMs()), RequestID: r.GetRequestId(), RequestHash: r.GetRequestHash(),
+		Counts: ledger.Counts{Calls: r.GetCalls(), Successes: r.GetSuccesses(), Failures: r.GetFailures()},
+		Time:   time.UnixMilli(r.GetTimeMs()), RequestID: r.GetRequestId(), RequestHash: r.GetRequestHash(),
 		Call: ledger.Call{
 			Feature: r.GetFeature(), Tier: r.GetTier(), Model: r.GetModel(), User: r.GetUser(), Cohort: r.GetCohort(),
 			Agent: r.GetAgent(), Run: r.GetRun(), PromptPattern: r.GetPromptPattern(), Effect: routing.Effect(r.GetEffect()),
@@ -121,9 +123,9 @@ func entry(owner string, n uint64, b *storev1.Batch, r *storev1.Entry) (*ledger.
 	}, nil
 }
 
-func requestRecord(k string, e *ledger.Entry) *storev1.RequestIndex {
+func requestRecord(k string, index int, e *ledger.Entry) *storev1.RequestIndex {
 	return &storev1.RequestIndex{
-		Journal: k, Amount: int64(e.Amount), RequestHash: e.RequestHash, CallMs: e.Call.Time.UnixMilli(),
+		Journal: k, Index: uint32(index), Amount: int64(e.Amount), RequestHash: e.RequestHash, CallMs: e.Call.Time.UnixMilli(),
 		TimeMs: e.Time.UnixMilli(), Feature: e.Call.Feature, Tier: e.Call.Tier, Model: e.Call.Model,
 	}
 }

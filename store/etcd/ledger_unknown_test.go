@@ -35,12 +35,20 @@ type network struct {
 	writes bool // only a transaction that writes is hit
 	next   fate
 	late   func() (landed bool, err error)
+	before func()
 }
 
 func (n *network) fail(f fate) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.armed, n.writes, n.next = true, false, f
+}
+
+// beforeCommit does something before the next transaction that writes.
+func (n *network) beforeCommit(f func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.before = f
 }
 
 // failCommit fails the next transaction that writes.
@@ -51,8 +59,15 @@ func (n *network) failCommit(f fate) {
 }
 
 func (n *network) intercept(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	writes := method == pb.KV_Txn_FullMethodName && len(req.(*pb.TxnRequest).Compare) > 0
 	n.mu.Lock()
-	hit := n.armed && method == pb.KV_Txn_FullMethodName && (!n.writes || len(req.(*pb.TxnRequest).Compare) > 0)
+	if before := n.before; writes && before != nil {
+		n.before = nil
+		n.mu.Unlock()
+		before()
+		n.mu.Lock()
+	}
+	hit := n.armed && method == pb.KV_Txn_FullMethodName && (!n.writes || writes)
 	if hit {
 		n.armed = false
 		if n.next == requestLate {

@@ -449,7 +449,7 @@ func (x *Budget) GetUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// How a budget stands. settled + held <= limit + rollover + forced always holds.
+// How a budget stands. settled + held <= limit + forced + draining always holds.
 type BudgetStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `budgets/{id}`, `budgets/{id}/keys/{key}` of a `per` budget, or `budgets/{id}/overflow/{feature}`.
@@ -479,7 +479,18 @@ type BudgetStatus struct {
 	// (settled + held) / limit, rounded down to a per mille. 0 where the limit is 0.
 	UtilizationPermille int32 `protobuf:"varint,13,opt,name=utilization_permille,json=utilizationPermille,proto3" json:"utilization_permille,omitempty"`
 	// The alerts recorded in this period, by threshold.
-	Alerts        []*BudgetAlert `protobuf:"bytes,14,rep,name=alerts,proto3" json:"alerts,omitempty"`
+	Alerts []*BudgetAlert `protobuf:"bytes,14,rep,name=alerts,proto3" json:"alerts,omitempty"`
+	// Granted beyond a ceiling that was lowered, in nanos. It is given back, or settled, before the lower ceiling is reached;
+	// limit_nanos is that ceiling already, and nothing more is granted. 0: the ceiling is in force everywhere.
+	DrainingNanos int64 `protobuf:"varint,15,opt,name=draining_nanos,json=drainingNanos,proto3" json:"draining_nanos,omitempty"`
+	// Replicas, live or gone, that have not acknowledged the latest change of the ceiling.
+	PendingReplicas int32 `protobuf:"varint,16,opt,name=pending_replicas,json=pendingReplicas,proto3" json:"pending_replicas,omitempty"`
+	// The part of held_nanos that other replicas which live were granted and have not settled: held by their calls, or idle.
+	GrantedElsewhereNanos int64 `protobuf:"varint,17,opt,name=granted_elsewhere_nanos,json=grantedElsewhereNanos,proto3" json:"granted_elsewhere_nanos,omitempty"`
+	// Granted to the replica that answers and used by no call, in nanos. Not a part of held_nanos.
+	IdleNanos int64 `protobuf:"varint,18,opt,name=idle_nanos,json=idleNanos,proto3" json:"idle_nanos,omitempty"`
+	// What is left is so little that one replica holds it, and the others send it their calls.
+	Tight         bool `protobuf:"varint,19,opt,name=tight,proto3" json:"tight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -610,6 +621,41 @@ func (x *BudgetStatus) GetAlerts() []*BudgetAlert {
 		return x.Alerts
 	}
 	return nil
+}
+
+func (x *BudgetStatus) GetDrainingNanos() int64 {
+	if x != nil {
+		return x.DrainingNanos
+	}
+	return 0
+}
+
+func (x *BudgetStatus) GetPendingReplicas() int32 {
+	if x != nil {
+		return x.PendingReplicas
+	}
+	return 0
+}
+
+func (x *BudgetStatus) GetGrantedElsewhereNanos() int64 {
+	if x != nil {
+		return x.GrantedElsewhereNanos
+	}
+	return 0
+}
+
+func (x *BudgetStatus) GetIdleNanos() int64 {
+	if x != nil {
+		return x.IdleNanos
+	}
+	return 0
+}
+
+func (x *BudgetStatus) GetTight() bool {
+	if x != nil {
+		return x.Tight
+	}
+	return false
 }
 
 // An alert: settled spend reached a threshold.
@@ -1525,7 +1571,7 @@ const file_chartergate_v1_budget_proto_rawDesc = "" +
 	"updateTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb5\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf4\x05\n" +
 	"\fBudgetStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06period\x18\x02 \x01(\tR\x06period\x129\n" +
@@ -1544,7 +1590,13 @@ const file_chartergate_v1_budget_proto_rawDesc = "" +
 	"\x11quarantined_nanos\x18\v \x01(\x03R\x10quarantinedNanos\x12'\n" +
 	"\x0fremaining_nanos\x18\f \x01(\x03R\x0eremainingNanos\x121\n" +
 	"\x14utilization_permille\x18\r \x01(\x05R\x13utilizationPermille\x123\n" +
-	"\x06alerts\x18\x0e \x03(\v2\x1b.chartergate.v1.BudgetAlertR\x06alerts\"\x9c\x02\n" +
+	"\x06alerts\x18\x0e \x03(\v2\x1b.chartergate.v1.BudgetAlertR\x06alerts\x12%\n" +
+	"\x0edraining_nanos\x18\x0f \x01(\x03R\rdrainingNanos\x12)\n" +
+	"\x10pending_replicas\x18\x10 \x01(\x05R\x0fpendingReplicas\x126\n" +
+	"\x17granted_elsewhere_nanos\x18\x11 \x01(\x03R\x15grantedElsewhereNanos\x12\x1d\n" +
+	"\n" +
+	"idle_nanos\x18\x12 \x01(\x03R\tidleNanos\x12\x14\n" +
+	"\x05tight\x18\x13 \x01(\bR\x05tight\"\x9c\x02\n" +
 	"\vBudgetAlert\x12\x16\n" +
 	"\x06budget\x18\x01 \x01(\tR\x06budget\x12\x16\n" +
 	"\x06period\x18\x02 \x01(\tR\x06period\x12-\n" +

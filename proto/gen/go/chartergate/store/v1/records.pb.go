@@ -35,7 +35,7 @@ const (
 	EntryKind_ENTRY_KIND_SETTLE EntryKind = 1
 	// A release.
 	EntryKind_ENTRY_KIND_RELEASE EntryKind = 2
-	// A hold that expired and was charged in full.
+	// A hold that expired and was charged: in full, or a slice of a budget that releases at what was reported of it.
 	EntryKind_ENTRY_KIND_EXPIRY_CHARGE EntryKind = 3
 	// Usage that had no hold.
 	EntryKind_ENTRY_KIND_USAGE EntryKind = 4
@@ -736,7 +736,13 @@ type Entry struct {
 	// SHA-256 of the request's body, first 16 bytes, where there is a request id.
 	RequestHash []byte `protobuf:"bytes,21,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
 	// chartergate.v1.Effect of the decision.
-	Effect        int32 `protobuf:"varint,22,opt,name=effect,proto3" json:"effect,omitempty"`
+	Effect int32 `protobuf:"varint,22,opt,name=effect,proto3" json:"effect,omitempty"`
+	// How many calls it stands for: more than 1, or 0 if none was reported, where the hold was a slice. 0 on a release.
+	Calls int64 `protobuf:"varint,23,opt,name=calls,proto3" json:"calls,omitempty"`
+	// How many of them succeeded.
+	Successes int64 `protobuf:"varint,24,opt,name=successes,proto3" json:"successes,omitempty"`
+	// How many of them failed.
+	Failures      int64 `protobuf:"varint,25,opt,name=failures,proto3" json:"failures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -925,6 +931,27 @@ func (x *Entry) GetEffect() int32 {
 	return 0
 }
 
+func (x *Entry) GetCalls() int64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *Entry) GetSuccesses() int64 {
+	if x != nil {
+		return x.Successes
+	}
+	return 0
+}
+
+func (x *Entry) GetFailures() int64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
 // A batch of settlements, at `jr/{owner}/{n}` with n as 16 hexadecimal digits. Committed as one. Collected out of etcd
 // after about a minute: its bytes go to the archive, what a repeated settlement needs to `bm/{owner}/{chunk}`.
 type Batch struct {
@@ -1005,20 +1032,22 @@ type RequestIndex struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The journal key that the entry was written to; the batch may have been collected since.
 	Journal string `protobuf:"bytes,1,opt,name=journal,proto3" json:"journal,omitempty"`
+	// The entry in it.
+	Index uint32 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	// The cost, all of it forced.
-	Amount int64 `protobuf:"varint,2,opt,name=amount,proto3" json:"amount,omitempty"`
+	Amount int64 `protobuf:"varint,3,opt,name=amount,proto3" json:"amount,omitempty"`
 	// SHA-256 of the request's body, first 16 bytes.
-	RequestHash []byte `protobuf:"bytes,3,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
+	RequestHash []byte `protobuf:"bytes,4,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
 	// The time of the call, which its price is for, in Unix milliseconds.
-	CallMs int64 `protobuf:"varint,4,opt,name=call_ms,json=callMs,proto3" json:"call_ms,omitempty"`
+	CallMs int64 `protobuf:"varint,5,opt,name=call_ms,json=callMs,proto3" json:"call_ms,omitempty"`
 	// When the entry was made, in Unix milliseconds.
-	TimeMs int64 `protobuf:"varint,5,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	TimeMs int64 `protobuf:"varint,6,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	// The feature.
-	Feature string `protobuf:"bytes,6,opt,name=feature,proto3" json:"feature,omitempty"`
+	Feature string `protobuf:"bytes,7,opt,name=feature,proto3" json:"feature,omitempty"`
 	// The tier.
-	Tier string `protobuf:"bytes,7,opt,name=tier,proto3" json:"tier,omitempty"`
+	Tier string `protobuf:"bytes,8,opt,name=tier,proto3" json:"tier,omitempty"`
 	// The model.
-	Model         string `protobuf:"bytes,8,opt,name=model,proto3" json:"model,omitempty"`
+	Model         string `protobuf:"bytes,9,opt,name=model,proto3" json:"model,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1058,6 +1087,13 @@ func (x *RequestIndex) GetJournal() string {
 		return x.Journal
 	}
 	return ""
+}
+
+func (x *RequestIndex) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 func (x *RequestIndex) GetAmount() int64 {
@@ -1574,7 +1610,7 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\aaccount\x18\x01 \x01(\v2\x1d.chartergate.store.v1.AccountR\aaccount\x12\x14\n" +
 	"\x05alloc\x18\x02 \x01(\x03R\x05alloc\x12\x14\n" +
 	"\x05spent\x18\x03 \x01(\x03R\x05spent\x12\x10\n" +
-	"\x03gen\x18\x04 \x01(\x03R\x03gen\"\xb5\x04\n" +
+	"\x03gen\x18\x04 \x01(\x03R\x03gen\"\x85\x05\n" +
 	"\x05Entry\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x123\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1f.chartergate.store.v1.EntryKindR\x04kind\x12\x16\n" +
@@ -1599,21 +1635,25 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x14 \x01(\tR\trequestId\x12!\n" +
 	"\frequest_hash\x18\x15 \x01(\fR\vrequestHash\x12\x16\n" +
-	"\x06effect\x18\x16 \x01(\x05R\x06effect\"\xb7\x01\n" +
+	"\x06effect\x18\x16 \x01(\x05R\x06effect\x12\x14\n" +
+	"\x05calls\x18\x17 \x01(\x03R\x05calls\x12\x1c\n" +
+	"\tsuccesses\x18\x18 \x01(\x03R\tsuccesses\x12\x1a\n" +
+	"\bfailures\x18\x19 \x01(\x03R\bfailures\"\xb7\x01\n" +
 	"\x05Batch\x129\n" +
 	"\baccounts\x18\x01 \x03(\v2\x1d.chartergate.store.v1.AccountR\baccounts\x125\n" +
 	"\aentries\x18\x02 \x03(\v2\x1b.chartergate.store.v1.EntryR\aentries\x12#\n" +
 	"\rprevious_hash\x18\x03 \x01(\fR\fpreviousHash\x12\x17\n" +
-	"\atime_ms\x18\x04 \x01(\x03R\x06timeMs\"\xd9\x01\n" +
+	"\atime_ms\x18\x04 \x01(\x03R\x06timeMs\"\xef\x01\n" +
 	"\fRequestIndex\x12\x18\n" +
-	"\ajournal\x18\x01 \x01(\tR\ajournal\x12\x16\n" +
-	"\x06amount\x18\x02 \x01(\x03R\x06amount\x12!\n" +
-	"\frequest_hash\x18\x03 \x01(\fR\vrequestHash\x12\x17\n" +
-	"\acall_ms\x18\x04 \x01(\x03R\x06callMs\x12\x17\n" +
-	"\atime_ms\x18\x05 \x01(\x03R\x06timeMs\x12\x18\n" +
-	"\afeature\x18\x06 \x01(\tR\afeature\x12\x12\n" +
-	"\x04tier\x18\a \x01(\tR\x04tier\x12\x14\n" +
-	"\x05model\x18\b \x01(\tR\x05model\"6\n" +
+	"\ajournal\x18\x01 \x01(\tR\ajournal\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
+	"\x06amount\x18\x03 \x01(\x03R\x06amount\x12!\n" +
+	"\frequest_hash\x18\x04 \x01(\fR\vrequestHash\x12\x17\n" +
+	"\acall_ms\x18\x05 \x01(\x03R\x06callMs\x12\x17\n" +
+	"\atime_ms\x18\x06 \x01(\x03R\x06timeMs\x12\x18\n" +
+	"\afeature\x18\a \x01(\tR\afeature\x12\x12\n" +
+	"\x04tier\x18\b \x01(\tR\x04tier\x12\x14\n" +
+	"\x05model\x18\t \x01(\tR\x05model\"6\n" +
 	"\x05Chunk\x12\x14\n" +
 	"\x05marks\x18\x01 \x01(\fR\x05marks\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\"_\n" +
