@@ -7,7 +7,6 @@ import (
 
 	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/ledger"
-	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/routing"
 )
 
