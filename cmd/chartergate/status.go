@@ -93,7 +93,7 @@ func printStatus(w io.Writer, st *pb.GetStatusResponse, now time.Time) {
 	f.add("records", recordsText(st))
 	f.add("settlements", settlementsText(st.GetJournal()))
 	f.add("accounts", accountsText(st))
-	f.add("a lost server", fmt.Sprintf("its unsettled grants stay out of reach for %s (longest hold %s)", toSecond(st.GetQuarantine().AsDuration()), toSecond(st.GetMaxHold().AsDuration())))
+	f.add("quarantine", fmt.Sprintf("what a lost server had not settled is out of reach for %s (longest hold %s)", toSecond(st.GetQuarantine().AsDuration()), toSecond(st.GetMaxHold().AsDuration())))
 	f.write(w)
 	printSection(w, "Servers", replicaGrid(st))
 	printSection(w, "Money of the root budgets, as this server knows it", moneyGrid(st.GetMoney()))

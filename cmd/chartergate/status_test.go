@@ -20,8 +20,8 @@ func TestStatusOfServers(t *testing.T) {
 	c := cli{t, []string{"--server", addr}}
 	c.ok("reserve", "--feature", "support-copilot", "--task-class", "chat", "--input-tokens", "1200", "--max-output-tokens", "400")
 	out := c.ok("status")
-	c.contains(out, "server         ", " at "+addr+", version ", "state          takes calls; without etcd for another ", "s, then it refuses\n", ", the newest\n",
-		"settlements    none waits\n", "accounts       3 open\n", "stay out of reach for 10m", "\nServers\n", "  live (this one)\n", "\n  USD ", " 0.0027 ")
+	c.contains(out, "server       ", " at "+addr+", version ", "state        takes calls; without etcd for another ", "s, then it refuses\n", ", the newest\n",
+		"settlements  none waits\n", "accounts     3 open\n", "stay out of reach for 10m", "\nServers\n", "  live (this one)\n", "\n  USD ", " 0.0027 ")
 	var st struct {
 		Serving  bool
 		Accounts string `json:"open_accounts"`
@@ -41,7 +41,7 @@ func TestStatusText(t *testing.T) {
 	text := func(change func(*pb.GetStatusResponse)) string {
 		st := &pb.GetStatusResponse{
 			Replica: self, Version: "v1.2.3", Serving: true, DeadlineLeft: durationpb.New(4600 * time.Millisecond), MaxHold: durationpb.New(10 * time.Minute),
-			Quarantine: durationpb.New(625 * time.Second), ControlRevision: 41, ControlCurrent: true, Replicas: []*pb.Replica{self}, OpenAccounts: 1234, Journal: &pb.JournalLag{},
+			Quarantine: durationpb.New(638 * time.Second), ControlRevision: 41, ControlCurrent: true, Replicas: []*pb.Replica{self}, OpenAccounts: 1234, Journal: &pb.JournalLag{},
 		}
 		change(st)
 		var b strings.Builder
@@ -51,12 +51,12 @@ func TestStatusText(t *testing.T) {
 	const servers = "\nServers\n  SERVER    ADDRESS         HOST  PID  SINCE                 STATE\n  aaaaaaaa  127.0.0.1:7070  a      12  2026-11-23 12:00:00Z  live (this one)\n"
 	all := text(func(*pb.GetStatusResponse) {})
 	want := `server         aaaaaaaa at 127.0.0.1:7070, version v1.2.3, up 2h14m
-state          takes calls; without etcd for another 4.6s, then it refuses
-etcd           answers
-records        charters, budgets, prices and policies of revision 41, the newest
-settlements    none waits
-accounts       1,234 open
-a lost server  its unsettled grants stay out of reach for 10m25s (longest hold 10m)
+state        takes calls; without etcd for another 4.6s, then it refuses
+etcd         answers
+records      charters, budgets, prices and policies of revision 41, the newest
+settlements  none waits
+accounts     1,234 open
+quarantine   what a lost server had not settled is out of reach for 10m38s (longest hold 10m)
 ` + servers
 	if all != want {
 		t.Errorf("%s\nwant\n%s", all, want)
@@ -65,16 +65,16 @@ a lost server  its unsettled grants stay out of reach for 10m25s (longest hold 1
 		change func(*pb.GetStatusResponse)
 		says   []string
 	}{
-		"not serving": {func(st *pb.GetStatusResponse) { st.Serving, st.NotServingReason = false, "etcd is far" }, []string{"state          TAKES NO CALLS: etcd is far\n"}},
+		"not serving": {func(st *pb.GetStatusResponse) { st.Serving, st.NotServingReason = false, "etcd is far" }, []string{"state        TAKES NO CALLS: etcd is far\n"}},
 		"an amount without etcd": {func(st *pb.GetStatusResponse) { st.WithoutEtcdNanos = 5e9 },
 			[]string{"then it holds up to 5.0000 in all, even beyond a ceiling\n"}},
 		"serving without etcd": {func(st *pb.GetStatusResponse) {
 			st.DeadlineLeft, st.WithoutEtcdNanos, st.WithoutEtcdUsedNanos, st.EtcdProblem, st.ControlCurrent = nil, 5e9, 12e8, "nobody there", false
-		}, []string{"takes calls WITHOUT ETCD, even beyond a ceiling: 1.2000 of 5.0000 is used\n", "etcd           DOES NOT ANSWER (nobody there); what follows", "whether that is the newest is not known\n"}},
+		}, []string{"takes calls WITHOUT ETCD, even beyond a ceiling: 1.2000 of 5.0000 is used\n", "etcd         DOES NOT ANSWER (nobody there); what follows", "whether that is the newest is not known\n"}},
 		"old records": {func(st *pb.GetStatusResponse) { st.ControlCurrent = false }, []string{"revision 41, NOT the newest\n"}},
 		"journal": {func(st *pb.GetStatusResponse) {
 			st.Journal = &pb.JournalLag{QueuedBatches: 1, QueuedEntries: 1200, UncollectedBatches: 3, UncollectedBytes: new(int64)}
-		}, []string{"settlements    1,200 wait to be committed, in 1 batch; 3 committed batches still in etcd, 0.0 MiB\n"}},
+		}, []string{"settlements  1,200 wait to be committed, in 1 batch; 3 committed batches still in etcd, 0.0 MiB\n"}},
 		"accounts": {func(st *pb.GetStatusResponse) {
 			st.TightAccounts, st.DrainingAccounts, st.PendingAcknowledgements = 2, 1, 1
 		}, []string{"1,234 open; 2 near the ceiling, where one server holds what is left; 1 with more granted than a lowered ceiling allows; 1 acknowledgement of a changed ceiling to come\n"}},
