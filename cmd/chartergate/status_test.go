@@ -21,7 +21,7 @@ func TestStatusOfServers(t *testing.T) {
 	c.ok("reserve", "--feature", "support-copilot", "--task-class", "chat", "--input-tokens", "1200", "--max-output-tokens", "400")
 	out := c.ok("status")
 	c.contains(out, "server       ", " at "+addr+", version ", "state        takes calls; without etcd for another ", "s, then it refuses\n", ", the newest\n",
-		"settlements  none waits\n", "accounts     3 open\n", "stay out of reach for 10m", "\nServers\n", "  live (this one)\n", "\n  USD ", " 0.0027 ")
+		"settlements  none waits\n", "accounts     3 open\n", "is out of reach for 10m", "\nServers\n", "  live (this one)\n", "\n  USD ", " 0.0027 ")
 	var st struct {
 		Serving  bool
 		Accounts string `json:"open_accounts"`
@@ -50,7 +50,7 @@ func TestStatusText(t *testing.T) {
 	}
 	const servers = "\nServers\n  SERVER    ADDRESS         HOST  PID  SINCE                 STATE\n  aaaaaaaa  127.0.0.1:7070  a      12  2026-11-23 12:00:00Z  live (this one)\n"
 	all := text(func(*pb.GetStatusResponse) {})
-	want := `server         aaaaaaaa at 127.0.0.1:7070, version v1.2.3, up 2h14m
+	want := `server       aaaaaaaa at 127.0.0.1:7070, version v1.2.3, up 2h14m
 state        takes calls; without etcd for another 4.6s, then it refuses
 etcd         answers
 records      charters, budgets, prices and policies of revision 41, the newest
