@@ -7,7 +7,7 @@ GENERATE := $(BUF) generate && $(BUF) generate --template buf.gen.hot.yaml
 CONCURRENT := ./clients/... ./core/ledger ./policy ./replay ./server/... ./store/...
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.2
 
-.PHONY: build demo test race bench fuzz millions crash chaos sim mutants generate check lint breaking clean
+.PHONY: build demo test race bench fuzz millions crash chaos failpoints sim mutants generate check lint breaking clean
 
 build: ## bin/chartergate
 	@go build -trimpath -o bin/chartergate ./cmd/chartergate
@@ -49,6 +49,18 @@ FAULTS ?= 40
 SEED ?=
 chaos: ## 3 replicas, an etcd of 3 members and clients as processes; FAULTS of every kind; an oracle and porcupine judge
 	CHARTERGATE_FAULTS=$(FAULTS) CHARTERGATE_CHAOS_SEED=$(SEED) go test ./chaos -run TestChaos -count=1 -v -timeout 3h
+
+HITS ?= 100
+GOFAIL := go.etcd.io/gofail
+# A copy of the tree gets the code of its failpoints; this one never has it.
+failpoints: ## crashes, stalls and lost answers at every `gofail:` comment, each HITS times, under load; the same oracle judges
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && mkdir "$$dir/tree" && \
+	git ls-files -z -co --exclude-standard | tar --null -T - -c | tar -x -C "$$dir/tree" && cd "$$dir/tree" && \
+	go get $(GOFAIL)@$$(go list -modfile=tools/go.mod -m -f '{{.Version}}' $(GOFAIL)) && \
+	$(TOOL) gofail enable $$(grep -rl --include='*.go' '// gofail: var' . | xargs -n 1 dirname | sort -u) && \
+	go build -trimpath -buildvcs=false -o "$$dir/chartergate" ./cmd/chartergate && cd "$(CURDIR)" && \
+	CHARTERGATE_HITS=$(HITS) CHARTERGATE_CHAOS_SEED=$(SEED) CHARTERGATE_CHAOS_SERVER="$$dir/chartergate" \
+	go test ./chaos -run TestFailpoints -count=1 -v -timeout 2h
 
 SEEDS ?= 2000
 sim: ## the ledger of several servers over a simulated etcd, network and clock, with faults: SEEDS=N runs, SEED=n one with its trace

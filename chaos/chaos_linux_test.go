@@ -47,69 +47,85 @@ func TestChaos(t *testing.T) {
 	seed := number(t, "CHARTERGATE_CHAOS_SEED", uint64(time.Now().UnixNano()))
 	replicas, calls := int(number(t, "CHARTERGATE_REPLICAS", 3)), float64(number(t, "CHARTERGATE_CALLS", 60))
 	t.Logf("%d faults, %d replicas; repeat with SEED=%d", faults, replicas, seed)
-	began := now()
-	c := startCluster(t, replicas)
-	limits := []oracle.Limit(nil)
-	for name, nanos := range fixedLimits {
-		limits = append(limits, oracle.Limit{Account: name, Nanos: nanos, Start: 1, End: 2})
-	}
-	for name, l := range movedLimits {
-		limits = append(limits, oracle.Limit{Account: name, Nanos: l.first, Start: 1, End: 2})
-	}
-
-	o := &observer{etcd: c.etcd, pids: map[string]int{}, closed: map[string]int64{}}
-	moves := &treasurer{clients: c.conns, random: rand.New(rand.NewPCG(seed, 3))}
-	over, watched := make(chan struct{}), make(chan struct{})
-	var moving, watching sync.WaitGroup
-	moving.Go(func() { moves.run(over) })
-	watching.Go(func() { o.run(watched) })
-	following, unfollow := context.WithCancel(t.Context())
-	var followed sync.WaitGroup
-	followed.Go(func() { o.follow(following) })
-	late := &pulse{}
-	watching.Go(func() { late.run(watched) })
-	c.startClients(t, 4, calls, seed)
-	b := &breaker{cluster: c, random: rand.New(rand.NewPCG(seed, 5)), busy: map[string]bool{}, freed: make(chan struct{})}
+	l := startLoad(t, replicas, 4, calls, seed)
+	b := &breaker{cluster: l.cluster, random: rand.New(rand.NewPCG(seed, 5)), busy: map[string]bool{}, freed: make(chan struct{})}
+	l.breaker = b
 	b.run(schedule(seed, faults), func(format string, args ...any) {
-		t.Logf("%6.1fs "+format, append([]any{time.Duration(now() - began).Seconds()}, args...)...)
+		t.Logf("%6.1fs "+format, append([]any{time.Duration(now() - l.began).Seconds()}, args...)...)
 	})
 	if b.errs != nil {
 		t.Error(b.errs)
 	}
-	healed := now()
-	if err := c.allServe(t.Context()); err != nil {
+	l.healed = now()
+	if err := l.allServe(t.Context()); err != nil {
 		t.Error(err)
 	}
 	// One more, with everything else in order: how long is a replica missed?
-	last := happened{fault: fault{kind: killReplica, target: int(seed % uint64(replicas)), lasts: time.Second}, start: now()}
-	if err := b.happen(&last); err != nil {
+	l.last = happened{fault: fault{kind: killReplica, target: int(seed % uint64(replicas)), lasts: time.Second}, start: now()}
+	if err := b.happen(&l.last); err != nil {
 		t.Error(err)
 	}
-	close(over)
-	moving.Wait()
-	if err := c.stopClients(); err != nil {
+	l.finish(t, seed)
+}
+
+// underLoad is a cluster that clients call, and that is watched.
+type underLoad struct {
+	result
+	over, watched              chan struct{}
+	moving, watching, followed sync.WaitGroup
+	unfollow                   context.CancelFunc
+}
+
+// startLoad starts a cluster, clients that make so many calls a second together, and who watches and moves ceilings.
+func startLoad(t *testing.T, replicas, clients int, calls float64, seed uint64) *underLoad {
+	t.Helper()
+	l := &underLoad{over: make(chan struct{}), watched: make(chan struct{})}
+	l.began = now()
+	c := startCluster(t, replicas)
+	l.cluster, l.breaker, l.history = c, &breaker{cluster: c}, &oracle.History{}
+	for name, nanos := range fixedLimits {
+		l.history.Limits = append(l.history.Limits, oracle.Limit{Account: name, Nanos: nanos, Start: 1, End: 2})
+	}
+	for name, m := range movedLimits {
+		l.history.Limits = append(l.history.Limits, oracle.Limit{Account: name, Nanos: m.first, Start: 1, End: 2})
+	}
+	l.observer = &observer{etcd: c.etcd, pids: map[string]int{}, closed: map[string]int64{}}
+	l.treasurer = &treasurer{clients: c.conns, random: rand.New(rand.NewPCG(seed, 3))}
+	l.moving.Go(func() { l.treasurer.run(l.over) })
+	l.watching.Go(func() { l.observer.run(l.watched) })
+	l.late = &pulse{}
+	l.watching.Go(func() { l.late.run(l.watched) })
+	following, unfollow := context.WithCancel(t.Context())
+	l.unfollow = unfollow
+	l.followed.Go(func() { l.observer.follow(following) })
+	c.startClients(t, clients, calls, seed)
+	return l
+}
+
+// finish lets clients and replicas end in order, and judges.
+func (l *underLoad) finish(t *testing.T, seed uint64) {
+	t.Helper()
+	close(l.over)
+	l.moving.Wait()
+	if err := l.stopClients(); err != nil {
 		t.Errorf("clients: %v", err)
 	}
-	c.repeat(t, seed)
-	c.awaitReclaim(t, o, watched, &watching)
-	for i, r := range c.replicas {
+	l.repeat(t, seed)
+	l.awaitReclaim(t, l.observer, l.watched, &l.watching)
+	for i, r := range l.replicas {
 		if err := r.end(30 * time.Second); err != nil {
 			t.Errorf("replica %d does not end in order: %v\n%s", i, err, r.current().tail())
 		}
 	}
-
-	unfollow()
-	followed.Wait()
-	attempts, err := c.history()
+	l.unfollow()
+	l.followed.Wait()
+	attempts, err := l.cluster.history()
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := &result{
-		cluster: c, breaker: b, observer: o, treasurer: moves, began: began, healed: healed, last: last, late: late,
-		history: &oracle.History{Attempts: attempts, Limits: append(limits, moves.limits...)},
-		clock:   oracle.Clock{Zero: monotonicZero(), Grace: grace, Skew: skew},
-	}
-	run.judge(t)
+	l.result.history.Attempts, l.result.history.Limits = attempts, append(l.result.history.Limits, l.limits...)
+	l.clock = oracle.Clock{Zero: monotonicZero(), Grace: grace, Skew: skew}
+	l.judge(t)
 }
 
 // pulse measures how late this process, which does little, gets to run: on a machine that stalls, waits that end in time

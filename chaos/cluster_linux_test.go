@@ -28,6 +28,8 @@ type cluster struct {
 	clients  []*supervised
 	addrs    []string // gRPC, of the replicas
 	conns    []*chartergate.Client
+	// failpoints are where gofail listens in replicas that are built with it.
+	failpoints []string
 }
 
 // startCluster starts etcd and replicas and waits until each serves; the company is in force.
@@ -43,7 +45,9 @@ func startCluster(t *testing.T, replicas int) *cluster {
 		for _, endpoint := range c.net.link(i) {
 			argv = append(argv, "--etcd-endpoints", endpoint)
 		}
-		s := supervise(func(int) (*process, error) { return start(c.replicaLog(i), nil, argv...) })
+		c.failpoints = append(c.failpoints, freeAddress(t))
+		env := []string{"GOFAIL_HTTP=" + c.failpoints[i], "GOFAIL_FAILPOINTS=" + switchesOn}
+		s := supervise(func(int) (*process, error) { return start(c.replicaLog(i), env, argv...) })
 		c.replicas = append(c.replicas, s)
 		t.Cleanup(func() {
 			s.set(func() { s.ending = true })

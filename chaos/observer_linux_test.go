@@ -53,9 +53,8 @@ func (o *observer) look() {
 	o.last = r
 	for _, where := range []string{"own", "id"} {
 		for owner, value := range r.Owners[where] {
-			m := new(storev1.Owner)
-			if proto.Unmarshal(value, m) == nil {
-				o.pids[owner] = int(m.GetPid())
+			if pid := pidOf(value); pid != 0 {
+				o.pids[owner] = pid
 			}
 		}
 	}
@@ -64,6 +63,15 @@ func (o *observer) look() {
 			o.closed[owner] = now()
 		}
 	}
+}
+
+// pidOf is the process of an owner's record; 0 where that cannot be read.
+func pidOf(record []byte) int {
+	m := new(storev1.Owner)
+	if proto.Unmarshal(record, m) != nil {
+		return 0
+	}
+	return int(m.GetPid())
 }
 
 // follow checks every version of every account's record.

@@ -189,7 +189,7 @@ func TestEachCheckFindsWhatItIsFor(t *testing.T) {
 		spoil      func(w *world)
 	}{
 		{"alloc is not the sum", "I1", func(w *world) { account(w, org).Budget.Alloc++ }},
-		{"a grant without a budget", "I1", func(w *world) { w.records.account(&storev1.Account{Budget: "b"}).Grants["e"] = &storev1.Grant{} }},
+		{"a grant without a budget", "I1", func(w *world) { w.records.account(&storev1.Account{Budget: "b"}).Grants["e"] = &storev1.Grant{Alloc: 1} }},
 		{"more granted than the ceiling", "I2", func(w *world) { account(w, team).Budget.Ceil = 389 }},
 		{"more granted than before while it drains", "I2", func(w *world) {
 			account(w, team).Budget.Ceil = 100
@@ -264,6 +264,15 @@ func TestEachCheckFindsWhatItIsFor(t *testing.T) {
 				t.Errorf("found %v, want %s", slices.Sorted(maps.Keys(found)), c.want)
 			}
 		})
+	}
+}
+
+// Finding out what became of a first grant leaves one of nothing, without a budget's record.
+func TestGrantOfNothing(t *testing.T) {
+	w := newWorld()
+	w.records.account(&storev1.Account{Budget: "b"}).Grants["e"] = &storev1.Grant{}
+	if bad := CheckRecords(w.records); len(bad) > 0 {
+		t.Error(bad)
 	}
 }
 

@@ -32,6 +32,8 @@ func (s *Service) Collect(ctx context.Context) {
 		if now.Sub(own) >= collectEvery {
 			before, own = now.Add(-collectAfter), now
 		}
+		// gofail: var collectAtOnce struct{}
+		// before = now
 		err := s.collect(ctx, s.ledger.Owner, before)
 		if err == nil && now.Sub(others) >= othersEvery {
 			others = now

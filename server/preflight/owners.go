@@ -208,6 +208,7 @@ func (s *Service) reclaimOf(ctx context.Context, snap *charter.Snapshot, p *ledg
 		// gofail: var beforeReclaim struct{}
 		rev, err := s.Ledger.Reclaim(ctx, p.Owner, changes)
 		// gofail: var afterReclaim struct{}
+		// err = store.ErrUnavailable
 		if errors.Is(err, store.ErrQuarantined) {
 			return nil
 		}
@@ -223,6 +224,7 @@ func (s *Service) reclaimOf(ctx context.Context, snap *charter.Snapshot, p *ledg
 		if err := s.Ledger.CloseOwner(ctx, p.Owner); err != nil {
 			return err
 		}
+		// gofail: var afterCloseOwner struct{}
 		s.mu.Lock()
 		s.ledger.LetGo(p)
 		s.mu.Unlock()

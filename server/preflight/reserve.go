@@ -85,6 +85,7 @@ func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Dura
 	if h != nil {
 		hold = &Hold{s.sealer.seal(s.ledger.Owner, h, h.Expires), h.Amount, h.Expires}
 	}
+	// gofail: var afterHold struct{}
 	end := s.Clock.Boot()
 	if err := s.confirm(end, d, h); err != nil { // the answer may come too late to be ours to give
 		return nil, nil, err

@@ -249,6 +249,7 @@ func (s *Service) heartbeat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ledger.HeartbeatValid)
 	defer cancel()
 	sent := s.Clock.Boot()
+	// gofail: var beforeHeartbeat struct{}
 	roster, err := s.Ledger.Heartbeat(ctx)
 	// gofail: var afterHeartbeat struct{}
 	if err != nil {

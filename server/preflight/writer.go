@@ -254,6 +254,7 @@ func (s *Service) adjust(ctx context.Context) (bool, error) {
 	// gofail: var afterDebit struct{}
 	rev, err := s.Ledger.Adjust(ctx, adj.Changes)
 	// gofail: var afterAdjust struct{}
+	// err = store.ErrUnavailable
 	if err == nil {
 		s.mu.Lock()
 		s.ledger.AdjustmentCommitted(adj, rev, s.Clock.Now())
@@ -324,6 +325,7 @@ func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration
 		// gofail: var beforeAppend struct{}
 		rev, hash, err := s.Ledger.Append(ctx, b)
 		// gofail: var beforeAcknowledge struct{}
+		// err = store.ErrUnavailable
 		switch {
 		case err == nil:
 			s.unsure = nil
@@ -436,5 +438,6 @@ func (s *Service) drain() error {
 	s.mu.Lock()
 	clean := s.ledger.Clean()
 	s.mu.Unlock()
+	// gofail: var beforeResign struct{}
 	return s.Ledger.Resign(ctx, clean)
 }

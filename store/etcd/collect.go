@@ -160,12 +160,15 @@ func (l *Ledger) Collect(ctx context.Context, out store.Outbox, c store.Collecti
 	if len(j.batches) == 0 {
 		return done, nil
 	}
+	// gofail: var beforeHandOver struct{}
 	if err := out.Put(ctx, j.batches); err != nil {
 		return done, fmt.Errorf("the outbox does not take settlements: %w", err)
 	}
+	// gofail: var afterHandOver struct{}
 	if err := l.move(ctx, c.Owner, j); err != nil {
 		return done, err
 	}
+	// gofail: var afterMove struct{}
 	done.Next, done.More = j.tail.GetNext(), j.more
 	l.dropped(c.Owner, done.Next)
 	return done, nil

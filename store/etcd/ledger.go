@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -85,8 +86,10 @@ func (l *Ledger) txn(ctx context.Context, cmps []clientv3.Cmp, then ...clientv3.
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	// gofail: var beforeSend struct{}
+	// return nil, store.ErrUnavailable
 	resp, err := l.KV.Txn(ctx).If(cmps...).Then(then...).Commit()
 	// gofail: var afterReply struct{}
+	// return nil, store.ErrUnavailable
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -303,12 +306,15 @@ func (l *Ledger) Secret(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	k := key("secret")
-	resp, err := l.KV.Txn(ctx).If(absent(k)).Then(clientv3.OpPut(k, string(fresh))).Else(clientv3.OpGet(k)).Commit()
-	switch {
-	case err != nil:
-		return nil, unavailable(err)
-	case resp.Succeeded:
-		return fresh, nil
+	if _, err := l.txn(ctx, []clientv3.Cmp{absent(k)}, clientv3.OpPut(k, string(fresh))); err != nil {
+		return nil, err
 	}
-	return resp.Responses[0].GetResponseRange().Kvs[0].Value, nil
+	resp, err := l.get(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	if len(resp.Kvs) == 0 {
+		return nil, fmt.Errorf("%s was deleted just now: %w", k, store.ErrNotFound)
+	}
+	return resp.Kvs[0].Value, nil
 }
