@@ -29,8 +29,10 @@ bench: build ## what a decision costs: over gRPC as a ratio to an empty call wit
 	go test -run '^$$' -bench . -benchmem ./server/preflight ./policy ./core/pricing
 
 FUZZTIME ?= 30s
-fuzz: ## random operation sequences through the ledger, and hostile tokens, records and archives
+fuzz: ## random operation sequences through the ledger, amounts, and hostile manifests, tokens, records and archives
 	go test ./core/ledger -run Invariants -rapid.checks=20000 -rapid.steps=150
+	go test ./core/money -run '^$$' -fuzz FuzzArithmetic -fuzztime $(FUZZTIME)
+	go test ./manifest -run '^$$' -fuzz FuzzParse -fuzztime $(FUZZTIME)
 	go test ./server/preflight -run '^$$' -fuzz FuzzToken -fuzztime $(FUZZTIME)
 	go test ./store/etcd -run '^$$' -fuzz FuzzRecords -fuzztime $(FUZZTIME)
 	go test ./store/archive -run '^$$' -fuzz FuzzReader -fuzztime $(FUZZTIME)

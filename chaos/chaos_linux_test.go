@@ -66,6 +66,8 @@ func TestChaos(t *testing.T) {
 	following, unfollow := context.WithCancel(t.Context())
 	var followed sync.WaitGroup
 	followed.Go(func() { o.follow(following) })
+	late := &pulse{}
+	watching.Go(func() { late.run(watched) })
 	c.startClients(t, 4, calls, seed)
 	b := &breaker{cluster: c, random: rand.New(rand.NewPCG(seed, 5)), busy: map[string]bool{}, freed: make(chan struct{})}
 	b.run(schedule(seed, faults), func(format string, args ...any) {
@@ -103,11 +105,35 @@ func TestChaos(t *testing.T) {
 		t.Fatal(err)
 	}
 	run := &result{
-		cluster: c, breaker: b, observer: o, treasurer: moves, began: began, healed: healed, last: last,
+		cluster: c, breaker: b, observer: o, treasurer: moves, began: began, healed: healed, last: last, late: late,
 		history: &oracle.History{Attempts: attempts, Limits: append(limits, moves.limits...)},
 		clock:   oracle.Clock{Zero: monotonicZero(), Grace: grace, Skew: skew},
 	}
 	run.judge(t)
+}
+
+// pulse measures how late this process, which does little, gets to run: on a machine that stalls, waits that end in time
+// elsewhere do not, and a failure may be the machine's.
+type pulse struct {
+	worst, total time.Duration
+}
+
+func (p *pulse) run(over <-chan struct{}) {
+	const every = 100 * time.Millisecond
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for last := now(); ; {
+		select {
+		case <-over:
+			return
+		case <-tick.C:
+		}
+		at := now()
+		if late := time.Duration(at-last) - every; late > time.Second {
+			p.worst, p.total = max(p.worst, late), p.total+late
+		}
+		last = at
+	}
 }
 
 // repeat settles holds of every owner again: each answer must be the first.

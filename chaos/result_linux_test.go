@@ -22,6 +22,7 @@ type result struct {
 	*treasurer
 	began, healed int64
 	last          happened // when all others were healed
+	late          *pulse
 	history       *oracle.History
 	clock         oracle.Clock
 }
@@ -61,6 +62,7 @@ func (r *result) judge(t *testing.T) {
 	t.Logf("journal: %d batches (%d still in etcd), %d entries; %d revisions; %d consistent reads during the run, %d not answered; %d versions of accounts, %d gaps",
 		j.Batches, len(records.Batches), len(j.Entries), records.Revision, r.reads, r.failed, r.versions, r.gaps)
 	t.Logf("porcupine: %d histories of holds (%d not decided), %d windows of budgets (%d not decided)", holds, slow, windows, slower)
+	t.Logf("machine: the harness itself was up to %.1fs late, %.1fs in all", r.late.worst.Seconds(), r.late.total.Seconds())
 	t.Logf("ceilings: %d raised, %d lowered", r.raised, r.lowered)
 	r.reportFaults(t)
 	r.reportCalls(t)

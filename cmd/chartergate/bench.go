@@ -86,7 +86,7 @@ each with a budget of its own.`,
 	fl.IntSliceVar(&f.charters, "charters", nil, "measure growth with these numbers of charters, such as 100,10000,100000")
 	fl.IntVar(&f.replicas, "replicas", 1, "servers on one etcd, over which the calls are spread")
 	fl.BoolVar(&f.hot, "hot", false, "use up one budget with all calls")
-	fl.IntVar(&f.inFlight, "in-flight", 192, "with --hot: calls in flight over all replicas")
+	fl.IntVar(&f.inFlight, "in-flight", 768, "with --hot: calls in flight over all replicas")
 	fl.StringVarP(&f.output, "output", "o", "table", "table or json")
 	fl.StringVar(&f.emptyServer, "empty-server", "", "")
 	fl.StringVar(&f.etcdServer, "etcd-server", "", "")

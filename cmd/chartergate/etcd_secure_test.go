@@ -125,6 +125,10 @@ func TestServeOnSecureEtcd(t *testing.T) {
 	other := cli{t, []string{"--server", second.grpcAddr}}
 	c.contains(c.ok("apply", "-f", filepath.Join("..", "..", "examples", "acme")), "15 created")
 	hold := cli{t: t}.hold(first.grpcAddr)
+	eventually(t, 10*time.Second, "the second server knows what was applied", func() bool {
+		exit, _, _ := other.run("", "get", "charter", "support-copilot")
+		return exit == exitOK
+	})
 	lost := cli{t: t}.hold(second.grpcAddr)
 	c.contains(c.ok("settle", "--hold", hold, "--input-tokens", "1200", "--output-tokens", "180"), "cost      0.00171 USD")
 	if err := second.cmd.Process.Kill(); err != nil {

@@ -186,7 +186,7 @@ func (f *fleet) propose(t *rapid.T, i int) {
 			return
 		}
 	}
-	b, _ := f.live[i].NextBatch(f.now)
+	b, _ := f.live[i].NextBatch(f.now, false)
 	f.flight[i].batch = b
 }
 
@@ -295,7 +295,7 @@ func (f *fleet) leave(t *rapid.T) {
 	for range 20 {
 		l.Drain(f.now)
 		if f.propose(t, i); f.flight[i].none() {
-			if b, _ := l.NextBatch(f.now.Add(MaxLinger)); b != nil {
+			if b, _ := l.NextBatch(f.now.Add(MaxLinger), false); b != nil {
 				f.flight[i].batch = b
 			}
 		}

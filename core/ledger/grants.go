@@ -121,7 +121,7 @@ func (a *Account) returns(now time.Time) bool {
 
 // low says whether to ask for another slice before the grant runs out.
 func (a *Account) low(now time.Time) bool {
-	return a.idle() < a.slice/2 && a.share() > 0 && now.Sub(a.used) < SliceLong && now.Unix() < a.ID.End
+	return a.idle() < a.slice/4 && a.share() > 0 && now.Sub(a.used) < SliceLong && now.Unix() < a.ID.End
 }
 
 // want says by how much the grant should grow, or shrink.

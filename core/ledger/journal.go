@@ -27,7 +27,7 @@ type Journal struct {
 }
 
 // MaxLinger is how long a batch waits for more entries, where many come at once.
-const MaxLinger = 4 * time.Millisecond
+const MaxLinger = 2 * time.Millisecond
 
 // Batch is entries that are committed as one.
 type Batch struct {

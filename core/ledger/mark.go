@@ -74,9 +74,14 @@ type Found struct {
 	Generation uint64
 }
 
+// current says that a mark was read, and nothing was collected since.
+func (l *Ledger) current(f *Found) bool {
+	return f != nil && (f.Generation == l.generation || !guard.CollectionGeneration)
+}
+
 // ended says what the store has of a hold that memory has let go of; nothing when the hold has not ended.
 func (l *Ledger) ended(c *Claim, kind Kind) (*Journaled, error) {
-	if c.Found == nil || c.Found.Generation != l.generation && guard.CollectionGeneration {
+	if !l.current(c.Found) {
 		return nil, &NotLoadedError{c.Owner, c.Seq, l.generation}
 	}
 	m := c.Found.Mark

@@ -9,44 +9,44 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestAddSubAgreeWithBigIntegers(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		a, b := rapid.Int64().Draw(t, "a"), rapid.Int64().Draw(t, "b")
-		check := func(name string, got Nanos, err error, want *big.Int) {
-			if want.IsInt64() != (err == nil) || (err == nil && int64(got) != want.Int64()) {
-				t.Fatalf("%s(%d, %d) = %d, %v; want %s", name, a, b, got, err, want)
-			}
+func addSub(t *rapid.T) {
+	a, b := rapid.Int64().Draw(t, "a"), rapid.Int64().Draw(t, "b")
+	check := func(name string, got Nanos, err error, want *big.Int) {
+		if want.IsInt64() != (err == nil) || (err == nil && int64(got) != want.Int64()) {
+			t.Fatalf("%s(%d, %d) = %d, %v; want %s", name, a, b, got, err, want)
 		}
-		sum, err := Add(Nanos(a), Nanos(b))
-		check("Add", sum, err, new(big.Int).Add(big.NewInt(a), big.NewInt(b)))
-		diff, err := Sub(Nanos(a), Nanos(b))
-		check("Sub", diff, err, new(big.Int).Sub(big.NewInt(a), big.NewInt(b)))
-	})
+	}
+	sum, err := Add(Nanos(a), Nanos(b))
+	check("Add", sum, err, new(big.Int).Add(big.NewInt(a), big.NewInt(b)))
+	diff, err := Sub(Nanos(a), Nanos(b))
+	check("Sub", diff, err, new(big.Int).Sub(big.NewInt(a), big.NewInt(b)))
 }
 
-func TestMulDivAgreesWithBigIntegers(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		a := rapid.Int64Min(0).Draw(t, "a")
-		b := rapid.Int64Min(0).Draw(t, "b")
-		c := rapid.Int64Min(1).Draw(t, "c")
-		want := new(big.Int).Mul(big.NewInt(a), big.NewInt(b))
-		want.Div(want, big.NewInt(c))
-		got, err := MulDiv(a, b, c)
-		if want.IsInt64() != (err == nil) || (err == nil && got != want.Int64()) {
-			t.Fatalf("MulDiv(%d, %d, %d) = %d, %v; want %s", a, b, c, got, err, want)
-		}
-	})
+func TestAddSubAgreeWithBigIntegers(t *testing.T) { rapid.Check(t, addSub) }
+
+func mulDiv(t *rapid.T) {
+	a := rapid.Int64Min(0).Draw(t, "a")
+	b := rapid.Int64Min(0).Draw(t, "b")
+	c := rapid.Int64Min(1).Draw(t, "c")
+	want := new(big.Int).Mul(big.NewInt(a), big.NewInt(b))
+	want.Div(want, big.NewInt(c))
+	got, err := MulDiv(a, b, c)
+	if want.IsInt64() != (err == nil) || (err == nil && got != want.Int64()) {
+		t.Fatalf("MulDiv(%d, %d, %d) = %d, %v; want %s", a, b, c, got, err, want)
+	}
 }
 
-func TestStringAndParseAreInverse(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		n := Nanos(rapid.Int64Min(math.MinInt64+1).Draw(t, "n"))
-		back, err := Parse(n.String())
-		if err != nil || back != n {
-			t.Fatalf("Parse(%q) = %d, %v; want %d", n.String(), back, err, n)
-		}
-	})
+func TestMulDivAgreesWithBigIntegers(t *testing.T) { rapid.Check(t, mulDiv) }
+
+func parseString(t *rapid.T) {
+	n := Nanos(rapid.Int64Min(math.MinInt64+1).Draw(t, "n"))
+	back, err := Parse(n.String())
+	if err != nil || back != n {
+		t.Fatalf("Parse(%q) = %d, %v; want %d", n.String(), back, err, n)
+	}
 }
+
+func TestStringAndParseAreInverse(t *testing.T) { rapid.Check(t, parseString) }
 
 func TestParse(t *testing.T) {
 	for in, want := range map[string]Nanos{
@@ -78,4 +78,13 @@ func TestPermilleRoundsDown(t *testing.T) {
 			t.Errorf("Permille(%d, %d) = %d; want %d", c.part, c.whole, got, c.want)
 		}
 	}
+}
+
+// FuzzArithmetic looks for amounts at which the checked arithmetic differs from that of big integers.
+func FuzzArithmetic(f *testing.F) {
+	f.Fuzz(rapid.MakeFuzz(func(t *rapid.T) {
+		addSub(t)
+		mulDiv(t)
+		parseString(t)
+	}))
 }

@@ -32,13 +32,8 @@ func forRates(d time.Duration) time.Duration { return d - d/50 }
 // long such a call may take; 0 is ledger.DefaultTTL. An overflow allowance is not leased. Errors: those of Reserve.
 func (s *Service) Lease(ctx context.Context, call *routing.Call, calls int64, ttl time.Duration) (*Decision, *Slice, error) {
 	start := s.Clock.Boot()
-	if ttl == 0 {
-		ttl = min(ledger.DefaultTTL, s.MaxTTL)
-	}
-	if ttl < 0 || ttl > s.MaxTTL {
-		return nil, nil, &TTLError{ttl, s.MaxTTL}
-	}
-	if err := s.alive(start); err != nil {
+	ttl, err := s.admit(start, ttl)
+	if err != nil {
 		return nil, nil, err
 	}
 	within := time.Duration(s.deadline.Load()) - start

@@ -246,9 +246,9 @@ func (l *Ledger) Append(ctx context.Context, b *ledger.Batch) (int64, []byte, er
 		cmps = append(append(cmps, l.successor(b.Owner)...), unchanged(tailKey(b.Owner), l.tailRevision(b.Owner)))
 	}
 	ops = append(ops, clientv3.OpPut(k, string(data)))
-	for _, e := range b.Entries {
+	for i, e := range b.Entries {
 		if e.RequestID != "" {
-			op, err := put(requestKey(e.RequestID), requestRecord(k, e))
+			op, err := put(requestKey(e.RequestID), requestRecord(k, i, e))
 			if err != nil {
 				return 0, nil, err
 			}

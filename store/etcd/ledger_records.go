@@ -123,9 +123,9 @@ func entry(owner string, n uint64, b *storev1.Batch, r *storev1.Entry) (*ledger.
 	}, nil
 }
 
-func requestRecord(k string, e *ledger.Entry) *storev1.RequestIndex {
+func requestRecord(k string, index int, e *ledger.Entry) *storev1.RequestIndex {
 	return &storev1.RequestIndex{
-		Journal: k, Amount: int64(e.Amount), RequestHash: e.RequestHash, CallMs: e.Call.Time.UnixMilli(),
+		Journal: k, Index: uint32(index), Amount: int64(e.Amount), RequestHash: e.RequestHash, CallMs: e.Call.Time.UnixMilli(),
 		TimeMs: e.Time.UnixMilli(), Feature: e.Call.Feature, Tier: e.Call.Tier, Model: e.Call.Model,
 	}
 }

@@ -27,7 +27,7 @@ func FuzzRecords(f *testing.F) {
 	seed(&storev1.Batch{Entries: []*storev1.Entry{{Seq: 4096, Path: []uint32{7}, Usage: []byte{255}, Kind: 99, Amount: -1}}})
 	seed(&storev1.Chunk{Marks: make([]byte, ledger.ChunkSize*markBytes), TimeMs: 1})
 	seed(&storev1.Chunk{Marks: []byte{1}})
-	seed(requestRecord(batchKey("owner", 7), &ledger.Entry{Amount: 5, RequestID: "r"}))
+	seed(requestRecord(batchKey("owner", 7), 0, &ledger.Entry{Amount: 5, RequestID: "r"}))
 	seed(&storev1.RequestIndex{Journal: "jr"})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		kv := &mvccpb.KeyValue{Key: []byte(batchKey("owner", 7)), Value: data}

@@ -1032,20 +1032,22 @@ type RequestIndex struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The journal key that the entry was written to; the batch may have been collected since.
 	Journal string `protobuf:"bytes,1,opt,name=journal,proto3" json:"journal,omitempty"`
+	// The entry in it.
+	Index uint32 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	// The cost, all of it forced.
-	Amount int64 `protobuf:"varint,2,opt,name=amount,proto3" json:"amount,omitempty"`
+	Amount int64 `protobuf:"varint,3,opt,name=amount,proto3" json:"amount,omitempty"`
 	// SHA-256 of the request's body, first 16 bytes.
-	RequestHash []byte `protobuf:"bytes,3,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
+	RequestHash []byte `protobuf:"bytes,4,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
 	// The time of the call, which its price is for, in Unix milliseconds.
-	CallMs int64 `protobuf:"varint,4,opt,name=call_ms,json=callMs,proto3" json:"call_ms,omitempty"`
+	CallMs int64 `protobuf:"varint,5,opt,name=call_ms,json=callMs,proto3" json:"call_ms,omitempty"`
 	// When the entry was made, in Unix milliseconds.
-	TimeMs int64 `protobuf:"varint,5,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	TimeMs int64 `protobuf:"varint,6,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	// The feature.
-	Feature string `protobuf:"bytes,6,opt,name=feature,proto3" json:"feature,omitempty"`
+	Feature string `protobuf:"bytes,7,opt,name=feature,proto3" json:"feature,omitempty"`
 	// The tier.
-	Tier string `protobuf:"bytes,7,opt,name=tier,proto3" json:"tier,omitempty"`
+	Tier string `protobuf:"bytes,8,opt,name=tier,proto3" json:"tier,omitempty"`
 	// The model.
-	Model         string `protobuf:"bytes,8,opt,name=model,proto3" json:"model,omitempty"`
+	Model         string `protobuf:"bytes,9,opt,name=model,proto3" json:"model,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1085,6 +1087,13 @@ func (x *RequestIndex) GetJournal() string {
 		return x.Journal
 	}
 	return ""
+}
+
+func (x *RequestIndex) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 func (x *RequestIndex) GetAmount() int64 {
@@ -1634,16 +1643,17 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\baccounts\x18\x01 \x03(\v2\x1d.chartergate.store.v1.AccountR\baccounts\x125\n" +
 	"\aentries\x18\x02 \x03(\v2\x1b.chartergate.store.v1.EntryR\aentries\x12#\n" +
 	"\rprevious_hash\x18\x03 \x01(\fR\fpreviousHash\x12\x17\n" +
-	"\atime_ms\x18\x04 \x01(\x03R\x06timeMs\"\xd9\x01\n" +
+	"\atime_ms\x18\x04 \x01(\x03R\x06timeMs\"\xef\x01\n" +
 	"\fRequestIndex\x12\x18\n" +
-	"\ajournal\x18\x01 \x01(\tR\ajournal\x12\x16\n" +
-	"\x06amount\x18\x02 \x01(\x03R\x06amount\x12!\n" +
-	"\frequest_hash\x18\x03 \x01(\fR\vrequestHash\x12\x17\n" +
-	"\acall_ms\x18\x04 \x01(\x03R\x06callMs\x12\x17\n" +
-	"\atime_ms\x18\x05 \x01(\x03R\x06timeMs\x12\x18\n" +
-	"\afeature\x18\x06 \x01(\tR\afeature\x12\x12\n" +
-	"\x04tier\x18\a \x01(\tR\x04tier\x12\x14\n" +
-	"\x05model\x18\b \x01(\tR\x05model\"6\n" +
+	"\ajournal\x18\x01 \x01(\tR\ajournal\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
+	"\x06amount\x18\x03 \x01(\x03R\x06amount\x12!\n" +
+	"\frequest_hash\x18\x04 \x01(\fR\vrequestHash\x12\x17\n" +
+	"\acall_ms\x18\x05 \x01(\x03R\x06callMs\x12\x17\n" +
+	"\atime_ms\x18\x06 \x01(\x03R\x06timeMs\x12\x18\n" +
+	"\afeature\x18\a \x01(\tR\afeature\x12\x12\n" +
+	"\x04tier\x18\b \x01(\tR\x04tier\x12\x14\n" +
+	"\x05model\x18\t \x01(\tR\x05model\"6\n" +
 	"\x05Chunk\x12\x14\n" +
 	"\x05marks\x18\x01 \x01(\fR\x05marks\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\"_\n" +
