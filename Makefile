@@ -51,11 +51,11 @@ chaos: ## 3 replicas, an etcd of 3 members and clients as processes; FAULTS of e
 	CHARTERGATE_FAULTS=$(FAULTS) CHARTERGATE_CHAOS_SEED=$(SEED) go test ./chaos -run TestChaos -count=1 -v -timeout 3h
 
 SEEDS ?= 2000
-sim: ## the ledger of several servers over a simulated etcd, network and clock, with faults: SEEDS=N runs, SEED=n one with its trace
+sim: ## the ledger of several servers over a simulated etcd, network and clock, with faults: SEEDS=N runs from FROM, for at most FOR (4h); SEED=n: one with its trace
 ifdef SEED
-	CHARTERGATE_SIM_SEED=$(SEED) go test ./sim -run 'TestSim$$' -count=1 -v
+	CHARTERGATE_SIM_SEED=$(SEED) go test -tags mutants ./sim -run 'TestSim$$' -count=1 -v
 else
-	CHARTERGATE_SIM_SEEDS=$(SEEDS) go test ./sim -run 'TestSim$$' -count=1 -v -timeout 4h
+	CHARTERGATE_SIM_SEEDS=$(SEEDS) CHARTERGATE_SIM_FROM=$(FROM) CHARTERGATE_SIM_FOR=$(FOR) go test -tags mutants ./sim -run 'TestSim$$' -count=1 -v -timeout 4h
 endif
 
 mutants: ## each guard of the ledger protocol, switched off in the simulation only, must be missed
