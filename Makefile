@@ -63,11 +63,11 @@ failpoints: ## crashes, stalls and lost answers at every `gofail:` comment, each
 	go test ./chaos -run TestFailpoints -count=1 -v -timeout 2h
 
 SEEDS ?= 2000
-sim: ## the ledger of several servers over a simulated etcd, network and clock, with faults: SEEDS=N runs, SEED=n one with its trace
+sim: ## the ledger of several servers over a simulated etcd, network and clock, with faults: SEEDS=N runs from FROM, for at most FOR (4h); SEED=n: one with its trace
 ifdef SEED
-	CHARTERGATE_SIM_SEED=$(SEED) go test ./sim -run 'TestSim$$' -count=1 -v
+	CHARTERGATE_SIM_SEED=$(SEED) go test -tags mutants ./sim -run 'TestSim$$' -count=1 -v
 else
-	CHARTERGATE_SIM_SEEDS=$(SEEDS) go test ./sim -run 'TestSim$$' -count=1 -v -timeout 4h
+	CHARTERGATE_SIM_SEEDS=$(SEEDS) CHARTERGATE_SIM_FROM=$(FROM) CHARTERGATE_SIM_FOR=$(FOR) go test -tags mutants ./sim -run 'TestSim$$' -count=1 -v -timeout 4h
 endif
 
 mutants: ## each guard of the ledger protocol, switched off in the simulation only, must be missed

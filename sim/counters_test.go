@@ -22,7 +22,8 @@ type counters struct {
 	Conflicts, Alerts, CeilingRaised, CeilingLowered  int
 	Draining, Rollovers, Sealed, Folded               int
 	Overflow, Keys, CharterEdits                      int
-	AfterMidnight                                     int
+	AfterMidnight, Collected, CollectedAgain, Marks   int
+	CollectedOfOthers, OutboxFailed, AnsweredByMark   int
 }
 
 func (c *counters) add(o *counters) {

@@ -15,6 +15,7 @@ import (
 // Nothing is ever compacted.
 type etcd struct {
 	rev    int64
+	newest *etcdserverpb.ResponseHeader
 	keys   []string // sorted
 	ever   []string // sorted: also those that are deleted
 	past   map[string][]version
@@ -58,8 +59,14 @@ type txn struct {
 	changes []change
 }
 
-func (e *etcd) header() *etcdserverpb.ResponseHeader {
-	return &etcdserverpb.ResponseHeader{ClusterId: 1, MemberId: 1, Revision: e.rev, RaftTerm: 2}
+// header is shared by answers of one revision.
+func (e *etcd) header() *etcdserverpb.ResponseHeader { return e.headerAt(e.rev) }
+
+func (e *etcd) headerAt(rev int64) *etcdserverpb.ResponseHeader {
+	if e.newest == nil || e.newest.Revision != rev {
+		e.newest = &etcdserverpb.ResponseHeader{ClusterId: 1, MemberId: 1, Revision: rev, RaftTerm: 2}
+	}
+	return e.newest
 }
 
 func (e *etcd) begin() *txn { return &txn{e: e, rev: e.rev + 1} }
@@ -84,10 +91,11 @@ func (t *txn) end() {
 func (e *etcd) span(key, end []byte) (from, to int) { return span(e.keys, key, end) }
 
 func span(keys []string, key, end []byte) (from, to int) {
-	from = sort.SearchStrings(keys, string(key))
+	k := string(key)
+	from = sort.SearchStrings(keys, k)
 	switch {
 	case len(end) == 0:
-		if from < len(keys) && keys[from] == string(key) {
+		if from < len(keys) && keys[from] == k {
 			return from, from + 1
 		}
 		return from, from
@@ -150,8 +158,7 @@ func (t *txn) put(r *etcdserverpb.PutRequest) (*etcdserverpb.PutResponse, error)
 	e, k := t.e, string(r.Key)
 	was := e.recs[k]
 	now := &mvccpb.KeyValue{Key: r.Key, Value: bytes.Clone(r.Value), CreateRevision: t.rev, ModRevision: t.rev, Version: 1, Lease: r.Lease}
-	resp := &etcdserverpb.PutResponse{Header: e.header()}
-	resp.Header.Revision = t.rev
+	resp := &etcdserverpb.PutResponse{Header: e.headerAt(t.rev)}
 	if was != nil {
 		now.CreateRevision, now.Version = was.CreateRevision, was.Version+1
 		e.detach(k, was.Lease)
@@ -179,7 +186,7 @@ func (e *etcd) detach(k string, id int64) {
 func (t *txn) remove(r *etcdserverpb.DeleteRangeRequest) *etcdserverpb.DeleteRangeResponse {
 	e := t.e
 	from, to := e.span(r.Key, r.RangeEnd)
-	resp := &etcdserverpb.DeleteRangeResponse{Header: e.header(), Deleted: int64(to - from)}
+	resp := &etcdserverpb.DeleteRangeResponse{Deleted: int64(to - from)}
 	for _, k := range e.keys[from:to] {
 		was := e.recs[k]
 		e.detach(k, was.Lease)
@@ -190,8 +197,9 @@ func (t *txn) remove(r *etcdserverpb.DeleteRangeRequest) *etcdserverpb.DeleteRan
 		}
 	}
 	e.keys = slices.Delete(e.keys, from, to)
+	resp.Header = e.header()
 	if len(t.changes) > 0 {
-		resp.Header.Revision = t.rev
+		resp.Header = e.headerAt(t.rev)
 	}
 	return resp
 }

@@ -28,6 +28,8 @@ type oracle struct {
 	owners    map[string]*owner
 	holds     map[holdKey]*hold
 	usages    map[string]*entry
+	batches   map[batchKey]*journalBatch
+	chunks    map[chunkKey][]byte
 	alerts    int
 	alerted   int // as the replicas counted them
 	violation *violation
@@ -62,7 +64,8 @@ type hold struct {
 // entry is one of the journal.
 type entry struct {
 	*storev1.Entry
-	journal string
+	journal   string
+	collected bool // its batch has left etcd
 }
 
 type account struct {
@@ -88,11 +91,16 @@ type owner struct {
 	taken                                  int
 	next                                   uint64
 	hash                                   []byte
+	collected                              uint64 // the first batch that is still in etcd
+	tail                                   *storev1.JournalTail
 	grants                                 int
 }
 
 func newOracle(w *world) *oracle {
-	return &oracle{w: w, accounts: map[ledger.AccountID]*account{}, owners: map[string]*owner{}, holds: map[holdKey]*hold{}, usages: map[string]*entry{}}
+	return &oracle{
+		w: w, accounts: map[ledger.AccountID]*account{}, owners: map[string]*owner{}, holds: map[holdKey]*hold{}, usages: map[string]*entry{},
+		batches: map[batchKey]*journalBatch{}, chunks: map[chunkKey][]byte{},
+	}
 }
 
 // fail ends the run with a violation.
@@ -163,6 +171,10 @@ func (o *oracle) committed(changes []change) {
 			o.grant(ch, last)
 		case "jr":
 			o.batch(ch, rest)
+		case "bm":
+			o.chunk(ch, rest)
+		case "jt":
+			o.tail(ch, rest)
 		case "own":
 			w := o.owner(rest)
 			w.live = ch.now != nil
@@ -221,6 +233,10 @@ func (o *oracle) committed(changes []change) {
 		case "cl":
 			if w := o.owner(rest); w.grants > 0 {
 				o.fail("closed", "owner %s is closed and has %d grants", rest, w.grants)
+			}
+		case "jr":
+			if who, n := batchNumber(rest); ch.now == nil && !o.w.ended {
+				o.marked(who, n)
 			}
 		}
 	}
@@ -362,14 +378,10 @@ func (o *oracle) grant(ch *change, who string) {
 
 // batch takes a batch of a journal.
 func (o *oracle) batch(ch *change, rest string) {
-	who, number, _ := strings.Cut(rest, "/")
-	n, err := strconv.ParseUint(number, 16, 64)
-	if err != nil {
-		panic(err)
-	}
+	who, n := batchNumber(rest)
 	w := o.owner(who)
 	if ch.now == nil {
-		o.fail("I6", "batch %d of %s is deleted", n, who)
+		o.uncollected(who, n)
 		return
 	}
 	if ch.was != nil {
@@ -388,9 +400,23 @@ func (o *oracle) batch(ch *change, rest string) {
 	case !w.live:
 		o.w.count.SettledByOther++
 	}
+	jb := &journalBatch{data: ch.now.Value}
+	o.batches[batchKey{who, n}] = jb
 	for _, e := range b.GetEntries() {
-		o.entry(who, &entry{e, "jr/" + who + "/" + strconv.FormatUint(n, 10)}, b.GetAccounts())
+		x := &entry{Entry: e, journal: "jr/" + who + "/" + strconv.FormatUint(n, 10)}
+		jb.entries = append(jb.entries, x)
+		o.entry(who, x, b.GetAccounts())
 	}
+}
+
+// batchNumber reads the key of a batch behind jr/.
+func batchNumber(rest string) (who string, n uint64) {
+	who, number, _ := strings.Cut(rest, "/")
+	n, err := strconv.ParseUint(number, 16, 64)
+	if err != nil {
+		panic(err)
+	}
+	return who, n
 }
 
 func (o *oracle) entry(who string, e *entry, accounts []*storev1.Account) {

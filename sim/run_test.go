@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -205,10 +206,16 @@ func (w *world) heal() {
 	}
 }
 
-// settledDown says that every owner which is gone is closed, and every host has a replica.
+// settledDown says that every host has a replica, and every other owner is closed. An owner whose process has ended stays
+// until its lease is over.
 func (w *world) settledDown() bool {
 	for _, r := range w.hosts {
 		if r == nil || r.p.dead || r.svc == nil {
+			return false
+		}
+	}
+	for id, o := range w.oracle.owners {
+		if o.live && !slices.ContainsFunc(w.hosts, func(r *replica) bool { return r.owner == id }) {
 			return false
 		}
 	}

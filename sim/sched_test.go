@@ -6,6 +6,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 )
@@ -134,6 +135,7 @@ type process struct {
 	*sched
 	name    string
 	dead    bool
+	gone    bool // dead, and its activities are being unwound
 	broken  bool // an activity has panicked, and may have left locks behind
 	paused  bool
 	until   time.Duration // of the pause
@@ -155,7 +157,6 @@ type coro struct {
 	name string
 	run  func()
 	next func() (struct{}, bool)
-	stop func()
 	hand func(struct{}) bool
 	gen  uint64 // counts waits
 	ctx  context.Context
@@ -189,7 +190,7 @@ func (l *pool) take() *coro {
 		return c
 	}
 	c := &coro{}
-	c.next, c.stop = iter.Pull(func(yield func(struct{}) bool) {
+	c.next, _ = iter.Pull(func(yield func(struct{}) bool) {
 		c.hand = yield
 		for {
 			c.do()
@@ -202,9 +203,19 @@ func (l *pool) take() *coro {
 	return c
 }
 
+// give takes back a coroutine that has ended. It must not keep its run in memory, nor hear of its old waits.
+func (l *pool) give(c *coro) {
+	c.gen++
+	c.p, c.run, c.ctx, c.ch, c.err = nil, nil, nil, nil, nil
+	l.idle = append(l.idle, c)
+}
+
 // do runs one activity to its end.
 func (c *coro) do() {
 	p := c.p
+	if p.dead {
+		return
+	}
 	defer func() {
 		if r := recover(); r != nil {
 			if _, ok := r.(stopped); !ok {
@@ -240,7 +251,7 @@ func (s *sched) step(c *coro) {
 	s.cur = outer
 	if c.over {
 		p.forget(c)
-		s.pool.idle = append(s.pool.idle, c)
+		s.pool.give(c)
 	}
 	if !p.paused {
 		p.poll()
@@ -260,7 +271,7 @@ func (p *process) wake(c *coro) { p.ready = append(p.ready, c) }
 
 // park lets others run until somebody wakes the current coroutine.
 func (p *process) park() {
-	if p.dead || !p.cur.hand(struct{}{}) {
+	if p.dead || !p.cur.hand(struct{}{}) || p.gone {
 		panic(stopped{})
 	}
 }
@@ -367,13 +378,16 @@ func (p *process) crash() {
 		p.cur = first
 		first.next()
 	}
+	p.gone = true
+	p.ready = slices.DeleteFunc(p.ready, func(c *coro) bool { return c.p == p })
 	for _, c := range coros {
 		if c == outer || c.over {
 			continue // unwinds at its next wait
 		}
 		p.cur = nil
-		c.stop()
-		c.over = true
+		if c.next(); c.over { // unwound
+			p.pool.give(c)
+		}
 	}
 	p.cur = outer
 	p.kv.close()

@@ -46,6 +46,7 @@ type world struct {
 	begins  time.Duration // of the virtual time of day
 	busy    int           // clients under way
 	names   int
+	eager   bool // settlements are collected as soon as they are committed
 
 	limits  map[string][]limited // by budget, or o: and the feature
 	charges map[string]bool      // budgets that charge at expiry
@@ -111,6 +112,7 @@ func (w *world) weather() {
 		skew: time.Duration(pick(0, 300, 2000)) * time.Millisecond, rate: float64(pick(0, 5, 20)) / 1000,
 	}
 	w.maxTTL = time.Duration(pick(15, 30, 60)) * time.Second
+	w.eager = w.chance(2)
 }
 
 // traceLog keeps the log of a replica in the trace.
@@ -205,7 +207,7 @@ func (w *world) start(host int) *replica {
 	p.spawn("start", func() {
 		svc, err := preflight.Start(ctx, preflight.Config{
 			Control: w.control.view(p, &r.link), Decider: decider{}, Clock: replicaClock{p}, Metrics: r, Log: slog.New(traceLog{p: p}),
-			MaxTTL: w.maxTTL, Addr: addr(host),
+			MaxTTL: w.maxTTL, Addr: addr(host), Outbox: outbox{r},
 			Ledger: &watched{storeetcd.NewLedger(storeetcd.LedgerConfig{
 				KV: clientv3.NewKVFromKVClient(r.client, nil), Lease: r.client, Now: p.Now, Random: random,
 			}), r},
@@ -219,6 +221,7 @@ func (w *world) start(host int) *replica {
 		w.logf("%s: is owner %s", p.name, r.owner[:6])
 		p.spawn("beat", func() { svc.Beat(ctx) })
 		p.spawn("watch", func() { svc.Watch(ctx) })
+		p.spawn("collect", func() { svc.Collect(ctx) })
 		p.spawn("write", func() {
 			err := svc.Write(ctx)
 			if errors.Is(err, store.ErrFenced) {

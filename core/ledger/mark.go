@@ -4,11 +4,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/chartergate/chartergate/core/guard"
 	"github.com/chartergate/chartergate/core/money"
 )
-
-// ChunkSize is how many holds of an owner share one chunk record of marks.
-const ChunkSize = 4096
 
 // KeepFor is how long the record of an ended hold is kept after it was last written: through every retry of a
 // settlement of the longest hold (24 h), with an hour for clocks that differ.
@@ -76,9 +74,14 @@ type Found struct {
 	Generation uint64
 }
 
+// current says that a mark was read, and nothing was collected since.
+func (l *Ledger) current(f *Found) bool {
+	return f != nil && (f.Generation == l.generation || !guard.CollectionGeneration)
+}
+
 // ended says what the store has of a hold that memory has let go of; nothing when the hold has not ended.
 func (l *Ledger) ended(c *Claim, kind Kind) (*Journaled, error) {
-	if c.Found == nil || c.Found.Generation != l.generation {
+	if !l.current(c.Found) {
 		return nil, &NotLoadedError{c.Owner, c.Seq, l.generation}
 	}
 	m := c.Found.Mark

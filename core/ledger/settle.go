@@ -71,7 +71,7 @@ func (l *Ledger) Ended(c *Claim) (*Entry, *Journaled, error) {
 		return nil, &Journaled{Owner: c.Owner, Batch: r.batch - 1}, nil
 	case known:
 		return nil, nil, ErrAgain
-	case c.Found == nil || c.Found.Generation != l.generation:
+	case !l.current(c.Found):
 		return nil, nil, &NotLoadedError{c.Owner, c.Seq, l.generation}
 	case c.Found.Mark == 0:
 		return nil, nil, ErrAgain

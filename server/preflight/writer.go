@@ -17,6 +17,7 @@ const (
 	expireEvery = time.Second
 	sweepEvery  = 3 * time.Second
 	closeEvery  = time.Minute
+	alarmEvery  = 5 * time.Second // each time every account near a threshold is read
 	retryAfter  = 100 * time.Millisecond
 )
 
@@ -136,8 +137,8 @@ func (s *Service) fail(err error) error {
 
 // housekept is when the writer last did what it does rarely.
 type housekept struct {
-	at            time.Duration // by Clock.Boot
-	swept, closed time.Time
+	at                     time.Duration // by Clock.Boot
+	swept, closed, alarmed time.Time
 }
 
 // due says whether something is to be done again, and takes that it is done.
@@ -163,7 +164,10 @@ func (s *Service) housekeep(ctx context.Context, last *housekept) {
 	if due(&last.closed, now, closeEvery) {
 		s.ledger.CloseIdle(now)
 	}
-	alarming := s.ledger.Alarming(now)
+	var alarming []ledger.AccountID
+	if due(&last.alarmed, now, alarmEvery) {
+		alarming = s.ledger.Alarming(now)
+	}
 	s.mu.Unlock()
 	if freed+charged > 0 {
 		s.Log.Info("holds expired unsettled", "released", freed, "charged", charged)

@@ -89,9 +89,7 @@ func (l *Ledger) Heartbeat(ctx context.Context) (store.Roster, error) {
 	if err != nil {
 		return store.Roster{}, err
 	}
-	all := clientv3.WithPrefix()
-	resp, err := l.txn(ctx, l.fences(), hb, clientv3.OpGet(key("own")+"/", all), clientv3.OpGet(key("id")+"/", all, clientv3.WithKeysOnly()),
-		clientv3.OpGet(key("tk")+"/", all), clientv3.OpGet(epochKey, clientv3.WithKeysOnly()))
+	resp, err := l.txn(ctx, l.fences(), append([]clientv3.Op{hb}, rosterReads...)...)
 	switch {
 	case err != nil && isLeaseGone(err):
 		return store.Roster{}, store.ErrFenced
@@ -102,6 +100,12 @@ func (l *Ledger) Heartbeat(ctx context.Context) (store.Roster, error) {
 	}
 	kvs := func(i int) []*mvccpb.KeyValue { return resp.Responses[i].GetResponseRange().Kvs }
 	return roster(kvs(1), kvs(2), kvs(3), kvs(4))
+}
+
+// rosterReads are what roster reads from.
+var rosterReads = []clientv3.Op{
+	getUnder(key("own")), clientv3.OpGet(key("id")+"/", clientv3.WithPrefix(), clientv3.WithKeysOnly()),
+	getUnder(key("tk")), clientv3.OpGet(epochKey, clientv3.WithKeysOnly()),
 }
 
 func roster(own, known, takeovers, epoch []*mvccpb.KeyValue) (store.Roster, error) {

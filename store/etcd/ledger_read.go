@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -29,6 +30,13 @@ func read(kv *mvccpb.KeyValue, into proto.Message) error {
 	return nil
 }
 
+// getUnder reads all keys that begin with k and a slash.
+func getUnder(k string) clientv3.Op {
+	op := clientv3.OpGet(k + "/")
+	op.WithRangeBytes([]byte(k + "0")) // '0' follows '/'
+	return op
+}
+
 // openAtOnce keeps a read transaction within etcd's default limit of 128 operations.
 const openAtOnce = 40
 
@@ -39,8 +47,7 @@ func (l *Ledger) Open(ctx context.Context, ids []ledger.AccountID) ([]ledger.Ope
 		ops := make([]clientv3.Op, 0, 3*len(part))
 		for _, id := range part {
 			at := id.String()
-			ops = append(ops, clientv3.OpGet(key("bud", at)), clientv3.OpGet(key("gr", at)+"/", clientv3.WithPrefix()),
-				clientv3.OpGet(key("al", at)+"/", clientv3.WithPrefix()))
+			ops = append(ops, clientv3.OpGet(key("bud", at)), getUnder(key("gr", at)), getUnder(key("al", at)))
 		}
 		resp, err := l.txn(ctx, nil, ops...)
 		if err != nil {
@@ -90,7 +97,7 @@ func (l *Ledger) opened(id ledger.AccountID, buds, grants, alerts []*mvccpb.KeyV
 	return o, nil
 }
 
-func lastPart(k []byte) string { return string(k[strings.LastIndexByte(string(k), '/')+1:]) }
+func lastPart(k []byte) string { return string(k[bytes.LastIndexByte(k, '/')+1:]) }
 
 // scan reads all keys with a prefix, a page at a time, in order.
 func (l *Ledger) scan(ctx context.Context, prefix string, each func(*mvccpb.KeyValue) error, opts ...clientv3.OpOption) error {
