@@ -97,7 +97,7 @@ type saboteur struct {
 }
 
 const (
-	stormFor = 12 * time.Second
+	stormFor = 30 * time.Second
 	calmFor  = quarantine + 6*time.Second // with the takeover before, and the reclaims after it
 	lookAt   = 40 * time.Millisecond
 )
@@ -244,7 +244,7 @@ func (s *saboteur) harass(replica int, storm bool, end time.Time) {
 		if p := s.replicas[replica].current(); p != v.process {
 			v = &victim{process: p, replica: replica, set: map[string]*armed{}}
 			v.from = time.Now().Add(300*time.Millisecond + time.Duration(s.upTo(int(1200*time.Millisecond))))
-			v.stops = storm && s.wants(atEnd) && s.upTo(10) < 4
+			v.stops = storm && s.wants(atEnd) && s.upTo(10) < 5
 		}
 		if !s.count(v) {
 			continue

@@ -189,7 +189,9 @@ func TestEachCheckFindsWhatItIsFor(t *testing.T) {
 		spoil      func(w *world)
 	}{
 		{"alloc is not the sum", "I1", func(w *world) { account(w, org).Budget.Alloc++ }},
-		{"a grant without a budget", "I1", func(w *world) { w.records.account(&storev1.Account{Budget: "b"}).Grants["e"] = &storev1.Grant{Alloc: 1} }},
+		{"a grant without a budget", "I1", func(w *world) {
+			w.records.account(&storev1.Account{Budget: "b"}).Grants["e"] = &storev1.Grant{Alloc: 1}
+		}},
 		{"more granted than the ceiling", "I2", func(w *world) { account(w, team).Budget.Ceil = 389 }},
 		{"more granted than before while it drains", "I2", func(w *world) {
 			account(w, team).Budget.Ceil = 100
