@@ -431,8 +431,12 @@ func (s *Service) drain() error {
 		s.mu.Unlock()
 		s.hurry = true
 		worked, _, err := s.work(ctx)
-		if err != nil {
+		switch {
+		case errors.Is(err, store.ErrFenced) || err != nil && ctx.Err() != nil:
 			return s.fail(err)
+		case err != nil: // etcd may answer yet
+			s.pause(ctx, retryAfter)
+			continue
 		}
 		if !worked {
 			break
