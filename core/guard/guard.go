@@ -45,6 +45,4 @@ const (
 	RequestOnce = true
 	// HeldUntilCommitted: a hold stays held until its settlement is committed.
 	HeldUntilCommitted = true
-	// CollectionGeneration: the mark of a hold counts only while nothing was collected since it was read.
-	CollectionGeneration = true
 )

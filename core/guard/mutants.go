@@ -5,26 +5,25 @@ package guard
 
 // The guards, as in guard.go.
 var (
-	Fence                = true
-	FreshIdentity        = true
-	JournalCAS           = true
-	GrantCAS             = true
-	Quarantine           = true
-	OwnQuarantine        = true
-	BatchBytes           = true
-	DeadlineFromSend     = true
-	DeadlineCheck        = true
-	ExpiryWhenChecked    = true
-	UnknownIsUnknown     = true
-	DebitBeforeReturn    = true
-	TakeoverOnce         = true
-	RequestOnce          = true
-	OwnerGone            = true
-	TermsRevision        = true
-	SealedPeriod         = true
-	CeilingCheck         = true
-	HeldUntilCommitted   = true
-	CollectionGeneration = true
+	Fence              = true
+	FreshIdentity      = true
+	JournalCAS         = true
+	GrantCAS           = true
+	Quarantine         = true
+	OwnQuarantine      = true
+	BatchBytes         = true
+	DeadlineFromSend   = true
+	DeadlineCheck      = true
+	ExpiryWhenChecked  = true
+	UnknownIsUnknown   = true
+	DebitBeforeReturn  = true
+	TakeoverOnce       = true
+	RequestOnce        = true
+	OwnerGone          = true
+	TermsRevision      = true
+	SealedPeriod       = true
+	CeilingCheck       = true
+	HeldUntilCommitted = true
 )
 
 // All gives every guard by its name.
@@ -36,6 +35,5 @@ func All() map[string]*bool {
 		"UnknownIsUnknown": &UnknownIsUnknown, "DebitBeforeReturn": &DebitBeforeReturn, "TakeoverOnce": &TakeoverOnce, "RequestOnce": &RequestOnce,
 		"OwnerGone": &OwnerGone, "TermsRevision": &TermsRevision, "SealedPeriod": &SealedPeriod,
 		"CeilingCheck": &CeilingCheck, "HeldUntilCommitted": &HeldUntilCommitted,
-		"CollectionGeneration": &CollectionGeneration,
 	}
 }

@@ -191,10 +191,16 @@ func (l *Ledger) AdjustmentCommitted(adj *Adjustment, rev int64, now time.Time) 
 func (l *Ledger) Reload(opened []Opened, now time.Time) {
 	for _, o := range opened {
 		a := l.accounts[o.ID]
-		if a == nil || o.Rev < a.read {
+		if a == nil {
 			continue
 		}
-		a.own, a.others, a.read, a.whole, a.looked = o.Own, o.Others, o.Rev, o.Rev, now
+		// A Refresh that read later may have come before: it has left the own grant as the lost transaction made it.
+		if o.Rev >= a.own.Rev {
+			a.own = o.Own
+		}
+		if o.Rev >= a.read {
+			a.others, a.read, a.whole, a.looked = o.Others, o.Rev, o.Rev, now
+		}
 		for _, t := range o.Alerted {
 			if !slices.Contains(a.alerted, t) {
 				a.alerted = append(a.alerted, t)

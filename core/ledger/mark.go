@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/chartergate/chartergate/core/guard"
 	"github.com/chartergate/chartergate/core/money"
 )
 
@@ -76,7 +75,7 @@ type Found struct {
 
 // current says that a mark was read, and nothing was collected since.
 func (l *Ledger) current(f *Found) bool {
-	return f != nil && (f.Generation == l.generation || !guard.CollectionGeneration)
+	return f != nil && f.Generation == l.generation
 }
 
 // ended says what the store has of a hold that memory has let go of; nothing when the hold has not ended.
