@@ -122,6 +122,7 @@ func (f *fleet) end(t *rapid.T) {
 	}
 	l := f.live[i]
 	k.claim.Found = nil // what another ledger has read
+	k.claim.reread = true
 	for range 4 {
 		entry := e
 		queued, before, err := l.finish(f.now, &k.claim, &entry)

@@ -202,6 +202,7 @@ func (m *machine) end(t *rapid.T) {
 	var before *Journaled
 	var err error
 	release := rapid.IntRange(0, 4).Draw(t, "release") == 0
+	k.claim.reread = true // nobody else writes
 	for {
 		if release {
 			e, before, err = m.l.Release(m.now, &k.claim)

@@ -18,6 +18,8 @@ type Claim struct {
 	Call    Call
 	Path    []AccountID
 	Found   *Found // after NotLoadedError
+
+	reread bool // the journal of its owner, which is closed, was read for it
 }
 
 // Journaled says where the entry of a hold stands that was settled or released before: in a batch of the journal, or,

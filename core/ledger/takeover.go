@@ -115,6 +115,11 @@ func (l *Ledger) finishDead(now time.Time, c *Claim, e *Entry) (*Entry, *Journal
 		return nil, nil, ErrUnknownHold
 	}
 	if e.Kind == KindRelease && now.After(c.Expires) {
+		if p.Closed && !c.reread { // another replica may have settled it since its journal was read
+			c.reread = true
+			l.LetGo(p)
+			return nil, nil, ErrNotTaken
+		}
 		return nil, nil, ErrExpired
 	}
 	path, err := l.path(c.Path)
