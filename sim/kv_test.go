@@ -32,6 +32,7 @@ type client struct {
 	count                 *counters
 	leaseID               *int64
 	r                     *replica
+	behind                []func() // calls that land right after the next one
 	alive                 []chan *clientv3.LeaseKeepAliveResponse
 }
 
@@ -64,7 +65,7 @@ func (c *client) call(ctx context.Context, name string, apply func() (any, error
 
 	out := p.between(200*time.Microsecond, 2*time.Millisecond)
 	fails := time.Duration(-1) // when the caller hears that the connection broke
-	arrives := true
+	arrives, overtaken := true, false
 	l := c.link
 	if p.pauses > 0 && p.chance(p.pauses) { // while the answer is on its way
 		d := p.nap()
@@ -78,8 +79,11 @@ func (c *client) call(ctx context.Context, name string, apply func() (any, error
 		out = p.between(time.Second, 40*time.Second)
 		if p.chance(2) {
 			fails = p.between(time.Millisecond, time.Second)
-			if p.chance(2) {
+			switch p.rng.IntN(3) {
+			case 0:
 				out = fails + p.between(time.Millisecond, time.Second)
+			case 1:
+				overtaken = true
 			}
 		}
 	case l.cut || odds(l.lost):
@@ -94,9 +98,21 @@ func (c *client) call(ctx context.Context, name string, apply func() (any, error
 	if fails >= 0 {
 		p.after(fails, func() { give(nil, status.Error(codes.Unavailable, "the connection broke")) })
 	}
-	if arrives {
+	land := func() {
+		if _, err := apply(); err != nil {
+			p.logf("%s: landed late: %v", p.name, err)
+		}
+	}
+	switch {
+	case overtaken:
+		c.behind = append(c.behind, land)
+	case arrives:
 		p.after(out, func() {
 			got, err := apply()
+			for _, late := range c.behind {
+				p.after(p.between(0, 3*time.Millisecond), late)
+			}
+			c.behind = nil
 			back := p.between(200*time.Microsecond, 2*time.Millisecond)
 			switch {
 			case l.deaf || odds(l.mute):

@@ -12,7 +12,7 @@ import (
 
 // Each guard that is switched off lets something go wrong, and the oracle sees it.
 func TestEachGuardIsNeeded(t *testing.T) {
-	seeds := number(t, "CHARTERGATE_SIM_SEEDS", 6000)
+	seeds := number(t, "CHARTERGATE_SIM_SEEDS", 30000)
 	guards := guard.All()
 	for _, name := range slices.Sorted(maps.Keys(guards)) {
 		t.Run(name, func(t *testing.T) {
