@@ -40,7 +40,8 @@ func (l *Ledger) Settle(now time.Time, c *Claim, e Entry) (*Entry, *Journaled, e
 	return l.finish(now, c, &e)
 }
 
-// Release queues the release of a hold. As Settle; a hold that has expired gives ErrExpired.
+// Release queues the release of a hold. As Settle; a hold that has expired gives ErrExpired, and ErrAgain with an entry
+// says to ask again once that is committed.
 func (l *Ledger) Release(now time.Time, c *Claim) (*Entry, *Journaled, error) {
 	return l.finish(now, c, &Entry{Kind: KindRelease, Time: now})
 }

@@ -116,6 +116,9 @@ func (l *Ledger) finishDead(now time.Time, c *Claim, e *Entry) (*Entry, *Journal
 	}
 	if e.Kind == KindRelease && now.After(c.Expires) {
 		if p.Closed && !c.reread { // another replica may have settled it since its journal was read
+			if n := len(p.journal.batches); n > 0 {
+				return p.journal.batches[n-1].Entries[0], nil, ErrAgain
+			}
 			c.reread = true
 			l.LetGo(p)
 			return nil, nil, ErrNotTaken

@@ -16,9 +16,18 @@ func TestAReleaseForAClosedOwnerReadsItsJournalAgain(t *testing.T) {
 		l.TakeOver(Predecessor{Owner: "gone", Closed: true}).LoadJournal(uint64(len(settled)), nil, settled)
 	}
 	c := &Claim{Owner: "gone", Seq: 3, Amount: 10, Expires: now.Add(-time.Minute), Path: []AccountID{a.ID}}
-	c.Found = &Found{Generation: l.generation}
 	read()
 	c.Found = &Found{Generation: l.generation}
+	late := &Claim{Owner: "gone", Seq: 9, Amount: 10, Expires: now, Path: []AccountID{a.ID}, Found: c.Found}
+	queued, _, err := l.Settle(now, late, Entry{Amount: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ := l.NextBatch(now, true)
+	if e, _, err := l.Release(now, c); e != queued || !errors.Is(err, ErrAgain) {
+		t.Fatalf("while a batch of its journal is under way: %v, %v", e, err)
+	}
+	l.BatchCommitted(b, 1, nil, now)
 	if _, _, err := l.Release(now, c); !errors.Is(err, ErrNotTaken) || l.Predecessor("gone") != nil {
 		t.Fatalf("with a journal that was read before: %v", err)
 	}

@@ -219,7 +219,7 @@ func (s *Service) finish(ctx context.Context, claim *ledger.Claim, queue func(ti
 				return nil, unknown
 			}
 			switch {
-			case errors.Is(e.Batch.Err, ledger.ErrAgain):
+			case errors.Is(e.Batch.Err, ledger.ErrAgain), errors.Is(err, ledger.ErrAgain):
 			case e.Batch.Err != nil:
 				return e, e.Batch.Err
 			default:
