@@ -100,7 +100,7 @@ func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Dura
 	return d, hold, nil
 }
 
-func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Duration, hold bool, calls int64) (*Decision, *ledger.Hold, error) {
+func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Duration, hold bool, calls int64) (answer *Decision, held *ledger.Hold, err error) {
 	snap, now := s.Control.Snapshot(), s.Clock.Now()
 	c := snap.Charter(call.Feature)
 	if c == nil {
@@ -108,10 +108,14 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 	}
 	q := queries.Get().(*query)
 	defer func() {
+		if s.Meter != nil && hold && err == nil {
+			s.Meter.Decided(&q.input, answer)
+		}
 		*q = query{} // nothing stays reachable
 		queries.Put(q)
 	}()
 	q.call, q.snap, q.charter, q.now, q.ttl, q.hold, q.calls = call, snap, c, now, ttl, hold, calls
+	q.input = routing.Input{Now: now, Call: call, Charter: c}
 	q.offline = s.Offline > 0 && int64(s.Clock.Boot()) >= s.deadline.Load()
 	path, closed, err := s.path(q.steps[:0], snap, c, call, now)
 	if err != nil {
