@@ -80,6 +80,7 @@ func company(rows int) []byte {
 // crashRun is a company under load whose server is killed again and again.
 type crashRun struct {
 	dir, grpcAddr, httpAddr string
+	database                string // URL
 	rand                    *rand.Rand
 	client                  *chartergate.Client
 	count                   int // of calls of each feature
@@ -106,6 +107,7 @@ func TestCrashes(t *testing.T) {
 		dir: t.TempDir(), rand: rand.New(rand.NewPCG(seed, 1)), count: count, rows: map[string]replay.Row{}, answers: map[string]*pb.Settlement{},
 		settles: map[string]*pb.SettleRequest{}, answered: make(chan struct{}, 3*count),
 	}
+	r.database = "sqlite:" + filepath.Join(r.dir, "data", "usage.db")
 	var err error
 	if r.grpcAddr, err = freeAddress(); err != nil {
 		t.Fatal(err)
@@ -153,6 +155,10 @@ func TestCrashes(t *testing.T) {
 		t.Errorf("%d settled and %d refused: the load is not one that shows something", len(r.answers), r.refused)
 	}
 	checkRecords(t, r, filepath.Join(r.dir, "data"), statuses, alerts, string(log))
+	if strings.Contains(string(log), "uncountable") || strings.Contains(string(log), "cannot be") {
+		t.Errorf("the log says that something was not counted:\n%s", log)
+	}
+	checkUsage(t, r.database, statuses)
 }
 
 func envNumber(t *testing.T, name string, otherwise uint64) uint64 {
@@ -166,7 +172,7 @@ func envNumber(t *testing.T, name string, otherwise uint64) uint64 {
 
 // args start the server. Holds are short, so that the grants of servers that are gone are soon reclaimed.
 func (r *crashRun) args() []string {
-	return []string{"serve", "--data-dir", filepath.Join(r.dir, "data"), "--grpc-addr", r.grpcAddr, "--http-addr", r.httpAddr, "--max-hold", "1s"}
+	return []string{"serve", "--data-dir", filepath.Join(r.dir, "data"), "--grpc-addr", r.grpcAddr, "--http-addr", r.httpAddr, "--max-hold", "1s", "--database-url", r.database}
 }
 
 func (r *crashRun) start(t *testing.T) *childServer {
