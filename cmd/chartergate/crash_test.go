@@ -100,14 +100,20 @@ func TestCrashes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills a real server under load, which takes about 20 seconds")
 	}
+	dir := t.TempDir()
+	crashes(t, dir, "sqlite:"+filepath.Join(dir, "data", "usage.db"))
+}
+
+// crashes runs TestCrashes with a usage database, which is left alone after the last crash.
+func crashes(t *testing.T, dir, database string, leaveAlone ...func()) {
+	t.Helper()
 	crashes, seed := envNumber(t, "CHARTERGATE_CRASHES", 3), envNumber(t, "CHARTERGATE_CRASH_SEED", uint64(time.Now().UnixNano()))
 	t.Logf("%d crashes; repeat with CHARTERGATE_CRASH_SEED=%d", crashes, seed)
 	count := rowsPerCrash * int(crashes)
 	r := &crashRun{
-		dir: t.TempDir(), rand: rand.New(rand.NewPCG(seed, 1)), count: count, rows: map[string]replay.Row{}, answers: map[string]*pb.Settlement{},
+		dir: dir, database: database, rand: rand.New(rand.NewPCG(seed, 1)), count: count, rows: map[string]replay.Row{}, answers: map[string]*pb.Settlement{},
 		settles: map[string]*pb.SettleRequest{}, answered: make(chan struct{}, 3*count),
 	}
-	r.database = "sqlite:" + filepath.Join(r.dir, "data", "usage.db")
 	var err error
 	if r.grpcAddr, err = freeAddress(); err != nil {
 		t.Fatal(err)
@@ -140,6 +146,9 @@ func TestCrashes(t *testing.T) {
 	usage.Wait()
 
 	r.checkRepeats(t)
+	for _, f := range leaveAlone {
+		f()
+	}
 	r.awaitReclaim(t)
 	load.Go(func() { r.replay(t, "copilot", "after", count/2, seed+2) })
 	load.Go(func() { r.replay(t, "agent", "after", count/2, seed+3) })

@@ -2,6 +2,7 @@ package main
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -9,7 +10,36 @@ import (
 	"github.com/chartergate/chartergate/core/usage"
 	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 	"github.com/chartergate/chartergate/store/sql"
+	"github.com/chartergate/chartergate/store/storetest"
 )
+
+// The same with PostgreSQL, which is killed and started again under load too.
+func TestCrashesWithPostgres(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills a real server under load, which takes about 20 seconds")
+	}
+	server := storetest.StartPostgres(t)
+	database := server.NewDatabase(t)
+	over := make(chan struct{})
+	var killing sync.WaitGroup
+	killing.Go(func() {
+		for {
+			select {
+			case <-over:
+				return
+			case <-time.After(1500 * time.Millisecond):
+			}
+			server.Stop(t)
+			server.Start(t)
+		}
+	})
+	end := sync.OnceFunc(func() {
+		close(over)
+		killing.Wait()
+	})
+	t.Cleanup(end)
+	crashes(t, t.TempDir(), database, end)
+}
 
 // checkUsage compares what the usage database has counted with what the ledger has settled: of each budget by path, and by
 // every dimension in sum.
