@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/chartergate/chartergate/core/charter"
+	"github.com/chartergate/chartergate/core/pricing"
 	"github.com/chartergate/chartergate/proto/convert"
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 	"github.com/chartergate/chartergate/store"
@@ -52,7 +53,11 @@ func (s *priceService) LookupPrice(_ context.Context, req *chartergatev1.LookupP
 		}
 		at = req.Time.AsTime()
 	}
-	price, err := s.control.Snapshot().Prices().Lookup(req.Model, at)
+	prices := s.control.Snapshot().Prices()
+	price, err := prices.For(req.Model, pricing.Terms{ServiceTier: req.ServiceTier, Region: req.Region, Time: at})
+	if err == nil && req.Currency != "" {
+		price, err = prices.In(price, req.Currency, at)
+	}
 	if err != nil {
 		return nil, err
 	}

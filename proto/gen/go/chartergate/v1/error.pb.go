@@ -84,6 +84,9 @@ const (
 	ErrorReason_ERROR_REASON_TOO_MANY_IN_FLIGHT ErrorReason = 21
 	// The budget names a time zone that does not exist, or a window that is empty. INVALID_ARGUMENT.
 	ErrorReason_ERROR_REASON_PERIOD_INVALID ErrorReason = 22
+	// The price is in another currency than the budgets, and no price book has an exchange rate for that time.
+	// FAILED_PRECONDITION. Sample: {metadata: {from: "USD", to: "EUR", time: "2026-11-23T10:00:00Z"}}.
+	ErrorReason_ERROR_REASON_NO_EXCHANGE_RATE ErrorReason = 40
 )
 
 // Enum value maps for ErrorReason.
@@ -112,6 +115,7 @@ var (
 		20: "ERROR_REASON_LEDGER_UNAVAILABLE",
 		21: "ERROR_REASON_TOO_MANY_IN_FLIGHT",
 		22: "ERROR_REASON_PERIOD_INVALID",
+		40: "ERROR_REASON_NO_EXCHANGE_RATE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":         0,
@@ -137,6 +141,7 @@ var (
 		"ERROR_REASON_LEDGER_UNAVAILABLE":  20,
 		"ERROR_REASON_TOO_MANY_IN_FLIGHT":  21,
 		"ERROR_REASON_PERIOD_INVALID":      22,
+		"ERROR_REASON_NO_EXCHANGE_RATE":    40,
 	}
 )
 
@@ -171,7 +176,7 @@ var File_chartergate_v1_error_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1achartergate/v1/error.proto\x12\x0echartergate.v1*\xee\x05\n" +
+	"\x1achartergate/v1/error.proto\x12\x0echartergate.v1*\x91\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ERROR_REASON_INVALID\x10\x01\x12\x1a\n" +
@@ -196,7 +201,8 @@ const file_chartergate_v1_error_proto_rawDesc = "" +
 	"\x1cERROR_REASON_AMOUNT_OVERFLOW\x10\x13\x12#\n" +
 	"\x1fERROR_REASON_LEDGER_UNAVAILABLE\x10\x14\x12#\n" +
 	"\x1fERROR_REASON_TOO_MANY_IN_FLIGHT\x10\x15\x12\x1f\n" +
-	"\x1bERROR_REASON_PERIOD_INVALID\x10\x16BNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
+	"\x1bERROR_REASON_PERIOD_INVALID\x10\x16\x12!\n" +
+	"\x1dERROR_REASON_NO_EXCHANGE_RATE\x10(BNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
 
 var (
 	file_chartergate_v1_error_proto_rawDescOnce sync.Once
