@@ -14,11 +14,12 @@ import (
 type priceService struct {
 	chartergatev1.UnimplementedPriceServiceServer
 	kind[*charter.PriceBook, *chartergatev1.PriceBook]
-	now func() time.Time
+	now  func() time.Time
+	sums UsageSums // nil: no traffic is known
 }
 
-func newPriceService(control store.Control, v *Validator, now func() time.Time) *priceService {
-	return &priceService{now: now, kind: kind[*charter.PriceBook, *chartergatev1.PriceBook]{
+func newPriceService(control store.Control, v *Validator, now func() time.Time, sums UsageSums) *priceService {
+	return &priceService{now: now, sums: sums, kind: kind[*charter.PriceBook, *chartergatev1.PriceBook]{
 		control: control, validator: v, collection: "priceBooks/", all: (*charter.Snapshot).PriceBooks,
 		toProto: convert.PriceBookToProto, fromProto: convert.PriceBookFromProto,
 	}}

@@ -41,6 +41,15 @@ var unitNames = [unitCount]string{
 	"requests",
 }
 
+// Units lists all units.
+func Units() []Unit {
+	list := make([]Unit, unitCount)
+	for i := range list {
+		list[i] = Unit(i)
+	}
+	return list
+}
+
 func (u Unit) String() string { return unitNames[u] }
 
 // tokens says that a unit is tokens of the model itself: not those that another model embeds.
