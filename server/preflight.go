@@ -78,7 +78,7 @@ func (s *PreflightService) Settle(ctx context.Context, req *chartergatev1.Settle
 }
 
 func (s *PreflightService) settle(ctx context.Context, req *chartergatev1.SettleRequest) (*chartergatev1.SettleResponse, error) {
-	used, err := convert.UsageFromProto(req.GetUsage())
+	used, err := convert.UsedFromProto(req.GetUsage(), req.GetRawUsage())
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +126,7 @@ func NewUsageService(gate *preflight.Service) *UsageService { return &UsageServi
 
 // RecordUsage implements UsageService.
 func (s *UsageService) RecordUsage(ctx context.Context, req *chartergatev1.RecordUsageRequest) (*chartergatev1.RecordUsageResponse, error) {
-	used, err := convert.UsageFromProto(req.GetUsage())
+	used, err := convert.UsedFromProto(req.GetUsage(), req.GetRawUsage())
 	if err != nil {
 		return nil, err
 	}

@@ -73,7 +73,11 @@ func some(fields []string) string {
 		more = fmt.Sprintf(" and %d more", len(fields)-12)
 		fields = fields[:12]
 	}
-	return strings.Join(fields, ", ") + more
+	short := make([]string, len(fields))
+	for i, f := range fields {
+		short[i] = strings.ToValidUTF8(f[:min(len(f), 64)], "")
+	}
+	return strings.Join(short, ", ") + more
 }
 
 // FieldError says what is wrong with a field of a payload.

@@ -53,6 +53,22 @@ func UsageToProto(u *usage.Usage) *chartergatev1.Usage {
 	}
 }
 
+// UsedFromProto converts what a call used, which the client or the provider has counted. Errors: *usage.FormatError,
+// usage.ErrInvalid, wrapped.
+func UsedFromProto(p *chartergatev1.Usage, raw *chartergatev1.RawUsage) (usage.Usage, error) {
+	if raw == nil {
+		return UsageFromProto(p)
+	}
+	read, err := usage.Read(raw.GetProvider(), raw.GetApi(), []byte(raw.GetJson()))
+	if err == nil {
+		err = read.Strict()
+	}
+	if err != nil {
+		return usage.Usage{}, err
+	}
+	return read.Usage, nil
+}
+
 // UsageFromProto converts a usage; nil is none. Its errors wrap usage.ErrInvalid.
 func UsageFromProto(p *chartergatev1.Usage) (usage.Usage, error) {
 	u := usage.Usage{

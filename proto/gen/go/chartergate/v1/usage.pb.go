@@ -22,15 +22,17 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Request of RecordUsage.
+// Request of RecordUsage. Exactly one of usage and raw_usage is set.
 type RecordUsageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The feature: the id of its charter. Required.
 	Feature string `protobuf:"bytes,1,opt,name=feature,proto3" json:"feature,omitempty"`
 	// The model that was used. Required.
 	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
-	// What was used. Required.
+	// What was used.
 	Usage *Usage `protobuf:"bytes,3,opt,name=usage,proto3" json:"usage,omitempty"`
+	// What was used, as the provider said it.
+	RawUsage *RawUsage `protobuf:"bytes,15,opt,name=raw_usage,json=rawUsage,proto3" json:"raw_usage,omitempty"`
 	// Who was served. At most 128 bytes, as the four ids that follow.
 	User string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
 	// The cohort.
@@ -96,6 +98,13 @@ func (x *RecordUsageRequest) GetModel() string {
 func (x *RecordUsageRequest) GetUsage() *Usage {
 	if x != nil {
 		return x.Usage
+	}
+	return nil
+}
+
+func (x *RecordUsageRequest) GetRawUsage() *RawUsage {
+	if x != nil {
+		return x.RawUsage
 	}
 	return nil
 }
@@ -199,12 +208,13 @@ var File_chartergate_v1_usage_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x1achartergate/v1/usage.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1echartergate/v1/preflight.proto\"\xa4\x03\n" +
+	"\x1achartergate/v1/usage.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1echartergate/v1/preflight.proto\"\xee\x03\n" +
 	"\x12RecordUsageRequest\x12#\n" +
 	"\afeature\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\afeature\x12 \n" +
 	"\x05model\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x05model\x123\n" +
-	"\x05usage\x18\x03 \x01(\v2\x15.chartergate.v1.UsageB\x06\xbaH\x03\xc8\x01\x01R\x05usage\x12\x1c\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x05model\x12+\n" +
+	"\x05usage\x18\x03 \x01(\v2\x15.chartergate.v1.UsageR\x05usage\x125\n" +
+	"\traw_usage\x18\x0f \x01(\v2\x18.chartergate.v1.RawUsageR\brawUsage\x12\x1c\n" +
 	"\x04user\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04user\x12 \n" +
 	"\x06cohort\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x06cohort\x12\x1e\n" +
 	"\x05agent\x18\x06 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x05agent\x12\x1a\n" +
@@ -213,7 +223,9 @@ const file_chartergate_v1_usage_proto_rawDesc = "" +
 	"\aoutcome\x18\t \x01(\x0e2\x17.chartergate.v1.OutcomeB\b\xbaH\x05\x82\x01\x02\x10\x01R\aoutcome\x12(\n" +
 	"\n" +
 	"request_id\x18\n" +
-	" \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\trequestId\"Q\n" +
+	" \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\trequestId:\x19\xbaH\x16\"\x14\n" +
+	"\x05usage\n" +
+	"\traw_usage\x10\x01\"Q\n" +
 	"\x13RecordUsageResponse\x12:\n" +
 	"\n" +
 	"settlement\x18\x01 \x01(\v2\x1a.chartergate.v1.SettlementR\n" +
@@ -238,20 +250,22 @@ var file_chartergate_v1_usage_proto_goTypes = []any{
 	(*RecordUsageRequest)(nil),  // 0: chartergate.v1.RecordUsageRequest
 	(*RecordUsageResponse)(nil), // 1: chartergate.v1.RecordUsageResponse
 	(*Usage)(nil),               // 2: chartergate.v1.Usage
-	(Outcome)(0),                // 3: chartergate.v1.Outcome
-	(*Settlement)(nil),          // 4: chartergate.v1.Settlement
+	(*RawUsage)(nil),            // 3: chartergate.v1.RawUsage
+	(Outcome)(0),                // 4: chartergate.v1.Outcome
+	(*Settlement)(nil),          // 5: chartergate.v1.Settlement
 }
 var file_chartergate_v1_usage_proto_depIdxs = []int32{
 	2, // 0: chartergate.v1.RecordUsageRequest.usage:type_name -> chartergate.v1.Usage
-	3, // 1: chartergate.v1.RecordUsageRequest.outcome:type_name -> chartergate.v1.Outcome
-	4, // 2: chartergate.v1.RecordUsageResponse.settlement:type_name -> chartergate.v1.Settlement
-	0, // 3: chartergate.v1.UsageService.RecordUsage:input_type -> chartergate.v1.RecordUsageRequest
-	1, // 4: chartergate.v1.UsageService.RecordUsage:output_type -> chartergate.v1.RecordUsageResponse
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	3, // 1: chartergate.v1.RecordUsageRequest.raw_usage:type_name -> chartergate.v1.RawUsage
+	4, // 2: chartergate.v1.RecordUsageRequest.outcome:type_name -> chartergate.v1.Outcome
+	5, // 3: chartergate.v1.RecordUsageResponse.settlement:type_name -> chartergate.v1.Settlement
+	0, // 4: chartergate.v1.UsageService.RecordUsage:input_type -> chartergate.v1.RecordUsageRequest
+	1, // 5: chartergate.v1.UsageService.RecordUsage:output_type -> chartergate.v1.RecordUsageResponse
+	5, // [5:6] is the sub-list for method output_type
+	4, // [4:5] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_v1_usage_proto_init() }

@@ -30,7 +30,7 @@ const (
 type UsageServiceClient interface {
 	// Prices usage that had no hold and records it durably as forced spend on every budget of the feature's path.
 	// Idempotent by request_id for 7 days, also across crashes.
-	// Errors: FEATURE_UNKNOWN, KEY_REQUIRED, NO_PRICE, REQUEST_ID_CONFLICT.
+	// Errors: FEATURE_UNKNOWN, KEY_REQUIRED, NO_PRICE, REQUEST_ID_CONFLICT, USAGE_FORMAT_UNKNOWN, USAGE_INVALID.
 	RecordUsage(ctx context.Context, in *RecordUsageRequest, opts ...grpc.CallOption) (*RecordUsageResponse, error)
 }
 
@@ -60,7 +60,7 @@ func (c *usageServiceClient) RecordUsage(ctx context.Context, in *RecordUsageReq
 type UsageServiceServer interface {
 	// Prices usage that had no hold and records it durably as forced spend on every budget of the feature's path.
 	// Idempotent by request_id for 7 days, also across crashes.
-	// Errors: FEATURE_UNKNOWN, KEY_REQUIRED, NO_PRICE, REQUEST_ID_CONFLICT.
+	// Errors: FEATURE_UNKNOWN, KEY_REQUIRED, NO_PRICE, REQUEST_ID_CONFLICT, USAGE_FORMAT_UNKNOWN, USAGE_INVALID.
 	RecordUsage(context.Context, *RecordUsageRequest) (*RecordUsageResponse, error)
 	mustEmbedUnimplementedUsageServiceServer()
 }
