@@ -44,13 +44,18 @@ func (e *ConflictError) Error() string {
 // Unwrap gives ErrConflict.
 func (e *ConflictError) Unwrap() error { return ErrConflict }
 
-// Lookup gives the price in force at a time. Error: *UnpricedError.
+// Lookup gives the price in force at a time, under the provider's standard terms. Error: *UnpricedError.
 func (b *Book) Lookup(model string, at time.Time) (*Price, error) {
+	return b.For(model, Terms{Time: at})
+}
+
+// For gives the price under some terms. It does not allocate. Error: *UnpricedError.
+func (b *Book) For(model string, t Terms) (*Price, error) {
 	if b != nil {
 		list := b.byModel[model]
 		for i := len(list) - 1; i >= 0; i-- {
-			if !list[i].Effective.After(at) {
-				return list[i], nil
+			if !list[i].Effective.After(t.Time) {
+				return list[i].For(t)
 			}
 		}
 	}

@@ -60,6 +60,15 @@ func share(n money.Nanos, part, all int64) money.Nanos {
 }
 
 func (p *Price) cost(u *usage.Usage, lines *[]Line, split *usage.Cost) (money.Nanos, error) {
+	if len(p.long) > 0 {
+		input := u.AllInput()
+		for i := range p.long {
+			if input > p.long[i].over {
+				p = p.long[i].price
+				break
+			}
+		}
+	}
 	gpu := u.GPUMilliseconds
 	if gpu == 0 && p.set&(1<<GPUMillisecond) != 0 {
 		var err error
@@ -74,11 +83,24 @@ func (p *Price) cost(u *usage.Usage, lines *[]Line, split *usage.Cost) (money.Na
 		Embedding: u.EmbeddingTokens, VectorQuery: u.VectorQueries, StorageByte: u.StorageBytes, EgressByte: u.EgressBytes,
 		GPUMillisecond: gpu, Request: 1,
 	}
-	t := total{factor: one}
+	t := total{factor: p.factor.or1(), tokens: 1, rest: 1}
+	if (p.tokenFactor != Ratio{}) { // tokens x n/d + rest is (tokens x n + rest x d) / d
+		t.tokens, t.rest = p.tokenFactor.Num, p.tokenFactor.Den
+		var err error
+		if t.factor, err = t.factor.times(Ratio{1, t.rest}); err != nil {
+			return 0, err
+		}
+	}
 	for i, q := range quantities {
 		unit := Unit(i)
 		if q != 0 {
-			if err := p.addUnit(&t, unit, q, gpu); err != nil {
+			var err error
+			if len(p.excess) > 0 && unit <= ImageInput {
+				err = p.addExcess(&t, &quantities, unit)
+			} else {
+				err = p.addUnit(&t, unit, q, gpu)
+			}
+			if err != nil {
 				return 0, err
 			}
 			if lines != nil {
@@ -153,9 +175,12 @@ func (p *Price) addUnit(t *total, unit Unit, q, gpu int64) error {
 		}
 		return &UnpricedError{Model: p.Model, Unit: unit.String()}
 	}
-	weight := uint64(perMillion)
-	if unit == GPUMillisecond {
-		weight = perHour
+	weight := perMillion * t.rest
+	switch {
+	case unit.tokens():
+		weight = perMillion * t.tokens
+	case unit == GPUMillisecond:
+		weight = perHour * t.rest
 	}
 	if !t.add(q, rate, weight) {
 		return money.ErrOverflow
@@ -199,7 +224,7 @@ func (p *Price) addTool(t *total, tool string, n int64) error {
 	if !ok {
 		return &UnpricedError{Model: p.Model, Unit: "tool_calls/" + tool}
 	}
-	if !t.add(n, rate, perMillion) {
+	if !t.add(n, rate, perMillion*t.rest) {
 		return money.ErrOverflow
 	}
 	return nil

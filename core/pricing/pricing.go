@@ -69,6 +69,14 @@ type Price struct {
 
 	rates [unitCount]money.Nanos
 	set   uint32
+	// What the rates of tokens, and the whole, are multiplied by; zero: 1.
+	tokenFactor, factor Ratio
+
+	variants    []Variant
+	conditional bool // variants depend on the terms
+	resolved    map[uint64]*Price
+	long        []long   // the highest threshold first
+	excess      []excess // the lowest threshold first
 }
 
 // New makes a price with its rates in nanos: per million units, and per hour for GPUMillisecond.

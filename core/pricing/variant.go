@@ -1,0 +1,268 @@
+package pricing
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/chartergate/chartergate/core/money"
+)
+
+// Terms are what a call was made under, as far as prices depend on it.
+type Terms struct {
+	ServiceTier string // empty, default, auto and standard are the same; otherwise as in the price: batch, flex, priority
+	Region      string
+	Time        time.Time
+}
+
+// StandardTier says that a service tier is the provider's usual one.
+func StandardTier(tier string) bool {
+	switch tier {
+	case "", "standard", "default", "auto", "on_demand":
+		return true
+	}
+	return false
+}
+
+// Variant is what a price becomes under conditions, all of which must hold. Variants that hold apply in their order:
+// rates replace, multipliers multiply the rates of tokens.
+type Variant struct {
+	ServiceTier string        // empty: any
+	Region      string        // empty: any
+	From, To    time.Duration // of each day, UTC, To not included; it may be past midnight. Equal: all day
+	OverInput   int64         // calls with more input tokens than this, all classes together; 0: any
+	// Excess says that Rates are for the input tokens beyond OverInput only. A prompt begins with what is read from a
+	// cache, then what is written to one.
+	Excess     bool
+	Multiplier Ratio // zero: 1
+	Rates      map[Unit]money.Nanos
+	whole      bool // the multiplier is for the whole cost: a contract's
+}
+
+// Limits of variants.
+const (
+	MaxVariants  = 32
+	maxResolved  = 4096
+	maxOverInput = 1_000_000_000
+)
+
+// VariantError says what is wrong with a variant of a price.
+type VariantError struct {
+	Model   string
+	Index   int // -1: all of them
+	Problem string
+}
+
+func (e *VariantError) Error() string {
+	if e.Index < 0 {
+		return fmt.Sprintf("the variants of the price of model %q %s", e.Model, e.Problem)
+	}
+	return fmt.Sprintf("variants[%d] of the price of model %q %s", e.Index, e.Model, e.Problem)
+}
+
+func (v *Variant) check() string {
+	switch day := 24 * time.Hour; {
+	case v.ServiceTier != "" && StandardTier(v.ServiceTier):
+		return fmt.Sprintf("is for the service tier %q, which the price itself is for", v.ServiceTier)
+	case v.From < 0 || v.From >= day || v.To < 0 || v.To >= day:
+		return "has a time that is not between 00:00 and 23:59:59"
+	case v.OverInput < 0 || v.OverInput > maxOverInput:
+		return fmt.Sprintf("has over_input_tokens %d, which must be 0 to %d", v.OverInput, int64(maxOverInput))
+	case v.Multiplier != Ratio{} && (v.Multiplier.Num == 0 || v.Multiplier.Den == 0):
+		return "has a multiplier that is not positive: give free units a rate of 0"
+	case v.Multiplier == Ratio{} && len(v.Rates) == 0:
+		return "changes nothing: give it rates or a multiplier"
+	case v.Excess && v.OverInput == 0:
+		return "is for the excess, but has no over_input_tokens"
+	case v.Excess && v.Multiplier != Ratio{}:
+		return "is for the excess, which takes rates and no multiplier"
+	}
+	for u := range v.Rates {
+		if v.Excess && u > ImageInput {
+			return fmt.Sprintf("is for the excess of input tokens, but has a rate for %s", u)
+		}
+	}
+	return ""
+}
+
+// holds says whether the terms meet the conditions, but the one on input tokens.
+func (v *Variant) holds(tier, region string, at time.Duration) bool {
+	if v.ServiceTier != "" && v.ServiceTier != tier || v.Region != "" && v.Region != region {
+		return false
+	}
+	switch {
+	case v.From == v.To:
+		return true
+	case at < 0:
+		return false
+	case v.From < v.To:
+		return v.From <= at && at < v.To
+	}
+	return at >= v.From || at < v.To
+}
+
+// long is a price for calls with more input than over.
+type long struct {
+	over  int64
+	price *Price
+}
+
+// Variants gives the variants as set.
+func (p *Price) Variants() []Variant { return p.variants }
+
+// SetVariants gives a price its variants. Call it last: what else is set after it does not reach them. Errors:
+// *VariantError.
+func (p *Price) SetVariants(variants []Variant) error {
+	if len(variants) > MaxVariants {
+		return &VariantError{p.Model, -1, fmt.Sprintf("are %d, at most %d are allowed", len(variants), MaxVariants)}
+	}
+	tiers, regions, times := []string{""}, []string{""}, []time.Duration{-1}
+	for i := range variants {
+		v := &variants[i]
+		if problem := v.check(); problem != "" {
+			return &VariantError{p.Model, i, problem}
+		}
+		for j := range variants[:i] {
+			if variants[j].same(v) {
+				return &VariantError{p.Model, i, fmt.Sprintf("has the conditions of variants[%d]: make them one", j)}
+			}
+		}
+		if !slices.Contains(tiers, v.ServiceTier) {
+			tiers = append(tiers, v.ServiceTier)
+		}
+		if !slices.Contains(regions, v.Region) {
+			regions = append(regions, v.Region)
+		}
+		if v.From != v.To {
+			times = append(times, v.From, v.To)
+		}
+	}
+	if len(tiers)*len(regions)*len(times) > maxResolved {
+		return &VariantError{p.Model, -1, "are of too many service tiers, regions and times"}
+	}
+	p.variants, p.resolved, p.conditional = variants, nil, len(tiers)+len(regions)+len(times) > 3
+	base := *p
+	if err := p.resolve(&base, base.mask("", "", -1)); err != nil {
+		return err
+	}
+	if !p.conditional {
+		return nil
+	}
+	p.resolved = map[uint64]*Price{}
+	for _, tier := range tiers {
+		for _, region := range regions {
+			for _, at := range times {
+				m := base.mask(tier, region, at)
+				if p.resolved[m] != nil {
+					continue
+				}
+				r := new(Price)
+				if err := r.resolve(&base, m); err != nil {
+					return err
+				}
+				r.variants, r.conditional = nil, false
+				p.resolved[m] = r
+			}
+		}
+	}
+	return nil
+}
+
+func (v *Variant) same(w *Variant) bool {
+	return v.ServiceTier == w.ServiceTier && v.Region == w.Region && v.From == w.From && v.To == w.To && v.OverInput == w.OverInput &&
+		v.Excess == w.Excess && v.whole == w.whole && !v.whole
+}
+
+func (p *Price) mask(tier, region string, at time.Duration) uint64 {
+	var m uint64
+	for i := range p.variants {
+		if p.variants[i].holds(tier, region, at) {
+			m |= 1 << i
+		}
+	}
+	return m
+}
+
+// resolve makes p what base is under the variants in mask.
+func (p *Price) resolve(base *Price, mask uint64) error {
+	apply := func(to *Price, over int64) error {
+		*to = *base
+		to.long, to.excess = nil, nil
+		for i := range base.variants {
+			v := &base.variants[i]
+			if mask&(1<<i) == 0 || v.Excess || v.OverInput > over {
+				continue
+			}
+			for u, r := range v.Rates {
+				to.rates[u], to.set = r, to.set|1<<u
+			}
+			factor := &to.tokenFactor
+			if v.whole {
+				factor = &to.factor
+			}
+			if (v.Multiplier != Ratio{}) {
+				var err error
+				if *factor, err = factor.or1().times(v.Multiplier); err != nil {
+					return &VariantError{base.Model, i, "has a multiplier that is too fine"}
+				}
+			}
+		}
+		return nil
+	}
+	var overs []int64
+	for i := range base.variants {
+		if v := &base.variants[i]; mask&(1<<i) != 0 && v.OverInput > 0 && !slices.Contains(overs, v.OverInput) {
+			overs = append(overs, v.OverInput)
+		}
+	}
+	slices.Sort(overs)
+	var longs []long
+	var excess []excess
+	whole := false
+	for _, over := range overs {
+		for i := range base.variants {
+			v := &base.variants[i]
+			switch {
+			case mask&(1<<i) == 0 || v.OverInput != over:
+			case v.Excess:
+				e := excessOf(over, v.Rates)
+				excess = append(excess, e)
+			default:
+				whole = true
+			}
+		}
+	}
+	if err := apply(p, 0); err != nil {
+		return err
+	}
+	if whole {
+		for _, over := range overs {
+			l := new(Price)
+			if err := apply(l, over); err != nil {
+				return err
+			}
+			l.excess, l.variants, l.conditional = excess, nil, false
+			longs = append(longs, long{over, l})
+		}
+	}
+	slices.Reverse(longs) // the highest first
+	p.long, p.excess = longs, excess
+	return nil
+}
+
+// For gives what the price is under some terms; a price without variants is itself. It does not allocate. Error:
+// *UnpricedError for a service tier that the price does not know, which may be dearer.
+func (p *Price) For(t Terms) (*Price, error) {
+	if StandardTier(t.ServiceTier) {
+		t.ServiceTier = ""
+	} else if !slices.ContainsFunc(p.variants, func(v Variant) bool { return v.ServiceTier == t.ServiceTier }) {
+		return nil, &UnpricedError{Model: p.Model, Unit: "service_tier/" + strings.Clone(t.ServiceTier)}
+	}
+	if !p.conditional {
+		return p, nil
+	}
+	at := t.Time.UTC()
+	ofDay := time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute + time.Duration(at.Second())*time.Second
+	return p.resolved[p.mask(t.ServiceTier, t.Region, ofDay)], nil
+}

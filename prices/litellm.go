@@ -1,0 +1,5 @@
+package prices
+
+import "errors"
+
+func readLiteLLM([]byte) (*Book, error) { return nil, errors.New("not yet") }
