@@ -3,6 +3,7 @@ package prices
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -36,7 +37,8 @@ type Provider struct {
 	Models   []*Model // the first that matches is meant
 	Fallback []string // providers whose models it sells too
 
-	modelMatch Match // of models that are the provider's where none is named
+	modelMatch Match             // of models that are the provider's where none is named
+	byName     map[string]*Model // where every match is of a name
 }
 
 // Model is a model with its prices.
@@ -159,6 +161,13 @@ func (b *Book) Model(provider, model string) (*Model, error) {
 
 func (b *Book) find(provider, model string) (*Model, error) {
 	sellers := b.sellers(provider, model)
+	if provider == "" { // the entry of that very name, if there is one
+		for _, p := range sellers {
+			if m := p.model(model); m != nil && m.ID == model {
+				return m, nil
+			}
+		}
+	}
 	for _, p := range sellers {
 		if m := p.model(model); m != nil {
 			return m, nil
@@ -185,7 +194,7 @@ func (b *Book) sellers(provider, model string) []*Provider {
 	for _, p := range b.Providers {
 		switch {
 		case provider == "":
-			if p.modelMatch.Holds(model) {
+			if p.byName != nil && p.model(model) != nil || p.modelMatch.Holds(model) {
 				list = append(list, p)
 			}
 		case p.ID == provider:
@@ -198,6 +207,9 @@ func (b *Book) sellers(provider, model string) []*Provider {
 }
 
 func (p *Provider) model(name string) *Model {
+	if p.byName != nil {
+		return cmp.Or(p.byName[name], p.byName[strings.ToLower(name)])
+	}
 	for _, m := range p.Models {
 		if m.Match.Holds(name) {
 			return m

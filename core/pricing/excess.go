@@ -38,14 +38,12 @@ func (p *Price) addExcess(t *total, quantities *[unitCount]int64, unit Unit) err
 		if until <= start {
 			continue
 		}
-		rate, ok := money.Nanos(0), false
+		rate, ok := p.effectiveRate(unit)
 		if i >= 0 {
-			rate, ok = p.excess[i].rate(unit)
+			rate, ok = p.excess[i].rate(p, unit)
 		}
 		if !ok {
-			if rate, ok = p.effectiveRate(unit); !ok {
-				return &UnpricedError{Model: p.Model, Unit: unit.String()}
-			}
+			return &UnpricedError{Model: p.Model, Unit: unit.String()}
 		}
 		if !t.add(until-start, rate, perMillion*t.tokens) {
 			return money.ErrOverflow
@@ -55,12 +53,17 @@ func (p *Price) addExcess(t *total, quantities *[unitCount]int64, unit Unit) err
 	return nil
 }
 
-func (e *excess) rate(u Unit) (money.Nanos, bool) {
-	for e.set&(1<<u) == 0 {
-		if fallback[u] == u {
+// rate is e's where it has one, else p's, before any other unit's.
+func (e *excess) rate(p *Price, u Unit) (money.Nanos, bool) {
+	for {
+		switch {
+		case e.set&(1<<u) != 0:
+			return e.rates[u], true
+		case p.set&(1<<u) != 0:
+			return p.rates[u], true
+		case fallback[u] == u:
 			return 0, false
 		}
 		u = fallback[u]
 	}
-	return e.rates[u], true
 }

@@ -3,6 +3,7 @@ package pricing
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/chartergate/chartergate/core/money"
@@ -100,6 +101,9 @@ type UnpricedError struct {
 func (e *UnpricedError) Error() string {
 	if e.Unit == "" {
 		return fmt.Sprintf("model %q has no price at that time: add one to a price book", e.Model)
+	}
+	if tier, ok := strings.CutPrefix(e.Unit, "service_tier/"); ok {
+		return fmt.Sprintf("the price of model %q is not for service tier %s: add a variant for it to its price book", e.Model, tier)
 	}
 	if e.Unit == GPUMillisecond.String() && e.Derived {
 		return fmt.Sprintf("model %q is paid by the GPU-hour, but the call does not report gpu_milliseconds: report them, or set gpu_milliseconds_per_mtok_input and _output in its price", e.Model)

@@ -9,6 +9,12 @@ import (
 // Ratio is an exact positive factor, in lowest terms.
 type Ratio struct{ Num, Den uint64 }
 
+// NewRatio brings n/d into lowest terms. d is not 0.
+func NewRatio(n, d uint64) Ratio {
+	g := gcd(n, d)
+	return Ratio{n / g, d / g}
+}
+
 const ppm = 1_000_000
 
 // or1 is r, or 1 where r is zero.
@@ -18,7 +24,6 @@ func (r Ratio) or1() Ratio {
 	}
 	return r
 }
-
 
 // times is r x s in lowest terms. Error: money.ErrOverflow where it does not fit.
 func (r Ratio) times(s Ratio) (Ratio, error) {

@@ -31,6 +31,7 @@ type Variant struct {
 	ServiceTier string        // empty: any
 	Region      string        // empty: any
 	From, To    time.Duration // of each day, UTC, To not included; it may be past midnight. Equal: all day
+	Days        Weekdays      // UTC; 0: all
 	OverInput   int64         // calls with more input tokens than this, all classes together; 0: any
 	// Excess says that Rates are for the input tokens beyond OverInput only. A prompt begins with what is read from a
 	// cache, then what is written to one.
@@ -39,6 +40,11 @@ type Variant struct {
 	Rates      map[Unit]money.Nanos
 	whole      bool // the multiplier is for the whole cost: a contract's
 }
+
+// Weekdays is a set of days, with bit d set for time.Weekday d.
+type Weekdays uint8
+
+const everyDay = Weekdays(1<<7 - 1)
 
 // Limits of variants.
 const (
@@ -67,6 +73,8 @@ func (v *Variant) check() string {
 		return fmt.Sprintf("is for the service tier %q, which the price itself is for", v.ServiceTier)
 	case v.From < 0 || v.From >= day || v.To < 0 || v.To >= day:
 		return "has a time that is not between 00:00 and 23:59:59"
+	case v.Days > everyDay:
+		return "has a day that is not one of seven"
 	case v.OverInput < 0 || v.OverInput > maxOverInput:
 		return fmt.Sprintf("has over_input_tokens %d, which must be 0 to %d", v.OverInput, int64(maxOverInput))
 	case v.Multiplier != Ratio{} && (v.Multiplier.Num == 0 || v.Multiplier.Den == 0):
@@ -87,19 +95,29 @@ func (v *Variant) check() string {
 }
 
 // holds says whether the terms meet the conditions, but the one on input tokens.
-func (v *Variant) holds(tier, region string, at time.Duration) bool {
+func (v *Variant) holds(tier, region string, m moment) bool {
 	if v.ServiceTier != "" && v.ServiceTier != tier || v.Region != "" && v.Region != region {
 		return false
 	}
 	switch {
+	case !v.timed():
+		return true
+	case m.of < 0 || v.Days != 0 && v.Days&(1<<m.day) == 0:
+		return false
 	case v.From == v.To:
 		return true
-	case at < 0:
-		return false
 	case v.From < v.To:
-		return v.From <= at && at < v.To
+		return v.From <= m.of && m.of < v.To
 	}
-	return at >= v.From || at < v.To
+	return m.of >= v.From || m.of < v.To
+}
+
+func (v *Variant) timed() bool { return v.From != v.To || v.Days != 0 }
+
+// moment is a time of a week. Before the day: none, at which nothing that depends on time holds.
+type moment struct {
+	day time.Weekday
+	of  time.Duration
 }
 
 // long is a price for calls with more input than over.
@@ -117,7 +135,8 @@ func (p *Price) SetVariants(variants []Variant) error {
 	if len(variants) > MaxVariants {
 		return &VariantError{p.Model, -1, fmt.Sprintf("are %d, at most %d are allowed", len(variants), MaxVariants)}
 	}
-	tiers, regions, times := []string{""}, []string{""}, []time.Duration{-1}
+	timed := false
+	tiers, regions, times := []string{""}, []string{""}, []time.Duration{0}
 	for i := range variants {
 		v := &variants[i]
 		if problem := v.check(); problem != "" {
@@ -134,16 +153,27 @@ func (p *Price) SetVariants(variants []Variant) error {
 		if !slices.Contains(regions, v.Region) {
 			regions = append(regions, v.Region)
 		}
-		if v.From != v.To {
-			times = append(times, v.From, v.To)
+		if v.timed() {
+			timed = true
+			for _, at := range []time.Duration{v.From, v.To} {
+				if !slices.Contains(times, at) {
+					times = append(times, at)
+				}
+			}
 		}
 	}
-	if len(tiers)*len(regions)*len(times) > maxResolved {
+	moments := []moment{{of: -1}}
+	for day := time.Sunday; timed && day <= time.Saturday; day++ {
+		for _, at := range times {
+			moments = append(moments, moment{day, at})
+		}
+	}
+	if len(tiers)*len(regions)*len(moments) > maxResolved {
 		return &VariantError{p.Model, -1, "are of too many service tiers, regions and times"}
 	}
-	p.variants, p.resolved, p.conditional = variants, nil, len(tiers)+len(regions)+len(times) > 3
+	p.variants, p.resolved, p.conditional = variants, nil, len(tiers)+len(regions)+len(moments) > 3
 	base := *p
-	if err := p.resolve(&base, base.mask("", "", -1)); err != nil {
+	if err := p.resolve(&base, base.mask("", "", moments[0])); err != nil {
 		return err
 	}
 	if !p.conditional {
@@ -152,7 +182,7 @@ func (p *Price) SetVariants(variants []Variant) error {
 	p.resolved = map[uint64]*Price{}
 	for _, tier := range tiers {
 		for _, region := range regions {
-			for _, at := range times {
+			for _, at := range moments {
 				m := base.mask(tier, region, at)
 				if p.resolved[m] != nil {
 					continue
@@ -170,11 +200,11 @@ func (p *Price) SetVariants(variants []Variant) error {
 }
 
 func (v *Variant) same(w *Variant) bool {
-	return v.ServiceTier == w.ServiceTier && v.Region == w.Region && v.From == w.From && v.To == w.To && v.OverInput == w.OverInput &&
+	return v.ServiceTier == w.ServiceTier && v.Region == w.Region && v.From == w.From && v.To == w.To && v.Days == w.Days && v.OverInput == w.OverInput &&
 		v.Excess == w.Excess && v.whole == w.whole && !v.whole
 }
 
-func (p *Price) mask(tier, region string, at time.Duration) uint64 {
+func (p *Price) mask(tier, region string, at moment) uint64 {
 	var m uint64
 	for i := range p.variants {
 		if p.variants[i].holds(tier, region, at) {
@@ -264,5 +294,5 @@ func (p *Price) For(t Terms) (*Price, error) {
 	}
 	at := t.Time.UTC()
 	ofDay := time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute + time.Duration(at.Second())*time.Second
-	return p.resolved[p.mask(t.ServiceTier, t.Region, ofDay)], nil
+	return p.resolved[p.mask(t.ServiceTier, t.Region, moment{at.Weekday(), ofDay})], nil
 }
