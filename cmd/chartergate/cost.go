@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -316,15 +316,25 @@ func (r *costed) print(w io.Writer, output string) error {
 	f.add("not counted", strings.Join(a.Unknown, ", "))
 	f.write(w)
 	fmt.Fprintln(w)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "UNIT\tQUANTITY\t%s PER MILLION\tCOST IN %s\t\n", a.Currency, a.Currency)
+	rows := [][4]string{{"UNIT", "QUANTITY", a.Currency + " PER MILLION", a.Currency}}
 	for _, l := range a.Lines {
 		rate := ""
 		if l.RateNanos != nil {
 			rate = money.Nanos(*l.RateNanos).String()
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t\n", visible(l.Unit), strconv.FormatInt(l.Quantity, 10), rate, money.Nanos(l.CostNanos))
+		rows = append(rows, [4]string{visible(l.Unit), strconv.FormatInt(l.Quantity, 10), rate, money.Nanos(l.CostNanos).String()})
 	}
-	fmt.Fprintf(t, "total\t\t\t%s\t\n", r.total)
-	return t.Flush()
+	rows = append(rows, [4]string{"total", "", "", r.total.String()})
+	var width [4]int
+	for _, row := range rows {
+		for i, cell := range row {
+			width[i] = max(width[i], utf8.RuneCountInString(cell))
+		}
+	}
+	for _, row := range rows {
+		if _, err := fmt.Fprintf(w, "%-*s  %*s  %*s  %*s\n", width[0], row[0], width[1], row[1], width[2], row[2], width[3], row[3]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
