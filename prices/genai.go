@@ -67,12 +67,9 @@ func readGenAI(data []byte) (*Book, error) {
 			source = from.PricingURLs[0] + "; " + GenAI
 		}
 		for _, m := range from.Models {
-			list, err := genaiPrices(m.ID, m.Prices)
+			list, err := genaiPrices(m.ID, source, m.Prices)
 			if err != nil {
 				b.Skipped = append(b.Skipped, Skip{from.ID, m.ID, err.Error()})
-			}
-			for _, price := range list {
-				price.Source = source
 			}
 			p.Models = append(p.Models, &Model{from.ID, m.ID, m.Match, list})
 		}
@@ -96,7 +93,7 @@ func decode(data []byte, to any) error {
 	return nil
 }
 
-func genaiPrices(model string, data json.RawMessage) ([]*pricing.Price, error) {
+func genaiPrices(model, source string, data json.RawMessage) ([]*pricing.Price, error) {
 	var list []genaiConditional
 	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("[")) {
 		if err := decode(data, &list); err != nil {
@@ -166,6 +163,7 @@ func genaiPrices(model string, data json.RawMessage) ([]*pricing.Price, error) {
 			variants = append(variants, v)
 		}
 		p := pricing.New(model, from, Currency, rates)
+		p.Source = source
 		if err := p.SetVariants(variants); err != nil {
 			return nil, err
 		}

@@ -58,7 +58,10 @@ var fallback = [unitCount]Unit{
 // Price is what a model costs from Effective on, until its next price takes effect. Make one with New.
 type Price struct {
 	Model     string
+	Provider  string // for adjustments; may be empty
 	Effective time.Time
+	Expires   time.Time  // zero: when the model's next price takes effect
+	Corrects  *Corrected // of a correction
 	Currency  string
 	Book      string // the price book that it stands in
 	Revision  int64  // the store's revision of that book
@@ -73,11 +76,18 @@ type Price struct {
 	// What the rates of tokens, and the whole, are multiplied by; zero: 1.
 	tokenFactor, factor Ratio
 
+	base        *Price // without variants, where there are some
 	variants    []Variant
 	conditional bool // variants depend on the terms
 	resolved    map[uint64]*Price
 	long        []long   // the highest threshold first
 	excess      []excess // the lowest threshold first
+}
+
+// Corrected names the price that another corrects, of the same model.
+type Corrected struct {
+	Effective time.Time
+	Reason    string
 }
 
 // New makes a price with its rates in nanos: per million units, and per hour for GPUMillisecond.

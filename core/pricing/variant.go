@@ -85,6 +85,8 @@ func (v *Variant) check() string {
 		return "is for the excess, but has no over_input_tokens"
 	case v.Excess && v.Multiplier != Ratio{}:
 		return "is for the excess, which takes rates and no multiplier"
+	case !v.whole && v.ServiceTier == "" && v.Region == "" && !v.timed() && v.OverInput == 0:
+		return "has no condition: change the price itself"
 	}
 	for u := range v.Rates {
 		if v.Excess && u > ImageInput {
@@ -171,8 +173,13 @@ func (p *Price) SetVariants(variants []Variant) error {
 	if len(tiers)*len(regions)*len(moments) > maxResolved {
 		return &VariantError{p.Model, -1, "are of too many service tiers, regions and times"}
 	}
+	if p.base == nil {
+		published := *p
+		p.base = &published
+	}
 	p.variants, p.resolved, p.conditional = variants, nil, len(tiers)+len(regions)+len(moments) > 3
-	base := *p
+	base := *p.base
+	base.variants, base.conditional = variants, p.conditional
 	if err := p.resolve(&base, base.mask("", "", moments[0])); err != nil {
 		return err
 	}
@@ -217,8 +224,9 @@ func (p *Price) mask(tier, region string, at moment) uint64 {
 // resolve makes p what base is under the variants in mask.
 func (p *Price) resolve(base *Price, mask uint64) error {
 	apply := func(to *Price, over int64) error {
+		published := to.base
 		*to = *base
-		to.long, to.excess = nil, nil
+		to.base, to.long, to.excess = published, nil, nil
 		for i := range base.variants {
 			v := &base.variants[i]
 			if mask&(1<<i) == 0 || v.Excess || v.OverInput > over {
@@ -277,7 +285,7 @@ func (p *Price) resolve(base *Price, mask uint64) error {
 		}
 	}
 	slices.Reverse(longs) // the highest first
-	p.long, p.excess = longs, excess
+	p.variants, p.conditional, p.long, p.excess = base.variants, base.conditional, longs, excess
 	return nil
 }
 

@@ -109,7 +109,11 @@ func TestMultipliersAreExact(t *testing.T) {
 		whole := Ratio{rapid.Uint64Range(1, 1e4).Draw(t, "whole n"), rapid.Uint64Range(1, 1e4).Draw(t, "whole d")}
 		p := New("m", day, "USD", map[Unit]money.Nanos{Input: money.Nanos(rapid.Int64Range(0, 1e12).Draw(t, "rate")), Request: money.Nanos(rapid.Int64Range(0, 1e12).Draw(t, "fee"))})
 		input, fee := p.rates[Input], p.rates[Request]
-		if err := p.SetVariants([]Variant{{Multiplier: tokens}, {Multiplier: whole, whole: true}}); err != nil {
+		if err := p.SetVariants([]Variant{{Region: "eu", Multiplier: tokens}, {Multiplier: whole, whole: true}}); err != nil {
+			t.Fatal(err)
+		}
+		p, err := p.For(Terms{Region: "eu"})
+		if err != nil {
 			t.Fatal(err)
 		}
 		u := usage.Usage{InputTokens: rapid.Int64Range(0, 1e9).Draw(t, "tokens")}
