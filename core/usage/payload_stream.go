@@ -81,6 +81,9 @@ func (p *Payload) open(raw []byte) (body, usage *node, path string, err error) {
 	return body, usage, path, nil
 }
 
+// maxMerged is how many fields the events of a stream have together; more are left out.
+const maxMerged = 1024
+
 // merge takes the fields of a later event: counts of streams are totals, so the last one stands.
 func (n *node) merge(later *node) {
 next:
@@ -94,7 +97,9 @@ next:
 				continue next
 			}
 		}
-		n.kids = append(n.kids, k)
+		if len(n.kids) < maxMerged {
+			n.kids = append(n.kids, k)
+		}
 	}
 }
 
