@@ -67,7 +67,7 @@ func readGenAI(data []byte) (*Book, error) {
 			source = from.PricingURLs[0] + "; " + GenAI
 		}
 		for _, m := range from.Models {
-			list, err := genaiPrices(m.ID, source, m.Prices)
+			list, err := genaiPrices(from.ID, m.ID, source, m.Prices)
 			if err != nil {
 				b.Skipped = append(b.Skipped, Skip{from.ID, m.ID, err.Error()})
 			}
@@ -93,7 +93,7 @@ func decode(data []byte, to any) error {
 	return nil
 }
 
-func genaiPrices(model, source string, data json.RawMessage) ([]*pricing.Price, error) {
+func genaiPrices(provider, model, source string, data json.RawMessage) ([]*pricing.Price, error) {
 	var list []genaiConditional
 	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("[")) {
 		if err := decode(data, &list); err != nil {
@@ -163,7 +163,7 @@ func genaiPrices(model, source string, data json.RawMessage) ([]*pricing.Price, 
 			variants = append(variants, v)
 		}
 		p := pricing.New(model, from, Currency, rates)
-		p.Source = source
+		p.Source, p.Provider = source, provider
 		if err := p.SetVariants(variants); err != nil {
 			return nil, err
 		}

@@ -78,7 +78,7 @@ func readLiteLLM(data []byte) (*Book, error) {
 			byID[id] = p
 			b.Providers = append(b.Providers, p)
 		}
-		price, without, err := litellmPrice(key, entry)
+		price, without, err := litellmPrice(id, key, entry)
 		if err != nil {
 			b.Skipped = append(b.Skipped, Skip{id, key, err.Error()})
 			continue
@@ -116,7 +116,7 @@ func litellmNames(provider, key string) []string {
 }
 
 // litellmPrice gives the price, and the keys of prices that no unit is for.
-func litellmPrice(model string, entry map[string]json.RawMessage) (*pricing.Price, []string, error) {
+func litellmPrice(provider, model string, entry map[string]json.RawMessage) (*pricing.Price, []string, error) {
 	type under struct {
 		tier string
 		over int64
@@ -238,7 +238,7 @@ func litellmPrice(model string, entry map[string]json.RawMessage) (*pricing.Pric
 	if len(tools) > 0 {
 		p.Tools = tools
 	}
-	p.Source = LiteLLM
+	p.Source, p.Provider = LiteLLM, provider
 	var source string
 	if json.Unmarshal(entry["source"], &source) == nil && source != "" {
 		p.Source = source[:min(len(source), 400)] + "; " + LiteLLM

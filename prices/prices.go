@@ -22,7 +22,8 @@ const MaxFile = 64 << 20
 
 // A Book is a price list. It is safe for concurrent use.
 type Book struct {
-	Source    string // where it comes from, for people
+	Source    string   // where it comes from, for people
+	Info      SeedInfo // of the shipped list
 	Providers []*Provider
 	Skipped   []Skip // what the list has that no price can say
 
@@ -68,7 +69,10 @@ func (e *NotFoundError) Error() string {
 }
 
 // Load reads a price list, in genai-prices' or LiteLLM's format, which it tells apart.
-func Load(file string) (*Book, error) {
+func Load(file string) (*Book, error) { return LoadAs(file, "") }
+
+// LoadAs is Load of a format; empty is either.
+func LoadAs(file, format string) (*Book, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
@@ -81,7 +85,7 @@ func Load(file string) (*Book, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Parse(file, "", data)
+	return Parse(file, format, data)
 }
 
 // Formats of price lists.

@@ -24,7 +24,8 @@ type priceList interface {
 // loadPrices reads a price list of any format; the one in the binary where file is empty.
 func loadPrices(file string) (*priceNames, error) {
 	if file == "" {
-		return nil, usagef("--prices is required: genai-prices' or LiteLLM's JSON, or a manifest with price books")
+		book, err := prices.Seed()
+		return &priceNames{list: book}, err
 	}
 	f, err := os.Open(file)
 	if err != nil {

@@ -84,6 +84,7 @@ func (l *Ledger) attend(a *Account) {
 type Call struct {
 	Feature, Tier, Model                    string
 	User, Cohort, Agent, Run, PromptPattern string
+	ServiceTier, Region                     string // which the price is for
 	Effect                                  routing.Effect
 	Leased                                  bool      // the hold is a slice, for many calls
 	Time                                    time.Time // which the price is for

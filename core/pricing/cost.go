@@ -95,15 +95,16 @@ func (p *Price) cost(u *usage.Usage, lines *[]Line, split *usage.Cost) (money.Na
 		unit := Unit(i)
 		if q != 0 {
 			var err error
+			counted := true
 			if len(p.excess) > 0 && unit <= ImageInput {
 				err = p.addExcess(&t, &quantities, unit)
 			} else {
-				err = p.addUnit(&t, unit, q, gpu)
+				counted, err = p.addUnit(&t, unit, q, gpu)
 			}
 			if err != nil {
 				return 0, err
 			}
-			if lines != nil {
+			if lines != nil && counted {
 				if err := t.line(lines, unit.String(), q); err != nil {
 					return 0, err
 				}
@@ -161,19 +162,20 @@ func (p *Price) cost(u *usage.Usage, lines *[]Line, split *usage.Cost) (money.Na
 	return t.round()
 }
 
-func (p *Price) addUnit(t *total, unit Unit, q, gpu int64) error {
+// addUnit says whether the unit has a line: what is free without a rate has none.
+func (p *Price) addUnit(t *total, unit Unit, q, gpu int64) (counted bool, err error) {
 	rate, ok := p.effectiveRate(unit)
 	if !ok {
 		hourly := p.set&(1<<GPUMillisecond) != 0
 		switch {
 		case unit == Request:
-			return nil
+			return false, nil
 		case hourly && unit.tokens() && gpu > 0: // paid by the GPU-hour: its tokens need no rate of their own
-			return nil
+			return false, nil
 		case hourly && unit.tokens():
-			return &UnpricedError{p.Model, GPUMillisecond.String(), true}
+			return false, &UnpricedError{p.Model, GPUMillisecond.String(), true}
 		}
-		return &UnpricedError{Model: p.Model, Unit: unit.String()}
+		return false, &UnpricedError{Model: p.Model, Unit: unit.String()}
 	}
 	weight := perMillion * t.rest
 	switch {
@@ -183,9 +185,9 @@ func (p *Price) addUnit(t *total, unit Unit, q, gpu int64) error {
 		weight = perHour * t.rest
 	}
 	if !t.add(q, rate, weight) {
-		return money.ErrOverflow
+		return false, money.ErrOverflow
 	}
-	return nil
+	return true, nil
 }
 
 func (p *Price) addTools(t *total, calls map[string]int64, lines *[]Line) error {

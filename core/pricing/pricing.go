@@ -41,6 +41,15 @@ var unitNames = [unitCount]string{
 	"requests",
 }
 
+// Units lists all units.
+func Units() []Unit {
+	list := make([]Unit, unitCount)
+	for i := range list {
+		list[i] = Unit(i)
+	}
+	return list
+}
+
 func (u Unit) String() string { return unitNames[u] }
 
 // tokens says that a unit is tokens of the model itself: not those that another model embeds.
@@ -101,6 +110,15 @@ func New(model string, effective time.Time, currency string, rates map[Unit]mone
 
 // Rate gives the rate of a unit as published, without fallback.
 func (p *Price) Rate(u Unit) (money.Nanos, bool) { return p.rates[u], p.set&(1<<u) != 0 }
+
+// Reasons says that reasoning tokens have a rate of their own.
+func (p *Price) Reasons() bool {
+	own := p.set
+	for _, l := range p.long {
+		own |= l.price.set
+	}
+	return own&(1<<Reasoning) != 0
+}
 
 // UnpricedError says that a price has no rate for a unit that was used.
 type UnpricedError struct {

@@ -128,7 +128,7 @@ type long struct {
 	price *Price
 }
 
-// Variants gives the variants as set.
+// Variants gives the variants as set; of a price under terms, those that still depend on the call's tokens.
 func (p *Price) Variants() []Variant { return p.variants }
 
 // SetVariants gives a price its variants. Call it last: what else is set after it does not reach them. Errors:
@@ -198,12 +198,50 @@ func (p *Price) SetVariants(variants []Variant) error {
 				if err := r.resolve(&base, m); err != nil {
 					return err
 				}
-				r.variants, r.conditional = nil, false
+				r.variants, r.conditional, r.base = r.residual(), false, nil
 				p.resolved[m] = r
 			}
 		}
 	}
 	return nil
+}
+
+// Whole says that a variant is an adjustment, which multiplies the whole cost.
+func (v *Variant) Whole() bool { return v.whole }
+
+// Factors are what the rates of tokens and the whole cost are multiplied by.
+func (p *Price) Factors() (tokens, whole Ratio) { return p.tokenFactor.or1(), p.factor.or1() }
+
+// SetFactors sets what Factors gives, before SetVariants.
+func (p *Price) SetFactors(tokens, whole Ratio) { p.tokenFactor, p.factor = tokens, whole }
+
+// residual says what long contexts still change, so that SetVariants makes the same of it.
+func (p *Price) residual() []Variant {
+	var list []Variant
+	before := p.tokenFactor.or1()
+	for _, l := range slices.Backward(p.long) {
+		v := Variant{OverInput: l.over, Rates: map[Unit]money.Nanos{}}
+		for u := range unitCount {
+			if r, ok := l.price.Rate(u); ok {
+				v.Rates[u] = r
+			}
+		}
+		if after := l.price.tokenFactor.or1(); after != before {
+			v.Multiplier, _ = after.times(Ratio{before.Den, before.Num})
+			before = after
+		}
+		list = append(list, v)
+	}
+	for _, e := range p.excess {
+		v := Variant{OverInput: e.over, Excess: true, Rates: map[Unit]money.Nanos{}}
+		for u := range ImageInput + 1 {
+			if e.set&(1<<u) != 0 {
+				v.Rates[u] = e.rates[u]
+			}
+		}
+		list = append(list, v)
+	}
+	return list
 }
 
 func (v *Variant) same(w *Variant) bool {

@@ -27,6 +27,8 @@ const (
 	CodePolicyFailed
 	CodeStage
 	CodeContextTooLong
+
+	CodeNoExchangeRate Code = 20
 )
 
 // Reason is one machine-readable reason.

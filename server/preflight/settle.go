@@ -48,7 +48,7 @@ func (s *Service) Settle(ctx context.Context, token string, used *usage.Usage, m
 	if b := s.Control.Snapshot().Budget(claim.Path[0].Budget); b != nil {
 		budgets = b.Currency
 	}
-	price, cost, lines, err := s.cost(used, cmp.Or(call.Model, claim.Call.Model), budgets, claim.Call.Time)
+	price, cost, lines, err := s.cost(used, cmp.Or(call.Model, claim.Call.Model), budgets, termsOf(&claim.Call))
 	if err != nil {
 		return nil, err
 	}
@@ -66,17 +66,28 @@ func (s *Service) Settle(ctx context.Context, token string, used *usage.Usage, m
 	return settlement(e, price, lines), nil
 }
 
+func termsOf(c *ledger.Call) pricing.Terms {
+	return pricing.Terms{ServiceTier: c.ServiceTier, Region: c.Region, Time: c.Time}
+}
+
 // cost prices usage on a model, in the currency of the budgets if that is known.
-func (s *Service) cost(used *usage.Usage, model, currency string, at time.Time) (*pricing.Price, money.Nanos, []pricing.Line, error) {
+func (s *Service) cost(used *usage.Usage, model, currency string, terms pricing.Terms) (*pricing.Price, money.Nanos, []pricing.Line, error) {
 	if err := used.Validate(); err != nil {
 		return nil, 0, nil, err
 	}
-	price, err := s.Control.Snapshot().Prices().Lookup(model, at)
+	prices := s.Control.Snapshot().Prices()
+	price, err := prices.For(model, terms)
 	if err != nil {
 		return nil, 0, nil, err
 	}
-	if currency != "" && price.Currency != currency {
-		return nil, 0, nil, &CurrencyError{model, price.Currency, currency}
+	if currency != "" {
+		price, err = prices.In(price, currency, terms.Time)
+		if noRate, ok := errors.AsType[*pricing.NoRateError](err); ok {
+			return nil, 0, nil, &CurrencyError{model, noRate}
+		}
+		if err != nil {
+			return nil, 0, nil, err
+		}
 	}
 	cost, lines, err := price.Lines(used)
 	return price, cost, lines, err
@@ -301,7 +312,13 @@ func (s *Service) recordUsage(ctx context.Context, use *Use, mine *usageUnderWay
 	case err == nil && !bytes.Equal(first.RequestHash, use.BodyHash):
 		return nil, &RequestConflictError{use.RequestID}
 	case err == nil:
-		price, cost, lines, err := s.cost(&use.Usage, use.Model, "", first.Call.Time)
+		currency := ""
+		if c := snap.Charter(use.Call.Feature); c != nil {
+			if b := snap.Budget(c.Budget); b != nil {
+				currency = b.Currency
+			}
+		}
+		price, cost, lines, err := s.cost(&use.Usage, use.Model, currency, pricing.Terms{ServiceTier: use.Call.ServiceTier, Region: use.Call.Region, Time: first.Call.Time})
 		if err != nil {
 			return nil, err
 		}
@@ -324,7 +341,7 @@ func (s *Service) recordUsage(ctx context.Context, use *Use, mine *usageUnderWay
 	if err != nil {
 		return nil, err
 	}
-	price, cost, lines, err := s.cost(&use.Usage, use.Model, path[0].budget.Currency, now)
+	price, cost, lines, err := s.cost(&use.Usage, use.Model, path[0].budget.Currency, pricing.Terms{ServiceTier: use.Call.ServiceTier, Region: use.Call.Region, Time: now})
 	if err != nil {
 		return nil, err
 	}
@@ -339,7 +356,7 @@ func (s *Service) recordUsage(ctx context.Context, use *Use, mine *usageUnderWay
 		Amount: cost, Usage: use.Usage, Outcome: use.Outcome, RequestID: use.RequestID, RequestHash: use.BodyHash,
 		Call: ledger.Call{
 			Feature: c.ID, Model: use.Model, User: use.Call.User, Cohort: use.Call.Cohort, Agent: use.Call.Agent,
-			Run: use.Call.Run, PromptPattern: use.Call.PromptPattern, Time: now,
+			Run: use.Call.Run, PromptPattern: use.Call.PromptPattern, ServiceTier: use.Call.ServiceTier, Region: use.Call.Region, Time: now,
 		},
 	}
 	if m := snap.Catalog().Model(use.Model); m != nil {

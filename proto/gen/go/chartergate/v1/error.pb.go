@@ -92,6 +92,9 @@ const (
 	// price of the model. INVALID_ARGUMENT. Sample: {metadata: {field: "raw_usage.json",
 	// at: "usage.prompt_tokens_details.cached_tokens"}}.
 	ErrorReason_ERROR_REASON_USAGE_INVALID ErrorReason = 31
+	// The price is in another currency than the budgets, and no price book has an exchange rate for that time.
+	// FAILED_PRECONDITION. Sample: {metadata: {from: "USD", to: "EUR", time: "2026-11-23T10:00:00Z"}}.
+	ErrorReason_ERROR_REASON_NO_EXCHANGE_RATE ErrorReason = 40
 )
 
 // Enum value maps for ErrorReason.
@@ -122,6 +125,7 @@ var (
 		22: "ERROR_REASON_PERIOD_INVALID",
 		30: "ERROR_REASON_USAGE_FORMAT_UNKNOWN",
 		31: "ERROR_REASON_USAGE_INVALID",
+		40: "ERROR_REASON_NO_EXCHANGE_RATE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":          0,
@@ -149,6 +153,7 @@ var (
 		"ERROR_REASON_PERIOD_INVALID":       22,
 		"ERROR_REASON_USAGE_FORMAT_UNKNOWN": 30,
 		"ERROR_REASON_USAGE_INVALID":        31,
+		"ERROR_REASON_NO_EXCHANGE_RATE":     40,
 	}
 )
 
@@ -183,7 +188,7 @@ var File_chartergate_v1_error_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1achartergate/v1/error.proto\x12\x0echartergate.v1*\xb5\x06\n" +
+	"\x1achartergate/v1/error.proto\x12\x0echartergate.v1*\xd8\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ERROR_REASON_INVALID\x10\x01\x12\x1a\n" +
@@ -210,7 +215,8 @@ const file_chartergate_v1_error_proto_rawDesc = "" +
 	"\x1fERROR_REASON_TOO_MANY_IN_FLIGHT\x10\x15\x12\x1f\n" +
 	"\x1bERROR_REASON_PERIOD_INVALID\x10\x16\x12%\n" +
 	"!ERROR_REASON_USAGE_FORMAT_UNKNOWN\x10\x1e\x12\x1e\n" +
-	"\x1aERROR_REASON_USAGE_INVALID\x10\x1fBNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
+	"\x1aERROR_REASON_USAGE_INVALID\x10\x1f\x12!\n" +
+	"\x1dERROR_REASON_NO_EXCHANGE_RATE\x10(BNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
 
 var (
 	file_chartergate_v1_error_proto_rawDescOnce sync.Once

@@ -46,7 +46,11 @@ type RecordUsageRequest struct {
 	// How the user's task ended, if known.
 	Outcome Outcome `protobuf:"varint,9,opt,name=outcome,proto3,enum=chartergate.v1.Outcome" json:"outcome,omitempty"`
 	// Required: real money is recorded once for each id.
-	RequestId     string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The provider's service tier that was used. Empty: the standard one.
+	ServiceTier string `protobuf:"bytes,18,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
+	// The provider's region that was used, where prices depend on it.
+	Region        string `protobuf:"bytes,19,opt,name=region,proto3" json:"region,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -158,6 +162,20 @@ func (x *RecordUsageRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *RecordUsageRequest) GetServiceTier() string {
+	if x != nil {
+		return x.ServiceTier
+	}
+	return ""
+}
+
+func (x *RecordUsageRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
 // Response of RecordUsage.
 type RecordUsageResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -208,7 +226,7 @@ var File_chartergate_v1_usage_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x1achartergate/v1/usage.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1echartergate/v1/preflight.proto\"\xee\x03\n" +
+	"\x1achartergate/v1/usage.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1echartergate/v1/preflight.proto\"\xbb\x04\n" +
 	"\x12RecordUsageRequest\x12#\n" +
 	"\afeature\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\afeature\x12 \n" +
 	"\x05model\x18\x02 \x01(\tB\n" +
@@ -223,7 +241,9 @@ const file_chartergate_v1_usage_proto_rawDesc = "" +
 	"\aoutcome\x18\t \x01(\x0e2\x17.chartergate.v1.OutcomeB\b\xbaH\x05\x82\x01\x02\x10\x01R\aoutcome\x12(\n" +
 	"\n" +
 	"request_id\x18\n" +
-	" \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\trequestId:\x19\xbaH\x16\"\x14\n" +
+	" \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\trequestId\x12*\n" +
+	"\fservice_tier\x18\x12 \x01(\tB\a\xbaH\x04r\x02(@R\vserviceTier\x12\x1f\n" +
+	"\x06region\x18\x13 \x01(\tB\a\xbaH\x04r\x02(@R\x06region:\x19\xbaH\x16\"\x14\n" +
 	"\x05usage\n" +
 	"\traw_usage\x10\x01\"Q\n" +
 	"\x13RecordUsageResponse\x12:\n" +
