@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"log/slog"
@@ -126,7 +127,14 @@ func NewUsageService(gate *preflight.Service) *UsageService { return &UsageServi
 
 // RecordUsage implements UsageService.
 func (s *UsageService) RecordUsage(ctx context.Context, req *chartergatev1.RecordUsageRequest) (*chartergatev1.RecordUsageResponse, error) {
-	used, err := convert.UsedFromProto(req.GetUsage(), req.GetRawUsage())
+	used, err := convert.UsageFromProto(req.GetUsage())
+	tier, region := req.GetServiceTier(), req.GetRegion()
+	if req.GetRawUsage() != nil {
+		var said *usage.Payload
+		if said, err = convert.RawUsageFromProto(req.GetRawUsage()); err == nil {
+			used, tier, region = said.Usage, cmp.Or(tier, said.ServiceTier), cmp.Or(region, said.Region)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +146,7 @@ func (s *UsageService) RecordUsage(ctx context.Context, req *chartergatev1.Recor
 	done, err := s.gate.RecordUsage(ctx, &preflight.Use{
 		Call: routing.Call{
 			Feature: req.GetFeature(), User: req.GetUser(), Cohort: req.GetCohort(), Agent: req.GetAgent(), Run: req.GetRun(),
-			PromptPattern: req.GetPromptPattern(), ServiceTier: req.GetServiceTier(), Region: req.GetRegion(),
+			PromptPattern: req.GetPromptPattern(), ServiceTier: tier, Region: region,
 		},
 		Model: req.GetModel(), Usage: used, Outcome: usage.Outcome(req.GetOutcome()), RequestID: req.GetRequestId(), BodyHash: hash[:16],
 	})

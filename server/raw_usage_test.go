@@ -52,6 +52,10 @@ func TestRawUsageIsSettled(t *testing.T) {
 			t.Errorf("without a hold: %v (%v)", r, err)
 		}
 	}
+	use = aUse("raw-2", func(r *chartergatev1.RecordUsageRequest) {
+		r.Usage, r.RawUsage = nil, raw("openai", "", `{"service_tier":"flex","usage":{"prompt_tokens":1,"completion_tokens":1}}`)
+	})
+	refused(t, second(g.usage.RecordUsage(t.Context(), use)), codes.FailedPrecondition, noPrice, map[string]string{"unit": "service_tier/flex"})
 	if st := g.status(t, "budgets/support"); st.SettledNanos != 5*cost {
 		t.Errorf("the budget is %v", st)
 	}

@@ -198,6 +198,8 @@ prices:
 	}
 	c.fails(exitFailed, []string{"claude-x", "no price at that time"}, append(args, "--at", "2025-01-01")...)
 	c.fails(exitFailed, []string{"usage of anthropic chat has prompt_tokens"}, append(args, "--api", "chat")...)
+	shipped := c.ok("cost", "--provider", "anthropic", "--model", "claude-sonnet-4-5-20250929", "--usage", payload, "--at", "2026-06-01")
+	c.contains(shipped, "claude-sonnet-4-5", "tool_calls/web_search", "0.0335", "USD", "genai-prices 20")
 	c.fails(exitUsage, []string{"one of --usage and --batch"}, "cost", "--prices", list)
 	c.fails(exitUsage, []string{`--at "soon" is not a time`}, append(args, "--at", "soon")...)
 }

@@ -59,14 +59,20 @@ func UsedFromProto(p *chartergatev1.Usage, raw *chartergatev1.RawUsage) (usage.U
 	if raw == nil {
 		return UsageFromProto(p)
 	}
-	read, err := usage.Read(raw.GetProvider(), raw.GetApi(), []byte(raw.GetJson()))
-	if err == nil {
-		err = read.Strict()
-	}
+	read, err := RawUsageFromProto(raw)
 	if err != nil {
 		return usage.Usage{}, err
 	}
 	return read.Usage, nil
+}
+
+// RawUsageFromProto reads what a provider says. Errors as UsedFromProto.
+func RawUsageFromProto(raw *chartergatev1.RawUsage) (*usage.Payload, error) {
+	read, err := usage.Read(raw.GetProvider(), raw.GetApi(), []byte(raw.GetJson()))
+	if err == nil {
+		err = read.Strict()
+	}
+	return read, err
 }
 
 // UsageFromProto converts a usage; nil is none. Its errors wrap usage.ErrInvalid.

@@ -1080,7 +1080,7 @@ type SettleRequest struct {
 	Hold string `protobuf:"bytes,1,opt,name=hold,proto3" json:"hold,omitempty"`
 	// What the call really used. An empty usage settles at the price of the request alone.
 	Usage *Usage `protobuf:"bytes,2,opt,name=usage,proto3" json:"usage,omitempty"`
-	// What the call really used, as the provider said it.
+	// What the call really used, as the provider said it. It is priced under the terms that the call was reserved with.
 	RawUsage *RawUsage `protobuf:"bytes,9,opt,name=raw_usage,json=rawUsage,proto3" json:"raw_usage,omitempty"`
 	// The model that was used. Empty: the decision's model, also with raw_usage.
 	Model string `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`

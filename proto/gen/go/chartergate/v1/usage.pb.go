@@ -47,9 +47,9 @@ type RecordUsageRequest struct {
 	Outcome Outcome `protobuf:"varint,9,opt,name=outcome,proto3,enum=chartergate.v1.Outcome" json:"outcome,omitempty"`
 	// Required: real money is recorded once for each id.
 	RequestId string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// The provider's service tier that was used. Empty: the standard one.
+	// The provider's service tier that was used. Empty: what raw_usage says, or else the standard one.
 	ServiceTier string `protobuf:"bytes,18,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
-	// The provider's region that was used, where prices depend on it.
+	// The provider's region that was used, where prices depend on it. Empty: what raw_usage says.
 	Region        string `protobuf:"bytes,19,opt,name=region,proto3" json:"region,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
