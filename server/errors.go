@@ -151,6 +151,13 @@ func reasoned(err error) Reasoned {
 	if e, ok := errors.AsType[*pricing.UnpricedError](err); ok {
 		return make(chartergatev1.ErrorReason_ERROR_REASON_NO_PRICE, codes.FailedPrecondition, "model", e.Model, "unit", e.Unit)
 	}
+	if e, ok := errors.AsType[*usage.FormatError](err); ok {
+		return make(chartergatev1.ErrorReason_ERROR_REASON_USAGE_FORMAT_UNKNOWN, codes.InvalidArgument,
+			"field", "raw_usage", "provider", e.Provider, "api", e.API, "seen", seen(e.Seen))
+	}
+	if e, ok := errors.AsType[*usage.FieldError](err); ok {
+		return make(chartergatev1.ErrorReason_ERROR_REASON_USAGE_INVALID, codes.InvalidArgument, "field", "raw_usage.json", "at", e.Field)
+	}
 	switch {
 	case errors.Is(err, money.ErrOverflow):
 		return &apiError{chartergatev1.ErrorReason_ERROR_REASON_AMOUNT_OVERFLOW, codes.OutOfRange,
@@ -222,4 +229,10 @@ func detailed(code codes.Code, message string, details []protoadapt.MessageV1) *
 		return d
 	}
 	return s
+}
+
+// seen lists the fields of a payload within what an error's headers hold.
+func seen(fields []string) string {
+	list := strings.Join(fields[:min(len(fields), 16)], ",")
+	return strings.ToValidUTF8(list[:min(len(list), 256)], "")
 }

@@ -76,7 +76,7 @@ func (s *PreflightService) Settle(ctx context.Context, req *chartergatev1.Settle
 }
 
 func (s *PreflightService) settle(ctx context.Context, req *chartergatev1.SettleRequest) (*chartergatev1.SettleResponse, error) {
-	used, err := convert.UsageFromProto(req.GetUsage())
+	used, err := convert.UsedFromProto(req.GetUsage(), req.GetRawUsage())
 	if err != nil {
 		return nil, err
 	}

@@ -136,7 +136,7 @@ func TestUsageThatCannotBeSettled(t *testing.T) {
 		"absurd tokens":                           {token, "", used(0, 1e12+1), codes.InvalidArgument, invalidReason, map[string]string{"field": "usage.output_tokens"}, "1000000000000"},
 		"more overhead than input": {token, "", &chartergatev1.Usage{InputTokens: 1, ContextOverheadTokens: 2}, codes.InvalidArgument, invalidReason,
 			map[string]string{"field": "usage"}, "context_overhead_tokens is 2, more than the 1 input tokens"},
-		"no usage":         {token, "", nil, codes.InvalidArgument, invalidReason, map[string]string{"field": "usage"}, "usage: value is required"},
+		"no usage":         {token, "", nil, codes.InvalidArgument, invalidReason, nil, "one of usage, raw_usage must be set"},
 		"no hold":          {"", "", used(1, 1), codes.InvalidArgument, invalidReason, map[string]string{"field": "hold"}, "hold: "},
 		"too long a token": {strings.Repeat("a", maxToken+1), "", used(1, 1), codes.InvalidArgument, invalidReason, map[string]string{"field": "hold"}, "4096"},
 	} {

@@ -23,6 +23,7 @@ const (
 	maxUsageCalls = 1_000_000_000
 	maxBytes      = 1_000_000_000_000
 	maxUsageBytes = 1_000_000_000_000_000
+	maxRawUsage   = 65_536
 )
 
 func surelyValid(m proto.Message) bool {
@@ -32,14 +33,14 @@ func surelyValid(m proto.Message) bool {
 	case *chartergatev1.ReserveRequest:
 		return validCall(m.Call) && (m.Ttl == nil || validTTL(m.Ttl)) && len(m.RequestId) <= maxShortID
 	case *chartergatev1.SettleRequest:
-		return between(m.Hold, 1, maxToken) && validUsage(m.Usage) && len(m.Model) <= maxID && validOutcome(m.Outcome) &&
+		return between(m.Hold, 1, maxToken) && validUse(m.Usage, m.RawUsage) && len(m.Model) <= maxID && validOutcome(m.Outcome) &&
 			len(m.RequestId) <= maxShortID
 	case *chartergatev1.ReleaseRequest:
 		return between(m.Hold, 1, maxToken) && len(m.RequestId) <= maxShortID
 	case *chartergatev1.ExtendRequest:
 		return between(m.Hold, 1, maxToken) && m.Ttl != nil && validTTL(m.Ttl) && len(m.RequestId) <= maxShortID
 	case *chartergatev1.RecordUsageRequest:
-		return between(m.Feature, 1, maxFeature) && between(m.Model, 1, maxID) && validUsage(m.Usage) &&
+		return between(m.Feature, 1, maxFeature) && between(m.Model, 1, maxID) && validUse(m.Usage, m.RawUsage) &&
 			len(m.User) <= maxID && len(m.Cohort) <= maxID && len(m.Agent) <= maxID && len(m.Run) <= maxID &&
 			len(m.PromptPattern) <= maxID && len(m.Task) <= maxID && validOutcome(m.Outcome) && between(m.RequestId, 1, maxShortID) &&
 			len(m.ServiceTier) <= maxShortID && len(m.Region) <= maxShortID
@@ -94,6 +95,13 @@ func validCall(c *chartergatev1.Call) bool {
 		in(e.MaxOutputTokens, maxEstimate) && in(e.RetrievalHops, maxCalls) && in(e.EmbeddingTokens, maxEstimate) &&
 		in(e.VectorQueries, maxCalls) && validCounts(e.ToolCalls, 32, maxCalls) && in(e.GpuMilliseconds, maxEstimate) &&
 		in(e.StorageBytes, maxBytes) && in(e.EgressBytes, maxBytes)
+}
+
+func validUse(u *chartergatev1.Usage, raw *chartergatev1.RawUsage) bool {
+	if raw == nil {
+		return validUsage(u)
+	}
+	return u == nil && len(raw.Provider) <= maxShortID && len(raw.Api) <= maxShortID && between(raw.Json, 1, maxRawUsage)
 }
 
 func validUsage(u *chartergatev1.Usage) bool {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -33,6 +34,13 @@ func NewUsageService(gate *preflight.Service, meter *metering.Meter) *UsageServi
 // RecordUsage implements UsageService.
 func (s *UsageService) RecordUsage(ctx context.Context, req *chartergatev1.RecordUsageRequest) (*chartergatev1.RecordUsageResponse, error) {
 	used, err := convert.UsageFromProto(req.GetUsage())
+	tier, region := req.GetServiceTier(), req.GetRegion()
+	if req.GetRawUsage() != nil {
+		var said *usage.Payload
+		if said, err = convert.RawUsageFromProto(req.GetRawUsage()); err == nil {
+			used, tier, region = said.Usage, cmp.Or(tier, said.ServiceTier), cmp.Or(region, said.Region)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +53,7 @@ func (s *UsageService) RecordUsage(ctx context.Context, req *chartergatev1.Recor
 		Call: routing.Call{
 			Feature: req.GetFeature(), User: req.GetUser(), Cohort: req.GetCohort(), Agent: req.GetAgent(), Run: req.GetRun(),
 			PromptPattern: req.GetPromptPattern(), Task: req.GetTask(),
-			ServiceTier: req.GetServiceTier(), Region: req.GetRegion(),
+			ServiceTier: tier, Region: region,
 		},
 		Model: req.GetModel(), Usage: used, Outcome: usage.Outcome(req.GetOutcome()), RequestID: req.GetRequestId(), BodyHash: hash[:16],
 	})

@@ -85,7 +85,7 @@ func TestUsageThatCannotBeRecorded(t *testing.T) {
 		"negative tokens": {func(r *chartergatev1.RecordUsageRequest) { r.Usage.OutputTokens = -1 }, codes.InvalidArgument, invalidReason,
 			map[string]string{"field": "usage.output_tokens"}, "greater than or equal to 0"},
 		"no usage": {func(r *chartergatev1.RecordUsageRequest) { r.Usage = nil }, codes.InvalidArgument, invalidReason,
-			map[string]string{"field": "usage"}, "usage: value is required"},
+			nil, "one of usage, raw_usage must be set"},
 		"no model": {func(r *chartergatev1.RecordUsageRequest) { r.Model = "" }, codes.InvalidArgument, invalidReason,
 			map[string]string{"field": "model"}, "model: "},
 	} {

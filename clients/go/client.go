@@ -178,7 +178,7 @@ func identifiedSettle(r *chartergatev1.SettleRequest) *chartergatev1.SettleReque
 		return r
 	}
 	return &chartergatev1.SettleRequest{
-		Hold: r.GetHold(), Usage: r.GetUsage(), Model: r.GetModel(), Outcome: r.GetOutcome(), RequestId: rand.Text(),
+		Hold: r.GetHold(), Usage: r.GetUsage(), RawUsage: r.GetRawUsage(), Model: r.GetModel(), Outcome: r.GetOutcome(), RequestId: rand.Text(),
 	}
 }
 

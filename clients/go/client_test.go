@@ -140,7 +140,8 @@ func TestRetriesEndWithTheContext(t *testing.T) {
 func TestIdentifiedRequestsKeepEveryField(t *testing.T) {
 	for _, r := range []proto.Message{
 		&chartergatev1.ReserveRequest{Call: call("chat").Call, Ttl: durationpb.New(time.Second)},
-		&chartergatev1.SettleRequest{Hold: "h", Usage: &chartergatev1.Usage{InputTokens: 1}, Model: "m", Outcome: chartergatev1.Outcome_OUTCOME_SUCCESS},
+		&chartergatev1.SettleRequest{Hold: "h", Usage: &chartergatev1.Usage{InputTokens: 1}, RawUsage: RawUsage("openai", "chat", []byte("{}")), Model: "m",
+			Outcome: chartergatev1.Outcome_OUTCOME_SUCCESS},
 		&chartergatev1.ReleaseRequest{Hold: "h"},
 		&chartergatev1.ExtendRequest{Hold: "h", Ttl: durationpb.New(time.Second)},
 	} {

@@ -104,8 +104,8 @@ func (s *slice) expiry(wanted time.Time) time.Time {
 
 func (m *leases) settleCall(ctx context.Context, h LeasedHold, r *chartergatev1.SettleRequest) (*chartergatev1.SettleResponse, error) {
 	s := h.slice
-	u, err := convert.UsageFromProto(r.GetUsage())
-	if err != nil || r.GetUsage() == nil || r.GetOutcome() < 0 || r.GetOutcome() > chartergatev1.Outcome_OUTCOME_FAILURE {
+	u, err := convert.UsedFromProto(r.GetUsage(), r.GetRawUsage())
+	if err != nil || (r.GetUsage() == nil) == (r.GetRawUsage() == nil) || r.GetOutcome() < 0 || r.GetOutcome() > chartergatev1.Outcome_OUTCOME_FAILURE {
 		return nil, invalidUsage(err)
 	}
 	if model := r.GetModel(); model != "" && model != s.decision.GetModel() {
@@ -151,8 +151,8 @@ func (m *leases) outside(ctx context.Context, h LeasedHold, r *chartergatev1.Set
 	}
 	c := s.lease.call
 	done, err := retry(ctx, m.client, &chartergatev1.RecordUsageRequest{
-		Feature: c.GetFeature(), Model: model, Usage: r.GetUsage(), User: c.GetUser(), Cohort: c.GetCohort(), Agent: c.GetAgent(), Run: c.GetRun(),
-		PromptPattern: c.GetPromptPattern(), Task: c.GetTask(), Outcome: r.GetOutcome(), RequestId: m.token(h),
+		Feature: c.GetFeature(), Model: model, Usage: r.GetUsage(), RawUsage: r.GetRawUsage(), User: c.GetUser(), Cohort: c.GetCohort(), Agent: c.GetAgent(), Run: c.GetRun(),
+		PromptPattern: c.GetPromptPattern(), Task: c.GetTask(), ServiceTier: c.GetServiceTier(), Region: c.GetRegion(), Outcome: r.GetOutcome(), RequestId: m.token(h),
 	}, m.client.Usage.RecordUsage)
 	if mine {
 		to := holdRecorded
@@ -225,9 +225,15 @@ func failure(code codes.Code, reason, format string, args ...any) error {
 
 func invalidUsage(err error) error {
 	if err != nil {
-		return failure(codes.InvalidArgument, "INVALID", "%v", err)
+		reason := "INVALID"
+		if errors.Is(err, usage.ErrFormat) {
+			reason = "USAGE_FORMAT_UNKNOWN"
+		} else if errors.As(err, new(*usage.FieldError)) {
+			reason = "USAGE_INVALID"
+		}
+		return failure(codes.InvalidArgument, reason, "%v", err)
 	}
-	return failure(codes.InvalidArgument, "INVALID", "usage is missing, or outcome is none of the known")
+	return failure(codes.InvalidArgument, "INVALID", "one of usage and raw_usage must be set, or outcome is none of the known")
 }
 
 func costError(err error) error {

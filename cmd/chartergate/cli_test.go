@@ -219,6 +219,14 @@ func TestCallsFromReserveToSettle(t *testing.T) {
 	c.fails(exitFailed, []string{"settled before", "0.0116725"}, "settle", "--hold", hold, "--input-tokens", "1")
 	c.fails(exitFailed, []string{"settled"}, "release", "--hold", hold)
 	c.contains(c.ok("release", "--hold", reserve()), "released  0.0127")
+	response := filepath.Join(t.TempDir(), "response.json")
+	if err := os.WriteFile(response, []byte(`{"usage":{"prompt_tokens":1180,"completion_tokens":322,"prompt_tokens_details":{"cached_tokens":980}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	raw := reserve()
+	c.fails(exitUsage, []string{"--input-tokens and --raw-usage"}, "settle", "--hold", raw, "--raw-usage", response, "--input-tokens", "1")
+	c.fails(exitFailed, []string{"unknown usage format"}, "settle", "--hold", raw, "--raw-usage", response, "--api", "responses")
+	c.contains(c.ok("settle", "--hold", raw, "--raw-usage", response, "--provider", "openai"), "cost      0.0016725 USD", "cache_read_tokens")
 	c.fails(exitFailed, []string{"hold"}, "settle", "--hold", "nonsense", "--input-tokens", "1")
 
 	c.fails(exitFailed, []string{`no charter has the id "nope"`}, "reserve", "--feature", "nope")

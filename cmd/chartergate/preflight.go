@@ -108,13 +108,16 @@ func newSettleCommand() *cobra.Command {
 		Use:   "settle --hold TOKEN",
 		Short: "Record what a call really used",
 		Long: `Record what a call really used: it is priced exactly, kept durably, and the rest of the hold is free again. Token classes
-do not overlap: count each token in one flag. Repeating it gives the first answer.`,
+do not overlap: count each token in one flag, or give the provider's own usage object, response or stream with --raw-usage.
+Repeating it gives the first answer.`,
 		Example: `  chartergate settle --hold "$hold" --input-tokens 1180 --output-tokens 322 --outcome success
-  chartergate settle --hold "$hold" --input-tokens 200 --cache-read-tokens 980 --output-tokens 322 --tool web_search=2`,
+  chartergate settle --hold "$hold" --input-tokens 200 --cache-read-tokens 980 --output-tokens 322 --tool web_search=2
+  chartergate settle --hold "$hold" --raw-usage response.json --provider anthropic`,
 		Args: noArgs,
 	}
 	c := addClientFlags(cmd)
 	u := addUsageFlags(cmd)
+	raw := addRawUsageFlags(cmd)
 	addHoldFlag(cmd, &r.Hold)
 	cmd.Flags().StringVar(&r.Model, "model", "", "the model that was used (default the decision's)")
 	cmd.Flags().StringVar(&outcome, "outcome", "", "how the user's task ended: success or failure")
@@ -127,7 +130,12 @@ do not overlap: count each token in one flag. Repeating it gives the first answe
 		if r.Outcome, err = outcomeOf(outcome); err != nil {
 			return err
 		}
-		r.Usage = u.Usage
+		if r.RawUsage, err = raw.read(cmd, u); err != nil {
+			return err
+		}
+		if r.RawUsage == nil {
+			r.Usage = u.Usage
+		}
 		return c.call(cmd, func(ctx context.Context, client *chartergate.Client) error {
 			answer, err := client.Settle(ctx, &r)
 			if err != nil {

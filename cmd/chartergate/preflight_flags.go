@@ -50,12 +50,15 @@ func addAttributionFlags(f *pflag.FlagSet, user, cohort, agent, run, task, promp
 	f.StringVar(promptPattern, "prompt-pattern", "", "prompt template of the call")
 }
 
-type usageFlags struct{ *pb.Usage }
+type usageFlags struct {
+	*pb.Usage
+	flags *pflag.FlagSet
+}
 
 // addUsageFlags adds the flags that say what a call used.
 func addUsageFlags(cmd *cobra.Command) usageFlags {
-	u := usageFlags{&pb.Usage{ToolCalls: map[string]int64{}}}
-	f := cmd.Flags()
+	f := pflag.NewFlagSet("usage", pflag.ContinueOnError)
+	u := usageFlags{&pb.Usage{ToolCalls: map[string]int64{}}, f}
 	f.Int64Var(&u.InputTokens, "input-tokens", 0, "input tokens neither read from nor written to a cache")
 	f.Int64Var(&u.CacheReadTokens, "cache-read-tokens", 0, "input tokens read from a prompt cache")
 	f.Int64Var(&u.CacheWrite_5MTokens, "cache-write-5m-tokens", 0, "input tokens written to a 5-minute cache")
@@ -75,6 +78,7 @@ func addUsageFlags(cmd *cobra.Command) usageFlags {
 	f.Int64Var(&u.StorageBytes, "storage-bytes", 0, "bytes read from storage")
 	f.Int64Var(&u.EgressBytes, "egress-bytes", 0, "bytes sent out of the provider's network")
 	f.Var(counts(u.ToolCalls), "tool", "calls of a tool, NAME=N; repeatable")
+	cmd.Flags().AddFlagSet(f)
 	return u
 }
 

@@ -26,6 +26,7 @@ charged to every budget of the feature's path as forced spend, also above their 
 	}
 	c := addClientFlags(cmd)
 	u := addUsageFlags(cmd)
+	raw := addRawUsageFlags(cmd)
 	f := cmd.Flags()
 	f.StringVar(&r.Feature, "feature", "", "the feature: the id of its charter (required)")
 	f.StringVar(&r.Model, "model", "", "the model that was used (required)")
@@ -48,7 +49,12 @@ charged to every budget of the feature's path as forced spend, also above their 
 		if generated {
 			r.RequestId = "record-" + rand.Text()
 		}
-		r.Usage = u.Usage
+		if r.RawUsage, err = raw.read(cmd, u); err != nil {
+			return err
+		}
+		if r.RawUsage == nil {
+			r.Usage = u.Usage
+		}
 		return c.call(cmd, func(ctx context.Context, client *chartergate.Client) error {
 			answer, err := client.Usage.RecordUsage(ctx, &r)
 			if err != nil && generated {

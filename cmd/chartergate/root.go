@@ -26,6 +26,7 @@ var commands = []struct {
 	{"call", newExtendCommand},
 	{"call", newRecordCommand},
 	{"call", newOutcomeCommand},
+	{"call", newCostCommand},
 	{"measure", newReplayCommand},
 	{"measure", newBenchCommand},
 }

@@ -53,6 +53,28 @@ func UsageToProto(u *usage.Usage) *chartergatev1.Usage {
 	}
 }
 
+// UsedFromProto converts what a call used, which the client or the provider has counted. Errors: *usage.FormatError,
+// usage.ErrInvalid, wrapped.
+func UsedFromProto(p *chartergatev1.Usage, raw *chartergatev1.RawUsage) (usage.Usage, error) {
+	if raw == nil {
+		return UsageFromProto(p)
+	}
+	read, err := RawUsageFromProto(raw)
+	if err != nil {
+		return usage.Usage{}, err
+	}
+	return read.Usage, nil
+}
+
+// RawUsageFromProto reads what a provider says. Errors as UsedFromProto.
+func RawUsageFromProto(raw *chartergatev1.RawUsage) (*usage.Payload, error) {
+	read, err := usage.Read(raw.GetProvider(), raw.GetApi(), []byte(raw.GetJson()))
+	if err == nil {
+		err = read.Strict()
+	}
+	return read, err
+}
+
 // UsageFromProto converts a usage; nil is none. Its errors wrap usage.ErrInvalid.
 func UsageFromProto(p *chartergatev1.Usage) (usage.Usage, error) {
 	u := usage.Usage{

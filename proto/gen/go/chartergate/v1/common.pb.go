@@ -466,6 +466,74 @@ func (x *CostLine) GetCostNanos() int64 {
 	return 0
 }
 
+// What a provider says that a call used, in its own words. What each provider counts within what is told apart, so that
+// each token is priced once.
+type RawUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The provider, such as `openai`, `azure`, `anthropic`, `google`, `aws`, `mistral`, `cohere` or `vllm`; of others, the api
+	// must be named. At most 64 characters.
+	Provider string `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	// The API that answered: `chat`, `responses`, `embeddings`, `realtime`, `images`, `anthropic`, `gemini`, `converse`,
+	// `invoke` and others, or `default` for the provider's own. Empty: told by the fields. At most 64 characters.
+	Api string `protobuf:"bytes,2,opt,name=api,proto3" json:"api,omitempty"`
+	// The usage object, the response that holds it, or the events of a stream (server-sent events or lines of JSON), also of
+	// one that broke off: then it settles on what had been counted. 1 to 65,536 bytes.
+	Json          string `protobuf:"bytes,3,opt,name=json,proto3" json:"json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RawUsage) Reset() {
+	*x = RawUsage{}
+	mi := &file_chartergate_v1_common_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RawUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RawUsage) ProtoMessage() {}
+
+func (x *RawUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_common_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RawUsage.ProtoReflect.Descriptor instead.
+func (*RawUsage) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_common_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RawUsage) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *RawUsage) GetApi() string {
+	if x != nil {
+		return x.Api
+	}
+	return ""
+}
+
+func (x *RawUsage) GetJson() string {
+	if x != nil {
+		return x.Json
+	}
+	return ""
+}
+
 var File_chartergate_v1_common_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_common_proto_rawDesc = "" +
@@ -507,7 +575,11 @@ const file_chartergate_v1_common_proto_rawDesc = "" +
 	"\x04unit\x18\x01 \x01(\tR\x04unit\x12\x1a\n" +
 	"\bquantity\x18\x02 \x01(\x03R\bquantity\x12\x1d\n" +
 	"\n" +
-	"cost_nanos\x18\x03 \x01(\x03R\tcostNanos*n\n" +
+	"cost_nanos\x18\x03 \x01(\x03R\tcostNanos\"k\n" +
+	"\bRawUsage\x12#\n" +
+	"\bprovider\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bprovider\x12\x19\n" +
+	"\x03api\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03api\x12\x1f\n" +
+	"\x04json\x18\x03 \x01(\tB\v\xbaH\br\x06\x10\x01(\x80\x80\x04R\x04json*n\n" +
 	"\x06Effect\x12\x16\n" +
 	"\x12EFFECT_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fEFFECT_ALLOW\x10\x01\x12\x14\n" +
@@ -532,17 +604,18 @@ func file_chartergate_v1_common_proto_rawDescGZIP() []byte {
 }
 
 var file_chartergate_v1_common_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_chartergate_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_chartergate_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_chartergate_v1_common_proto_goTypes = []any{
 	(Effect)(0),      // 0: chartergate.v1.Effect
 	(Outcome)(0),     // 1: chartergate.v1.Outcome
 	(*Owner)(nil),    // 2: chartergate.v1.Owner
 	(*Usage)(nil),    // 3: chartergate.v1.Usage
 	(*CostLine)(nil), // 4: chartergate.v1.CostLine
-	nil,              // 5: chartergate.v1.Usage.ToolCallsEntry
+	(*RawUsage)(nil), // 5: chartergate.v1.RawUsage
+	nil,              // 6: chartergate.v1.Usage.ToolCallsEntry
 }
 var file_chartergate_v1_common_proto_depIdxs = []int32{
-	5, // 0: chartergate.v1.Usage.tool_calls:type_name -> chartergate.v1.Usage.ToolCallsEntry
+	6, // 0: chartergate.v1.Usage.tool_calls:type_name -> chartergate.v1.Usage.ToolCallsEntry
 	1, // [1:1] is the sub-list for method output_type
 	1, // [1:1] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name
@@ -561,7 +634,7 @@ func file_chartergate_v1_common_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chartergate_v1_common_proto_rawDesc), len(file_chartergate_v1_common_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

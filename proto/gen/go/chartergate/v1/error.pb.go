@@ -84,6 +84,14 @@ const (
 	ErrorReason_ERROR_REASON_TOO_MANY_IN_FLIGHT ErrorReason = 21
 	// The budget names a time zone that does not exist, or a window that is empty. INVALID_ARGUMENT.
 	ErrorReason_ERROR_REASON_PERIOD_INVALID ErrorReason = 22
+	// The api of a raw usage is not known, or its JSON has not the fields of that api. INVALID_ARGUMENT; the message names
+	// the fields that it has and the formats that are known. Sample: {metadata: {field: "raw_usage", provider: "openai",
+	// api: "chat", seen: "input_tokens,output_tokens"}}.
+	ErrorReason_ERROR_REASON_USAGE_FORMAT_UNKNOWN ErrorReason = 30
+	// A count of a raw usage is negative, fractional, absurd or at odds with another one, or would not be paid for at the
+	// price of the model. INVALID_ARGUMENT. Sample: {metadata: {field: "raw_usage.json",
+	// at: "usage.prompt_tokens_details.cached_tokens"}}.
+	ErrorReason_ERROR_REASON_USAGE_INVALID ErrorReason = 31
 	// The usage database does not answer: settlements are recorded all the same and counted later; reports, outcomes and
 	// decisions must wait. Status UNAVAILABLE. Sample: {"reason": "USAGE_UNAVAILABLE"}.
 	ErrorReason_ERROR_REASON_USAGE_UNAVAILABLE ErrorReason = 40
@@ -121,37 +129,41 @@ var (
 		20: "ERROR_REASON_LEDGER_UNAVAILABLE",
 		21: "ERROR_REASON_TOO_MANY_IN_FLIGHT",
 		22: "ERROR_REASON_PERIOD_INVALID",
+		30: "ERROR_REASON_USAGE_FORMAT_UNKNOWN",
+		31: "ERROR_REASON_USAGE_INVALID",
 		40: "ERROR_REASON_USAGE_UNAVAILABLE",
 		41: "ERROR_REASON_OUTCOME_RECORDED",
 		43: "ERROR_REASON_NO_EXCHANGE_RATE",
 	}
 	ErrorReason_value = map[string]int32{
-		"ERROR_REASON_UNSPECIFIED":         0,
-		"ERROR_REASON_INVALID":             1,
-		"ERROR_REASON_NOT_FOUND":           2,
-		"ERROR_REASON_ALREADY_EXISTS":      3,
-		"ERROR_REASON_ETAG_MISMATCH":       4,
-		"ERROR_REASON_REFERENCE_MISSING":   5,
-		"ERROR_REASON_BUDGET_CYCLE":        6,
-		"ERROR_REASON_IN_USE":              7,
-		"ERROR_REASON_FIELD_IMMUTABLE":     8,
-		"ERROR_REASON_PRICE_CONFLICT":      9,
-		"ERROR_REASON_POLICY_INVALID":      10,
-		"ERROR_REASON_FEATURE_UNKNOWN":     11,
-		"ERROR_REASON_KEY_REQUIRED":        12,
-		"ERROR_REASON_REQUEST_ID_CONFLICT": 13,
-		"ERROR_REASON_HOLD_UNKNOWN":        14,
-		"ERROR_REASON_HOLD_SETTLED":        15,
-		"ERROR_REASON_HOLD_RELEASED":       16,
-		"ERROR_REASON_HOLD_EXPIRED":        17,
-		"ERROR_REASON_NO_PRICE":            18,
-		"ERROR_REASON_AMOUNT_OVERFLOW":     19,
-		"ERROR_REASON_LEDGER_UNAVAILABLE":  20,
-		"ERROR_REASON_TOO_MANY_IN_FLIGHT":  21,
-		"ERROR_REASON_PERIOD_INVALID":      22,
-		"ERROR_REASON_USAGE_UNAVAILABLE":   40,
-		"ERROR_REASON_OUTCOME_RECORDED":    41,
-		"ERROR_REASON_NO_EXCHANGE_RATE":    43,
+		"ERROR_REASON_UNSPECIFIED":          0,
+		"ERROR_REASON_INVALID":              1,
+		"ERROR_REASON_NOT_FOUND":            2,
+		"ERROR_REASON_ALREADY_EXISTS":       3,
+		"ERROR_REASON_ETAG_MISMATCH":        4,
+		"ERROR_REASON_REFERENCE_MISSING":    5,
+		"ERROR_REASON_BUDGET_CYCLE":         6,
+		"ERROR_REASON_IN_USE":               7,
+		"ERROR_REASON_FIELD_IMMUTABLE":      8,
+		"ERROR_REASON_PRICE_CONFLICT":       9,
+		"ERROR_REASON_POLICY_INVALID":       10,
+		"ERROR_REASON_FEATURE_UNKNOWN":      11,
+		"ERROR_REASON_KEY_REQUIRED":         12,
+		"ERROR_REASON_REQUEST_ID_CONFLICT":  13,
+		"ERROR_REASON_HOLD_UNKNOWN":         14,
+		"ERROR_REASON_HOLD_SETTLED":         15,
+		"ERROR_REASON_HOLD_RELEASED":        16,
+		"ERROR_REASON_HOLD_EXPIRED":         17,
+		"ERROR_REASON_NO_PRICE":             18,
+		"ERROR_REASON_AMOUNT_OVERFLOW":      19,
+		"ERROR_REASON_LEDGER_UNAVAILABLE":   20,
+		"ERROR_REASON_TOO_MANY_IN_FLIGHT":   21,
+		"ERROR_REASON_PERIOD_INVALID":       22,
+		"ERROR_REASON_USAGE_FORMAT_UNKNOWN": 30,
+		"ERROR_REASON_USAGE_INVALID":        31,
+		"ERROR_REASON_USAGE_UNAVAILABLE":    40,
+		"ERROR_REASON_OUTCOME_RECORDED":     41,
+		"ERROR_REASON_NO_EXCHANGE_RATE":     43,
 	}
 )
 
@@ -186,7 +198,7 @@ var File_chartergate_v1_error_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1achartergate/v1/error.proto\x12\x0echartergate.v1*\xd8\x06\n" +
+	"\x1achartergate/v1/error.proto\x12\x0echartergate.v1*\x9f\a\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ERROR_REASON_INVALID\x10\x01\x12\x1a\n" +
@@ -211,7 +223,9 @@ const file_chartergate_v1_error_proto_rawDesc = "" +
 	"\x1cERROR_REASON_AMOUNT_OVERFLOW\x10\x13\x12#\n" +
 	"\x1fERROR_REASON_LEDGER_UNAVAILABLE\x10\x14\x12#\n" +
 	"\x1fERROR_REASON_TOO_MANY_IN_FLIGHT\x10\x15\x12\x1f\n" +
-	"\x1bERROR_REASON_PERIOD_INVALID\x10\x16\x12\"\n" +
+	"\x1bERROR_REASON_PERIOD_INVALID\x10\x16\x12%\n" +
+	"!ERROR_REASON_USAGE_FORMAT_UNKNOWN\x10\x1e\x12\x1e\n" +
+	"\x1aERROR_REASON_USAGE_INVALID\x10\x1f\x12\"\n" +
 	"\x1eERROR_REASON_USAGE_UNAVAILABLE\x10(\x12!\n" +
 	"\x1dERROR_REASON_OUTCOME_RECORDED\x10)\x12!\n" +
 	"\x1dERROR_REASON_NO_EXCHANGE_RATE\x10+BNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"

@@ -1082,14 +1082,16 @@ func (x *ReserveResponse) GetHold() *Hold {
 	return nil
 }
 
-// Request of Settle.
+// Request of Settle. Exactly one of usage and raw_usage is set.
 type SettleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The hold's token. Required.
 	Hold string `protobuf:"bytes,1,opt,name=hold,proto3" json:"hold,omitempty"`
-	// What the call really used. Required; an empty usage settles at the price of the request alone.
+	// What the call really used. An empty usage settles at the price of the request alone.
 	Usage *Usage `protobuf:"bytes,2,opt,name=usage,proto3" json:"usage,omitempty"`
-	// The model that was used. Empty: the decision's model.
+	// What the call really used, as the provider said it. It is priced under the terms that the call was reserved with.
+	RawUsage *RawUsage `protobuf:"bytes,9,opt,name=raw_usage,json=rawUsage,proto3" json:"raw_usage,omitempty"`
+	// The model that was used. Empty: the decision's model, also with raw_usage.
 	Model string `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`
 	// How the user's task ended, if known.
 	Outcome Outcome `protobuf:"varint,4,opt,name=outcome,proto3,enum=chartergate.v1.Outcome" json:"outcome,omitempty"`
@@ -1139,6 +1141,13 @@ func (x *SettleRequest) GetHold() string {
 func (x *SettleRequest) GetUsage() *Usage {
 	if x != nil {
 		return x.Usage
+	}
+	return nil
+}
+
+func (x *SettleRequest) GetRawUsage() *RawUsage {
+	if x != nil {
+		return x.RawUsage
 	}
 	return nil
 }
@@ -2124,15 +2133,18 @@ const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"request_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\"q\n" +
 	"\x0fReserveResponse\x124\n" +
 	"\bdecision\x18\x01 \x01(\v2\x18.chartergate.v1.DecisionR\bdecision\x12(\n" +
-	"\x04hold\x18\x02 \x01(\v2\x14.chartergate.v1.HoldR\x04hold\"\xe9\x01\n" +
+	"\x04hold\x18\x02 \x01(\v2\x14.chartergate.v1.HoldR\x04hold\"\xb3\x02\n" +
 	"\rSettleRequest\x12\x1e\n" +
 	"\x04hold\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04hold\x123\n" +
-	"\x05usage\x18\x02 \x01(\v2\x15.chartergate.v1.UsageB\x06\xbaH\x03\xc8\x01\x01R\x05usage\x12\x1e\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04hold\x12+\n" +
+	"\x05usage\x18\x02 \x01(\v2\x15.chartergate.v1.UsageR\x05usage\x125\n" +
+	"\traw_usage\x18\t \x01(\v2\x18.chartergate.v1.RawUsageR\brawUsage\x12\x1e\n" +
 	"\x05model\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05model\x12;\n" +
 	"\aoutcome\x18\x04 \x01(\x0e2\x17.chartergate.v1.OutcomeB\b\xbaH\x05\x82\x01\x02\x10\x01R\aoutcome\x12&\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\"\xf0\x02\n" +
+	"request_id\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId:\x19\xbaH\x16\"\x14\n" +
+	"\x05usage\n" +
+	"\traw_usage\x10\x01\"\xf0\x02\n" +
 	"\n" +
 	"Settlement\x12\x18\n" +
 	"\afeature\x18\x01 \x01(\tR\afeature\x12\x12\n" +
@@ -2272,8 +2284,9 @@ var file_chartergate_v1_preflight_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
 	(*Usage)(nil),                 // 29: chartergate.v1.Usage
-	(Outcome)(0),                  // 30: chartergate.v1.Outcome
-	(*CostLine)(nil),              // 31: chartergate.v1.CostLine
+	(*RawUsage)(nil),              // 30: chartergate.v1.RawUsage
+	(Outcome)(0),                  // 31: chartergate.v1.Outcome
+	(*CostLine)(nil),              // 32: chartergate.v1.CostLine
 }
 var file_chartergate_v1_preflight_proto_depIdxs = []int32{
 	3,  // 0: chartergate.v1.Call.estimate:type_name -> chartergate.v1.Estimate
@@ -2293,42 +2306,43 @@ var file_chartergate_v1_preflight_proto_depIdxs = []int32{
 	6,  // 14: chartergate.v1.ReserveResponse.decision:type_name -> chartergate.v1.Decision
 	7,  // 15: chartergate.v1.ReserveResponse.hold:type_name -> chartergate.v1.Hold
 	29, // 16: chartergate.v1.SettleRequest.usage:type_name -> chartergate.v1.Usage
-	30, // 17: chartergate.v1.SettleRequest.outcome:type_name -> chartergate.v1.Outcome
-	31, // 18: chartergate.v1.Settlement.lines:type_name -> chartergate.v1.CostLine
-	28, // 19: chartergate.v1.Settlement.settle_time:type_name -> google.protobuf.Timestamp
-	13, // 20: chartergate.v1.SettleResponse.settlement:type_name -> chartergate.v1.Settlement
-	27, // 21: chartergate.v1.ExtendRequest.ttl:type_name -> google.protobuf.Duration
-	7,  // 22: chartergate.v1.ExtendResponse.hold:type_name -> chartergate.v1.Hold
-	8,  // 23: chartergate.v1.SessionOperation.check:type_name -> chartergate.v1.CheckRequest
-	10, // 24: chartergate.v1.SessionOperation.reserve:type_name -> chartergate.v1.ReserveRequest
-	12, // 25: chartergate.v1.SessionOperation.settle:type_name -> chartergate.v1.SettleRequest
-	15, // 26: chartergate.v1.SessionOperation.release:type_name -> chartergate.v1.ReleaseRequest
-	17, // 27: chartergate.v1.SessionOperation.extend:type_name -> chartergate.v1.ExtendRequest
-	19, // 28: chartergate.v1.SessionRequest.operations:type_name -> chartergate.v1.SessionOperation
-	9,  // 29: chartergate.v1.SessionResult.check:type_name -> chartergate.v1.CheckResponse
-	11, // 30: chartergate.v1.SessionResult.reserve:type_name -> chartergate.v1.ReserveResponse
-	14, // 31: chartergate.v1.SessionResult.settle:type_name -> chartergate.v1.SettleResponse
-	16, // 32: chartergate.v1.SessionResult.release:type_name -> chartergate.v1.ReleaseResponse
-	18, // 33: chartergate.v1.SessionResult.extend:type_name -> chartergate.v1.ExtendResponse
-	21, // 34: chartergate.v1.SessionResult.error:type_name -> chartergate.v1.SessionError
-	22, // 35: chartergate.v1.SessionResponse.results:type_name -> chartergate.v1.SessionResult
-	8,  // 36: chartergate.v1.PreflightService.Check:input_type -> chartergate.v1.CheckRequest
-	10, // 37: chartergate.v1.PreflightService.Reserve:input_type -> chartergate.v1.ReserveRequest
-	12, // 38: chartergate.v1.PreflightService.Settle:input_type -> chartergate.v1.SettleRequest
-	15, // 39: chartergate.v1.PreflightService.Release:input_type -> chartergate.v1.ReleaseRequest
-	17, // 40: chartergate.v1.PreflightService.Extend:input_type -> chartergate.v1.ExtendRequest
-	20, // 41: chartergate.v1.PreflightService.Session:input_type -> chartergate.v1.SessionRequest
-	9,  // 42: chartergate.v1.PreflightService.Check:output_type -> chartergate.v1.CheckResponse
-	11, // 43: chartergate.v1.PreflightService.Reserve:output_type -> chartergate.v1.ReserveResponse
-	14, // 44: chartergate.v1.PreflightService.Settle:output_type -> chartergate.v1.SettleResponse
-	16, // 45: chartergate.v1.PreflightService.Release:output_type -> chartergate.v1.ReleaseResponse
-	18, // 46: chartergate.v1.PreflightService.Extend:output_type -> chartergate.v1.ExtendResponse
-	23, // 47: chartergate.v1.PreflightService.Session:output_type -> chartergate.v1.SessionResponse
-	42, // [42:48] is the sub-list for method output_type
-	36, // [36:42] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	30, // 17: chartergate.v1.SettleRequest.raw_usage:type_name -> chartergate.v1.RawUsage
+	31, // 18: chartergate.v1.SettleRequest.outcome:type_name -> chartergate.v1.Outcome
+	32, // 19: chartergate.v1.Settlement.lines:type_name -> chartergate.v1.CostLine
+	28, // 20: chartergate.v1.Settlement.settle_time:type_name -> google.protobuf.Timestamp
+	13, // 21: chartergate.v1.SettleResponse.settlement:type_name -> chartergate.v1.Settlement
+	27, // 22: chartergate.v1.ExtendRequest.ttl:type_name -> google.protobuf.Duration
+	7,  // 23: chartergate.v1.ExtendResponse.hold:type_name -> chartergate.v1.Hold
+	8,  // 24: chartergate.v1.SessionOperation.check:type_name -> chartergate.v1.CheckRequest
+	10, // 25: chartergate.v1.SessionOperation.reserve:type_name -> chartergate.v1.ReserveRequest
+	12, // 26: chartergate.v1.SessionOperation.settle:type_name -> chartergate.v1.SettleRequest
+	15, // 27: chartergate.v1.SessionOperation.release:type_name -> chartergate.v1.ReleaseRequest
+	17, // 28: chartergate.v1.SessionOperation.extend:type_name -> chartergate.v1.ExtendRequest
+	19, // 29: chartergate.v1.SessionRequest.operations:type_name -> chartergate.v1.SessionOperation
+	9,  // 30: chartergate.v1.SessionResult.check:type_name -> chartergate.v1.CheckResponse
+	11, // 31: chartergate.v1.SessionResult.reserve:type_name -> chartergate.v1.ReserveResponse
+	14, // 32: chartergate.v1.SessionResult.settle:type_name -> chartergate.v1.SettleResponse
+	16, // 33: chartergate.v1.SessionResult.release:type_name -> chartergate.v1.ReleaseResponse
+	18, // 34: chartergate.v1.SessionResult.extend:type_name -> chartergate.v1.ExtendResponse
+	21, // 35: chartergate.v1.SessionResult.error:type_name -> chartergate.v1.SessionError
+	22, // 36: chartergate.v1.SessionResponse.results:type_name -> chartergate.v1.SessionResult
+	8,  // 37: chartergate.v1.PreflightService.Check:input_type -> chartergate.v1.CheckRequest
+	10, // 38: chartergate.v1.PreflightService.Reserve:input_type -> chartergate.v1.ReserveRequest
+	12, // 39: chartergate.v1.PreflightService.Settle:input_type -> chartergate.v1.SettleRequest
+	15, // 40: chartergate.v1.PreflightService.Release:input_type -> chartergate.v1.ReleaseRequest
+	17, // 41: chartergate.v1.PreflightService.Extend:input_type -> chartergate.v1.ExtendRequest
+	20, // 42: chartergate.v1.PreflightService.Session:input_type -> chartergate.v1.SessionRequest
+	9,  // 43: chartergate.v1.PreflightService.Check:output_type -> chartergate.v1.CheckResponse
+	11, // 44: chartergate.v1.PreflightService.Reserve:output_type -> chartergate.v1.ReserveResponse
+	14, // 45: chartergate.v1.PreflightService.Settle:output_type -> chartergate.v1.SettleResponse
+	16, // 46: chartergate.v1.PreflightService.Release:output_type -> chartergate.v1.ReleaseResponse
+	18, // 47: chartergate.v1.PreflightService.Extend:output_type -> chartergate.v1.ExtendResponse
+	23, // 48: chartergate.v1.PreflightService.Session:output_type -> chartergate.v1.SessionResponse
+	43, // [43:49] is the sub-list for method output_type
+	37, // [37:43] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_v1_preflight_proto_init() }

@@ -41,7 +41,7 @@ type PreflightServiceClient interface {
 	Reserve(ctx context.Context, in *ReserveRequest, opts ...grpc.CallOption) (*ReserveResponse, error)
 	// Prices what the call really used, records it durably and frees the rest of the hold. Acknowledged only once
 	// the record is committed. Repeating it gives the first answer. Errors: HOLD_UNKNOWN, HOLD_RELEASED,
-	// HOLD_SETTLED (already settled with other usage), NO_PRICE.
+	// HOLD_SETTLED (already settled with other usage), NO_PRICE, USAGE_FORMAT_UNKNOWN, USAGE_INVALID.
 	Settle(ctx context.Context, in *SettleRequest, opts ...grpc.CallOption) (*SettleResponse, error)
 	// Gives a hold back because the call did not run. Errors: HOLD_UNKNOWN, HOLD_SETTLED, HOLD_EXPIRED.
 	Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error)
@@ -138,7 +138,7 @@ type PreflightServiceServer interface {
 	Reserve(context.Context, *ReserveRequest) (*ReserveResponse, error)
 	// Prices what the call really used, records it durably and frees the rest of the hold. Acknowledged only once
 	// the record is committed. Repeating it gives the first answer. Errors: HOLD_UNKNOWN, HOLD_RELEASED,
-	// HOLD_SETTLED (already settled with other usage), NO_PRICE.
+	// HOLD_SETTLED (already settled with other usage), NO_PRICE, USAGE_FORMAT_UNKNOWN, USAGE_INVALID.
 	Settle(context.Context, *SettleRequest) (*SettleResponse, error)
 	// Gives a hold back because the call did not run. Errors: HOLD_UNKNOWN, HOLD_SETTLED, HOLD_EXPIRED.
 	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)

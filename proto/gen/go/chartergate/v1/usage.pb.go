@@ -23,15 +23,17 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Request of RecordUsage.
+// Request of RecordUsage. Exactly one of usage and raw_usage is set.
 type RecordUsageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The feature: the id of its charter. Required.
 	Feature string `protobuf:"bytes,1,opt,name=feature,proto3" json:"feature,omitempty"`
 	// The model that was used. Required.
 	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
-	// What was used. Required.
+	// What was used.
 	Usage *Usage `protobuf:"bytes,3,opt,name=usage,proto3" json:"usage,omitempty"`
+	// What was used, as the provider said it.
+	RawUsage *RawUsage `protobuf:"bytes,15,opt,name=raw_usage,json=rawUsage,proto3" json:"raw_usage,omitempty"`
 	// Who was served. At most 128 bytes, as the four ids that follow.
 	User string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
 	// The cohort.
@@ -48,9 +50,9 @@ type RecordUsageRequest struct {
 	RequestId string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The user's task that the call is part of, so that its outcome can be recorded later. At most 128 bytes.
 	Task string `protobuf:"bytes,13,opt,name=task,proto3" json:"task,omitempty"`
-	// The provider's service tier that was used. Empty: the standard one.
+	// The provider's service tier that was used. Empty: what raw_usage says, or else the standard one.
 	ServiceTier string `protobuf:"bytes,18,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
-	// The provider's region that was used, where prices depend on it.
+	// The provider's region that was used, where prices depend on it. Empty: what raw_usage says.
 	Region        string `protobuf:"bytes,19,opt,name=region,proto3" json:"region,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -103,6 +105,13 @@ func (x *RecordUsageRequest) GetModel() string {
 func (x *RecordUsageRequest) GetUsage() *Usage {
 	if x != nil {
 		return x.Usage
+	}
+	return nil
+}
+
+func (x *RecordUsageRequest) GetRawUsage() *RawUsage {
+	if x != nil {
+		return x.RawUsage
 	}
 	return nil
 }
@@ -687,12 +696,13 @@ var File_chartergate_v1_usage_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x1achartergate/v1/usage.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1echartergate/v1/preflight.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x04\n" +
+	"\x1achartergate/v1/usage.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1echartergate/v1/preflight.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\x04\n" +
 	"\x12RecordUsageRequest\x12#\n" +
 	"\afeature\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\afeature\x12 \n" +
 	"\x05model\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x05model\x123\n" +
-	"\x05usage\x18\x03 \x01(\v2\x15.chartergate.v1.UsageB\x06\xbaH\x03\xc8\x01\x01R\x05usage\x12\x1c\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x05model\x12+\n" +
+	"\x05usage\x18\x03 \x01(\v2\x15.chartergate.v1.UsageR\x05usage\x125\n" +
+	"\traw_usage\x18\x0f \x01(\v2\x18.chartergate.v1.RawUsageR\brawUsage\x12\x1c\n" +
 	"\x04user\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04user\x12 \n" +
 	"\x06cohort\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x06cohort\x12\x1e\n" +
 	"\x05agent\x18\x06 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x05agent\x12\x1a\n" +
@@ -704,7 +714,9 @@ const file_chartergate_v1_usage_proto_rawDesc = "" +
 	" \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\trequestId\x12\x1c\n" +
 	"\x04task\x18\r \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04task\x12*\n" +
 	"\fservice_tier\x18\x12 \x01(\tB\a\xbaH\x04r\x02(@R\vserviceTier\x12\x1f\n" +
-	"\x06region\x18\x13 \x01(\tB\a\xbaH\x04r\x02(@R\x06region\"Q\n" +
+	"\x06region\x18\x13 \x01(\tB\a\xbaH\x04r\x02(@R\x06region:\x19\xbaH\x16\"\x14\n" +
+	"\x05usage\n" +
+	"\traw_usage\x10\x01\"Q\n" +
 	"\x13RecordUsageResponse\x12:\n" +
 	"\n" +
 	"settlement\x18\x01 \x01(\v2\x1a.chartergate.v1.SettlementR\n" +
@@ -775,36 +787,38 @@ var file_chartergate_v1_usage_proto_goTypes = []any{
 	(*ListDecisionsResponse)(nil), // 5: chartergate.v1.ListDecisionsResponse
 	(*KeptDecision)(nil),          // 6: chartergate.v1.KeptDecision
 	(*Usage)(nil),                 // 7: chartergate.v1.Usage
-	(Outcome)(0),                  // 8: chartergate.v1.Outcome
-	(*Settlement)(nil),            // 9: chartergate.v1.Settlement
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(Effect)(0),                   // 11: chartergate.v1.Effect
-	(ReasonCode)(0),               // 12: chartergate.v1.ReasonCode
+	(*RawUsage)(nil),              // 8: chartergate.v1.RawUsage
+	(Outcome)(0),                  // 9: chartergate.v1.Outcome
+	(*Settlement)(nil),            // 10: chartergate.v1.Settlement
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(Effect)(0),                   // 12: chartergate.v1.Effect
+	(ReasonCode)(0),               // 13: chartergate.v1.ReasonCode
 }
 var file_chartergate_v1_usage_proto_depIdxs = []int32{
 	7,  // 0: chartergate.v1.RecordUsageRequest.usage:type_name -> chartergate.v1.Usage
-	8,  // 1: chartergate.v1.RecordUsageRequest.outcome:type_name -> chartergate.v1.Outcome
-	9,  // 2: chartergate.v1.RecordUsageResponse.settlement:type_name -> chartergate.v1.Settlement
-	8,  // 3: chartergate.v1.RecordOutcomeRequest.outcome:type_name -> chartergate.v1.Outcome
-	10, // 4: chartergate.v1.ListDecisionsRequest.from:type_name -> google.protobuf.Timestamp
-	10, // 5: chartergate.v1.ListDecisionsRequest.to:type_name -> google.protobuf.Timestamp
-	11, // 6: chartergate.v1.ListDecisionsRequest.effect:type_name -> chartergate.v1.Effect
-	12, // 7: chartergate.v1.ListDecisionsRequest.reason:type_name -> chartergate.v1.ReasonCode
-	6,  // 8: chartergate.v1.ListDecisionsResponse.decisions:type_name -> chartergate.v1.KeptDecision
-	10, // 9: chartergate.v1.KeptDecision.time:type_name -> google.protobuf.Timestamp
-	11, // 10: chartergate.v1.KeptDecision.effect:type_name -> chartergate.v1.Effect
-	12, // 11: chartergate.v1.KeptDecision.reason:type_name -> chartergate.v1.ReasonCode
-	0,  // 12: chartergate.v1.UsageService.RecordUsage:input_type -> chartergate.v1.RecordUsageRequest
-	2,  // 13: chartergate.v1.UsageService.RecordOutcome:input_type -> chartergate.v1.RecordOutcomeRequest
-	4,  // 14: chartergate.v1.UsageService.ListDecisions:input_type -> chartergate.v1.ListDecisionsRequest
-	1,  // 15: chartergate.v1.UsageService.RecordUsage:output_type -> chartergate.v1.RecordUsageResponse
-	3,  // 16: chartergate.v1.UsageService.RecordOutcome:output_type -> chartergate.v1.RecordOutcomeResponse
-	5,  // 17: chartergate.v1.UsageService.ListDecisions:output_type -> chartergate.v1.ListDecisionsResponse
-	15, // [15:18] is the sub-list for method output_type
-	12, // [12:15] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	8,  // 1: chartergate.v1.RecordUsageRequest.raw_usage:type_name -> chartergate.v1.RawUsage
+	9,  // 2: chartergate.v1.RecordUsageRequest.outcome:type_name -> chartergate.v1.Outcome
+	10, // 3: chartergate.v1.RecordUsageResponse.settlement:type_name -> chartergate.v1.Settlement
+	9,  // 4: chartergate.v1.RecordOutcomeRequest.outcome:type_name -> chartergate.v1.Outcome
+	11, // 5: chartergate.v1.ListDecisionsRequest.from:type_name -> google.protobuf.Timestamp
+	11, // 6: chartergate.v1.ListDecisionsRequest.to:type_name -> google.protobuf.Timestamp
+	12, // 7: chartergate.v1.ListDecisionsRequest.effect:type_name -> chartergate.v1.Effect
+	13, // 8: chartergate.v1.ListDecisionsRequest.reason:type_name -> chartergate.v1.ReasonCode
+	6,  // 9: chartergate.v1.ListDecisionsResponse.decisions:type_name -> chartergate.v1.KeptDecision
+	11, // 10: chartergate.v1.KeptDecision.time:type_name -> google.protobuf.Timestamp
+	12, // 11: chartergate.v1.KeptDecision.effect:type_name -> chartergate.v1.Effect
+	13, // 12: chartergate.v1.KeptDecision.reason:type_name -> chartergate.v1.ReasonCode
+	0,  // 13: chartergate.v1.UsageService.RecordUsage:input_type -> chartergate.v1.RecordUsageRequest
+	2,  // 14: chartergate.v1.UsageService.RecordOutcome:input_type -> chartergate.v1.RecordOutcomeRequest
+	4,  // 15: chartergate.v1.UsageService.ListDecisions:input_type -> chartergate.v1.ListDecisionsRequest
+	1,  // 16: chartergate.v1.UsageService.RecordUsage:output_type -> chartergate.v1.RecordUsageResponse
+	3,  // 17: chartergate.v1.UsageService.RecordOutcome:output_type -> chartergate.v1.RecordOutcomeResponse
+	5,  // 18: chartergate.v1.UsageService.ListDecisions:output_type -> chartergate.v1.ListDecisionsResponse
+	16, // [16:19] is the sub-list for method output_type
+	13, // [13:16] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_v1_usage_proto_init() }

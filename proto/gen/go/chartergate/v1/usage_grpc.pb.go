@@ -32,7 +32,7 @@ const (
 type UsageServiceClient interface {
 	// Prices usage that had no hold and records it durably as forced spend on every budget of the feature's path.
 	// Idempotent by request_id for 7 days, also across crashes.
-	// Errors: FEATURE_UNKNOWN, KEY_REQUIRED, NO_PRICE, REQUEST_ID_CONFLICT.
+	// Errors: FEATURE_UNKNOWN, KEY_REQUIRED, NO_PRICE, REQUEST_ID_CONFLICT, USAGE_FORMAT_UNKNOWN, USAGE_INVALID.
 	RecordUsage(ctx context.Context, in *RecordUsageRequest, opts ...grpc.CallOption) (*RecordUsageResponse, error)
 	// Records how a user's task ended, after its settlement: of one hold, of an agent run, or of a user's task of many
 	// calls. Counted once, in the hour and for the attribution of the spend: of a run or task, of its last call then. An
@@ -90,7 +90,7 @@ func (c *usageServiceClient) ListDecisions(ctx context.Context, in *ListDecision
 type UsageServiceServer interface {
 	// Prices usage that had no hold and records it durably as forced spend on every budget of the feature's path.
 	// Idempotent by request_id for 7 days, also across crashes.
-	// Errors: FEATURE_UNKNOWN, KEY_REQUIRED, NO_PRICE, REQUEST_ID_CONFLICT.
+	// Errors: FEATURE_UNKNOWN, KEY_REQUIRED, NO_PRICE, REQUEST_ID_CONFLICT, USAGE_FORMAT_UNKNOWN, USAGE_INVALID.
 	RecordUsage(context.Context, *RecordUsageRequest) (*RecordUsageResponse, error)
 	// Records how a user's task ended, after its settlement: of one hold, of an agent run, or of a user's task of many
 	// calls. Counted once, in the hour and for the attribution of the spend: of a run or task, of its last call then. An
