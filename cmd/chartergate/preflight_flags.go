@@ -22,6 +22,7 @@ func addCallFlags(cmd *cobra.Command) callFlags {
 	f.Int32Var(&c.Complexity, "complexity", 0, "how hard it is, 1 to 100; 0: not known")
 	f.StringSliceVar(&c.RequiredCapabilities, "capability", nil, "what the model must be able to do; repeatable")
 	addAttributionFlags(f, &c.User, &c.Cohort, &c.Agent, &c.Run, &c.Task, &c.PromptPattern)
+	addTermsFlags(f, &c.ServiceTier, &c.Region)
 	f.StringVar(&c.Model, "model", "", "model that is asked for; the answer may name another")
 	f.StringVar(&c.Tier, "tier", "", "tier that is asked for; the answer may name another")
 	f.StringToStringVar(&c.Labels, "label", c.Labels, "attribute for policies, NAME=VALUE; repeatable")
@@ -39,6 +40,12 @@ func addCallFlags(cmd *cobra.Command) callFlags {
 }
 
 var errNoFeature = usagef("--feature is required: the id of a charter; `chartergate get charters` lists them")
+
+// addTermsFlags are what prices depend on besides the model and the time.
+func addTermsFlags(f *pflag.FlagSet, tier, region *string) {
+	f.StringVar(tier, "service-tier", "", "the provider's service tier, such as batch, flex or priority (default the standard one)")
+	f.StringVar(region, "region", "", "the provider's region, where prices depend on it")
+}
 
 // addAttributionFlags adds the flags that say for whom and by what a call is made.
 func addAttributionFlags(f *pflag.FlagSet, user, cohort, agent, run, task, promptPattern *string) {

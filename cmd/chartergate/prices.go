@@ -33,6 +33,9 @@ func newPricesCommand() *cobra.Command {
 	return cmd
 }
 
+// maxBookPrices is the API's limit.
+const maxBookPrices = 2000
+
 // importFlags are the flags of what puts prices into a price book.
 type importFlags struct {
 	*clientFlags
@@ -134,6 +137,9 @@ func (f *importFlags) run(cmd *cobra.Command, list *prices.Book) error {
 		next, changes, err := imp.Into(book.Prices, list)
 		if err != nil {
 			return err
+		}
+		if len(next) > maxBookPrices {
+			return fmt.Errorf("%s would have %d prices, a price book has at most %d: import providers into books of their own with --provider and --book", name, len(next), maxBookPrices)
 		}
 		to := convert.PriceBookToProto(&charter.PriceBook{ID: book.ID, Currency: book.Currency, Prices: next, Adjustments: book.Adjustments, Rates: book.Rates})
 		to.Etag = was.Etag
