@@ -18,6 +18,7 @@ var commands = []struct {
 	{"manage", newGetCommand},
 	{"manage", newDeleteCommand},
 	{"manage", newJournalCommand},
+	{"manage", newCalibrateCommand},
 	{"call", newCheckCommand},
 	{"call", newReserveCommand},
 	{"call", newSettleCommand},
