@@ -194,7 +194,7 @@ func (p *prometheus) missing(ctx context.Context, metric, name string, at time.T
 	if known := p.models(ctx, at); len(known) > 0 {
 		hint = "it has them of " + strings.Join(known[:min(len(known), 10)], ", ")
 	}
-	return fmt.Errorf("Prometheus at %s has no samples of %s for model_name %q in the window; %s", p.url.Host, metric, name, hint)
+	return fmt.Errorf("%s at %s has no samples of %s for model_name %q in the window; %s", promName, p.url.Host, metric, name, hint)
 }
 
 // podOf and namespaceOf name the pod of a series, whether or not Prometheus renamed the labels of the target.
@@ -276,7 +276,7 @@ func (r *Result) busy(ctx context.Context, p *prometheus, o *Options, grid steps
 			return total, err
 		}
 		if o.Busy == BusyDCGM {
-			return nil, fmt.Errorf("Prometheus at %s has no DCGM metrics with the model's pods: take the busy time from requests", p.url.Host)
+			return nil, fmt.Errorf("%s at %s has no DCGM metrics with the model's pods: take the busy time from requests", promName, p.url.Host)
 		}
 	}
 	const running = "vllm:num_requests_running"

@@ -19,6 +19,7 @@ const (
 	chunk      = 6 * time.Hour   // of raw samples in one query
 	stale      = 5 * time.Minute // a series without a sample for longer has a gap, as in Prometheus
 	maxSamples = 20_000_000
+	promName   = "Prometheus"
 )
 
 // prometheus reads raw samples: increase() and rate() extrapolate, sums of tokens must not.
@@ -29,7 +30,7 @@ type prometheus struct {
 }
 
 func newPrometheus(e Endpoint) (*prometheus, error) {
-	client, u, err := e.client("Prometheus")
+	client, u, err := e.client(promName)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +65,7 @@ func (p *prometheus) samples(ctx context.Context, selector string, from, to time
 		}
 		matrix, ok := v.(model.Matrix)
 		if !ok {
-			return nil, fmt.Errorf("Prometheus at %s answers %s with a %s and not a matrix: it is no Prometheus API v1", p.url.Host, selector, v.Type())
+			return nil, fmt.Errorf("%s at %s answers %s with a %s and not a matrix: it is no Prometheus API v1", promName, p.url.Host, selector, v.Type())
 		}
 		for _, m := range matrix {
 			if p.n += len(m.Values); p.n > maxSamples {
@@ -105,19 +106,19 @@ func (p *prometheus) query(ctx context.Context, q string, at time.Time) (model.V
 	e, ok := errors.AsType[*promv1.Error](err)
 	switch {
 	case !ok:
-		return nil, unreachable("Prometheus", p.url, err)
+		return nil, unreachable(promName, p.url, err)
 	case e.Type == promv1.ErrClient || e.Type == promv1.ErrServer:
 		var code int
 		if _, scanErr := fmt.Sscanf(e.Msg, "client error: %d", &code); scanErr != nil {
 			_, _ = fmt.Sscanf(e.Msg, "server error: %d", &code)
 		}
 		if code != 0 {
-			return nil, status("Prometheus", p.url, code, e.Detail)
+			return nil, status(promName, p.url, code, e.Detail)
 		}
 	case e.Type == promv1.ErrBadResponse:
-		return nil, fmt.Errorf("Prometheus at %s answers what is no Prometheus API v1 (%s): is the address right?", p.url.Host, e.Msg)
+		return nil, fmt.Errorf("%s at %s answers what is no Prometheus API v1 (%s): is the address right?", promName, p.url.Host, e.Msg)
 	}
-	return nil, fmt.Errorf("Prometheus at %s refuses the query %s: %s: %s", p.url.Host, q, e.Type, e.Msg)
+	return nil, fmt.Errorf("%s at %s refuses the query %s: %s: %s", promName, p.url.Host, q, e.Type, e.Msg)
 }
 
 // models lists the models that have counters at a time, for a message.
