@@ -119,6 +119,9 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		if len(found) == 0 {
 			return nil, p.missing(ctx, c.name, o.VLLMModel, o.To)
 		}
+		if err := twice(found); err != nil {
+			return nil, err
+		}
 		r.Resets += c.into.resets
 		replicas = found
 	}

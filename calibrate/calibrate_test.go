@@ -244,6 +244,15 @@ func TestRatesOfTheirOwnAreNotInTheGPURate(t *testing.T) {
 	if want := float64(r.Check.Price+3*storage+2*egress) * 1.12; err != nil || math.Abs(float64(got)-want) > 2000 {
 		t.Errorf("cost %v, %v, want %v", got, err, want)
 	}
+
+	// One request: GPU-hours x rate + storage + egress, and overhead on all of it.
+	u = usage.Usage{InputTokens: 1200, CacheReadTokens: 3000, OutputTokens: 400, StorageBytes: 2_500_000, EgressBytes: 9_000}
+	total, parts, err := r.Price.Split(&u)
+	ms := math.Ceil((4200*float64(r.Price.GPUPerMInput) + 400*float64(r.Price.GPUPerMOutput)) / 1e6)
+	compute := ms*float64(r.BusyHourNanos)/3_600_000 + 2.5*float64(storage) + 0.009*float64(egress)
+	if err != nil || math.Abs(float64(parts.Compute)-compute) > 1 || math.Abs(float64(parts.Other)-0.12*compute) > 1 || parts.Compute+parts.Other != total {
+		t.Errorf("a request costs %v in %+v, %v; want %v and 12%%", total, parts, err, compute)
+	}
 }
 
 func TestGivenRateNeedsNoOpenCost(t *testing.T) {
@@ -302,6 +311,12 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{"absurd", func(w *world, _ *Options) { w.raw = `{"code":200,"data":[{"x":{"totalCost":1e999}}]}` }, `"1e999" is no amount`},
 		{"no such pods", func(_ *world, o *Options) { o.Selection.Controller = "lama" }, "OpenCost knows no such pods"},
 		{"negative", func(w *world, _ *Options) { w.scrape.series[0].samples[100].v = -1 }, "no such value can be"},
+		{"scraped twice", func(w *world, _ *Options) {
+			double := *w.scrape.series[0]
+			double.labels = maps.Clone(double.labels)
+			double.labels["job"] = "vllm-again"
+			w.scrape.series = append(w.scrape.series, &double)
+		}, "the engine is scraped twice"},
 		{"idle GPUs", func(w *world, _ *Options) { w.busyAt(0) }, "the GPUs were never busy"},
 		{"half hours", func(_ *world, o *Options) { o.From = from.Add(30 * time.Minute) }, "it must be whole hours"},
 		{"two costs", func(_ *world, o *Options) { o.GPUHour = 1 }, "give one of them"},

@@ -118,7 +118,28 @@ func (p *prometheus) query(ctx context.Context, q string, at time.Time) (model.V
 	case e.Type == promv1.ErrBadResponse:
 		return nil, fmt.Errorf("%s at %s answers what is no Prometheus API v1 (%s): is the address right?", promName, p.url.Host, e.Msg)
 	}
-	return nil, fmt.Errorf("%s at %s refuses the query %s: %s: %s", promName, p.url.Host, q, e.Type, e.Msg)
+	return nil, fmt.Errorf("%s at %s refuses the query %s: %s: %s", promName, p.url.Host, q, e.Type, strings.Join(strings.Fields(e.Msg), " "))
+}
+
+// twice says which engine's counter is scraped by two jobs, or by two Prometheus without deduplication: its tokens would
+// count double.
+func twice(all []*series) error {
+	engines := map[[3]string]*series{}
+	for _, s := range all {
+		if len(s.samples) == 0 {
+			continue
+		}
+		engine := [3]string{namespaceOf(s.labels), podOf(s.labels), string(s.labels["engine"])}
+		if engine[1] == "" {
+			engine[1] = string(s.labels["instance"])
+		}
+		o := engines[engine]
+		if o != nil && o.samples[0].at < s.samples[len(s.samples)-1].at && s.samples[0].at < o.samples[len(o.samples)-1].at {
+			return fmt.Errorf("the engine is scraped twice, as %s and as %s: keep one", o.labels, s.labels)
+		}
+		engines[engine] = s
+	}
+	return nil
 }
 
 // models lists the models that have counters at a time, for a message.
