@@ -255,6 +255,16 @@ func TestRatesOfTheirOwnAreNotInTheGPURate(t *testing.T) {
 	}
 }
 
+func TestRangesOfPrometheus2And3CountTheSame(t *testing.T) {
+	w := newWorld(daily)
+	three := run(t, w.options(t))
+	w.scrape.closed = true
+	two := run(t, w.options(t))
+	if three.InputTokens != two.InputTokens || three.OutputTokens != two.OutputTokens || three.BusyHourNanos != two.BusyHourNanos {
+		t.Errorf("%d and %d input tokens", three.InputTokens, two.InputTokens)
+	}
+}
+
 func TestGivenRateNeedsNoOpenCost(t *testing.T) {
 	w := newWorld(daily)
 	o := w.options(t)

@@ -17,6 +17,7 @@ type scrape struct {
 	series []*scraped
 	byKey  map[string]*scraped
 	token  string
+	closed bool // ranges include their start, as before Prometheus 3
 }
 
 type scraped struct {
@@ -101,7 +102,7 @@ series:
 		}
 		out := result{Metric: x.labels}
 		for _, p := range x.samples {
-			if end := int64(at * 1000); p.at > end-length && p.at <= end {
+			if end := int64(at * 1000); (p.at > end-length || s.closed && p.at == end-length) && p.at <= end {
 				out.Values = append(out.Values, [2]any{float64(p.at) / 1000, strconv.FormatFloat(p.v, 'f', -1, 64)})
 			}
 		}
