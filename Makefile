@@ -7,7 +7,7 @@ GENERATE := $(BUF) generate && $(BUF) generate --template buf.gen.hot.yaml
 CONCURRENT := ./clients/... ./core/ledger ./policy ./replay ./server/... ./store/...
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.2
 
-.PHONY: build demo test race bench fuzz millions crash chaos failpoints sim mutants generate check lint breaking clean
+.PHONY: build demo test race bench fuzz millions rollups crash chaos failpoints sim mutants generate check lint breaking clean
 
 build: ## bin/chartergate
 	@go build -trimpath -o bin/chartergate ./cmd/chartergate
@@ -40,6 +40,11 @@ fuzz: ## random operation sequences through the ledger, amounts, and hostile man
 SETTLEMENTS ?= 10000000
 millions: ## what SETTLEMENTS settlements leave in etcd, memory and the archive (a slice of it is in `make test`)
 	go test ./cmd/chartergate -run 'TestMillions$$' -count=1 -v -timeout 2h -settlements $(SETTLEMENTS) -millions-clock 1 -millions-rate 10000
+
+FEATURES ?= 1000
+DAYS ?= 90
+rollups: ## time and memory of an allocation over DAYS x FEATURES x 4 tiers x 10 cohorts on SQLite and PostgreSQL (a slice of it is in `make test`)
+	go test ./store/sql -run 'TestRollups$$' -count=1 -v -timeout 2h -rollup-features $(FEATURES) -rollup-days $(DAYS) -rollup-times 5
 
 CRASHES ?= 10
 crash: ## kill -9 under load, CRASHES times; an independent oracle adds the ledger up (a slice of it is in `make test`)

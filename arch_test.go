@@ -47,6 +47,8 @@ var rules = []rule{
 	{"prices", []string{module + "core"}, "published lists are turned into the prices of core, without a server"},
 	{"replay", []string{module + "core/money", module + "clients/go", module + "proto/gen", "google.golang.org", "golang.org/x"},
 		"a load is a client like any other"},
+	{"calibrate", []string{module + "core", "github.com/prometheus"},
+		"a calibration reads the APIs of Prometheus and OpenCost and gives a price; who keeps it is another's business"},
 	{"chaos/oracle", []string{module + "proto/gen/go/chartergate/store", module + "store/archive", "google.golang.org/protobuf", "go.etcd.io/etcd/client", "github.com/anishathalye/porcupine"},
 		"a judge shares no code with what it judges but the messages of the records"},
 	{"chaos", nil, "tests only"},

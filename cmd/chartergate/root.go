@@ -19,6 +19,7 @@ var commands = []struct {
 	{"manage", newDeleteCommand},
 	{"manage", newPricesCommand},
 	{"manage", newJournalCommand},
+	{"manage", newCalibrateCommand},
 	{"call", newCheckCommand},
 	{"call", newReserveCommand},
 	{"call", newSettleCommand},

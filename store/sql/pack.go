@@ -118,90 +118,87 @@ func pack(by map[int64]*sums) []byte {
 
 // unpack adds each dim's sums to those that into gives for it; to none for nil. Errors: usage.ErrOverflow, errPack.
 func unpack(b []byte, into func(dim int64) *sums) error {
-	r := packReader{b: b}
-	if r.byte() != packVersion {
+	if len(b) == 0 || b[0] != packVersion {
 		return errPack
 	}
-	for id := int64(0); len(r.b) > 0; {
-		id += int64(r.uvarint())
-		mask := r.uvarint()
-		if mask&^(1<<toolsBit)>>usage.Columns != 0 || r.bad {
+	at := 1 // and not b = b[1:], which the garbage collector would be told of each time; negative after the end
+	for id := int64(0); at < len(b); {
+		var v, mask uint64
+		v, at = uvarint(b, at)
+		id += int64(v)
+		mask, at = uvarint(b, at)
+		if mask&^(1<<toolsBit)>>usage.Columns != 0 || at < 0 || id <= 0 {
 			return errPack
 		}
 		s := into(id)
 		for m := mask &^ (1 << toolsBit); m != 0; m &= m - 1 {
-			n := r.varint()
+			v, at = uvarint(b, at)
 			if s == nil {
 				continue
 			}
 			i := bits.TrailingZeros64(m)
-			sum, ok := usage.Plus(s.n[i], n)
+			sum, ok := usage.Plus(s.n[i], int64(v>>1)^-int64(v&1))
 			if !ok {
 				return usage.ErrOverflow
 			}
 			s.n[i] = sum
 		}
 		if mask>>toolsBit != 0 {
-			for left := r.uvarint(); left > 0 && !r.bad; left-- {
-				tool := r.take(r.uvarint())
-				n := r.varint()
-				if s == nil {
-					continue
-				}
-				if err := s.addTool(string(tool), n); err != nil {
-					return err
-				}
+			var err error
+			if at, err = unpackTools(b, at, s); err != nil {
+				return err
 			}
 		}
-		if r.bad {
+		if at < 0 {
 			return errPack
 		}
 	}
 	return nil
 }
 
-// packReader reads a pack; bad once it ends too soon.
-type packReader struct {
-	b   []byte
-	bad bool
+func unpackTools(b []byte, at int, s *sums) (int, error) {
+	left, at := uvarint(b, at)
+	for ; left > 0; left-- {
+		var length, v uint64
+		if length, at = uvarint(b, at); at < 0 || length > uint64(len(b)-at) {
+			return -1, errPack
+		}
+		tool := b[at : at+int(length)]
+		if v, at = uvarint(b, at+int(length)); at < 0 {
+			return -1, errPack
+		}
+		if s == nil {
+			continue
+		}
+		if err := s.addTool(string(tool), int64(v>>1)^-int64(v&1)); err != nil {
+			return -1, err
+		}
+	}
+	return at, nil
 }
 
-func (r *packReader) byte() byte {
-	if len(r.b) == 0 {
-		r.bad = true
-		return 0
+// uvarint reads at a place and gives the next, -1 where none is there.
+func uvarint(b []byte, at int) (uint64, int) {
+	if uint(at) < uint(len(b)) && b[at] < 0x80 {
+		return uint64(b[at]), at + 1
 	}
-	c := r.b[0]
-	r.b = r.b[1:]
-	return c
+	return longUvarint(b, at)
 }
 
-func (r *packReader) uvarint() uint64 {
-	if len(r.b) > 0 && r.b[0] < 0x80 { // most are
-		v := uint64(r.b[0])
-		r.b = r.b[1:]
-		return v
+func longUvarint(b []byte, at int) (v uint64, next int) {
+	if at < 0 {
+		return 0, -1
 	}
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.bad, r.b = true, nil
-		return 0
+	for shift := uint(0); at < len(b) && shift < 70; shift += 7 {
+		c := b[at]
+		at++
+		v |= uint64(c&0x7f) << (shift & 63)
+		if c < 0x80 {
+			if shift == 63 && c > 1 {
+				break // more than 64 bits
+			}
+			return v, at
+		}
 	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *packReader) varint() int64 {
-	u := r.uvarint()
-	return int64(u>>1) ^ -int64(u&1)
-}
-
-func (r *packReader) take(n uint64) []byte {
-	if n > uint64(len(r.b)) {
-		r.bad, r.b = true, nil
-		return nil
-	}
-	v := r.b[:n]
-	r.b = r.b[n:]
-	return v
+	return 0, -1
 }

@@ -164,7 +164,8 @@ func sum(t *tx, q *usage.Query, g *groups) ([]usage.Row, error) {
 		start int64
 		data  []byte
 	}
-	work := make(chan packed, 8)
+	work := make(chan packed, 4)
+	free := make(chan []byte, cap(work)+4) // a month is megabytes: they are read into the same few buffers
 	parts := make([]totals, max(1, min(4, runtime.GOMAXPROCS(0))))
 	errs := make([]error, len(parts))
 	var running sync.WaitGroup
@@ -174,6 +175,10 @@ func sum(t *tx, q *usage.Query, g *groups) ([]usage.Row, error) {
 			for p := range work {
 				if errs[i] == nil {
 					errs[i] = unpack(p.data, parts[i].of(p.start, g))
+				}
+				select {
+				case free <- p.data:
+				default:
 				}
 			}
 		})
@@ -189,9 +194,15 @@ func sum(t *tx, q *usage.Query, g *groups) ([]usage.Row, error) {
 		}
 		err = t.each(func(r *sql.Rows) error {
 			var p packed
-			if err := r.Scan(&p.start, &p.data); err != nil {
+			var data sql.RawBytes
+			if err := r.Scan(&p.start, &data); err != nil {
 				return err
 			}
+			select {
+			case p.data = <-free:
+			default:
+			}
+			p.data = append(p.data[:0], data...)
 			p.start = q.Start(time.Unix(p.start, 0)).Unix()
 			work <- p
 			return nil
