@@ -53,7 +53,7 @@ func (s *Service) Settle(ctx context.Context, token string, used *usage.Usage, m
 		return nil, err
 	}
 	entry := ledger.Entry{Amount: cost, Usage: *used, Outcome: outcome, Call: call}
-	s.components(&entry, price, claim.Call.Wanted, claim.Call.Time)
+	s.components(&entry, price, claim.Call.Wanted, termsOf(&claim.Call))
 	e, err := s.finish(ctx, claim, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
 		return s.ledger.Settle(now, claim, entry)
 	})
@@ -367,7 +367,7 @@ func (s *Service) recordUsage(ctx context.Context, use *Use, mine *usageUnderWay
 	if m := snap.Catalog().Model(use.Model); m != nil {
 		entry.Call.Tier = m.Tier
 	}
-	s.components(&entry, price, "", now)
+	s.components(&entry, price, "", pricing.Terms{})
 	e, err := s.finish(ctx, &ledger.Claim{Path: ids}, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
 		if mine.entry != nil { // it was not written: another replica may have recorded the request
 			return nil, nil, ledger.ErrAgain

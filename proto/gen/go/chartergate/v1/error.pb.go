@@ -94,13 +94,13 @@ const (
 	ErrorReason_ERROR_REASON_USAGE_INVALID ErrorReason = 31
 	// The usage database does not answer: settlements are recorded all the same and counted later; reports, outcomes and
 	// decisions must wait. Status UNAVAILABLE. Sample: {"reason": "USAGE_UNAVAILABLE"}.
-	ErrorReason_ERROR_REASON_USAGE_UNAVAILABLE ErrorReason = 40
+	ErrorReason_ERROR_REASON_USAGE_UNAVAILABLE ErrorReason = 42
 	// Another outcome of the hold, run or task was recorded before and stands. Status ALREADY_EXISTS.
 	// Sample: {"reason": "OUTCOME_RECORDED", "metadata": {"outcome": "SUCCESS"}}.
 	ErrorReason_ERROR_REASON_OUTCOME_RECORDED ErrorReason = 41
 	// The price is in another currency than the budgets, and no price book has an exchange rate for that time.
 	// FAILED_PRECONDITION. Sample: {metadata: {from: "USD", to: "EUR", time: "2026-11-23T10:00:00Z"}}.
-	ErrorReason_ERROR_REASON_NO_EXCHANGE_RATE ErrorReason = 43
+	ErrorReason_ERROR_REASON_NO_EXCHANGE_RATE ErrorReason = 40
 )
 
 // Enum value maps for ErrorReason.
@@ -131,9 +131,9 @@ var (
 		22: "ERROR_REASON_PERIOD_INVALID",
 		30: "ERROR_REASON_USAGE_FORMAT_UNKNOWN",
 		31: "ERROR_REASON_USAGE_INVALID",
-		40: "ERROR_REASON_USAGE_UNAVAILABLE",
+		42: "ERROR_REASON_USAGE_UNAVAILABLE",
 		41: "ERROR_REASON_OUTCOME_RECORDED",
-		43: "ERROR_REASON_NO_EXCHANGE_RATE",
+		40: "ERROR_REASON_NO_EXCHANGE_RATE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":          0,
@@ -161,9 +161,9 @@ var (
 		"ERROR_REASON_PERIOD_INVALID":       22,
 		"ERROR_REASON_USAGE_FORMAT_UNKNOWN": 30,
 		"ERROR_REASON_USAGE_INVALID":        31,
-		"ERROR_REASON_USAGE_UNAVAILABLE":    40,
+		"ERROR_REASON_USAGE_UNAVAILABLE":    42,
 		"ERROR_REASON_OUTCOME_RECORDED":     41,
-		"ERROR_REASON_NO_EXCHANGE_RATE":     43,
+		"ERROR_REASON_NO_EXCHANGE_RATE":     40,
 	}
 )
 
@@ -226,9 +226,9 @@ const file_chartergate_v1_error_proto_rawDesc = "" +
 	"\x1bERROR_REASON_PERIOD_INVALID\x10\x16\x12%\n" +
 	"!ERROR_REASON_USAGE_FORMAT_UNKNOWN\x10\x1e\x12\x1e\n" +
 	"\x1aERROR_REASON_USAGE_INVALID\x10\x1f\x12\"\n" +
-	"\x1eERROR_REASON_USAGE_UNAVAILABLE\x10(\x12!\n" +
+	"\x1eERROR_REASON_USAGE_UNAVAILABLE\x10*\x12!\n" +
 	"\x1dERROR_REASON_OUTCOME_RECORDED\x10)\x12!\n" +
-	"\x1dERROR_REASON_NO_EXCHANGE_RATE\x10+BNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
+	"\x1dERROR_REASON_NO_EXCHANGE_RATE\x10(BNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
 
 var (
 	file_chartergate_v1_error_proto_rawDescOnce sync.Once
