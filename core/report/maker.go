@@ -65,7 +65,9 @@ func (m *Maker) Coverage(ctx context.Context) (usage.Coverage, error) {
 }
 
 // History is the time that forecasts look back to.
-func (m *Maker) History() Window { return Window{Zone: time.UTC, From: historyStart(m.Now), To: nextHour(m.Now)} }
+func (m *Maker) History() Window {
+	return Window{Zone: time.UTC, From: historyStart(m.Now), To: nextHour(m.Now)}
+}
 
 // joined makes a map key of keys, which hold no NUL.
 func joined(keys []string) string { return strings.Join(keys, "\x00") }

@@ -137,7 +137,9 @@ func (s *spendOf) top() []FeatureSpend {
 			list = append(list, FeatureSpend{f, cost, share(cost, s.total)})
 		}
 	}
-	slices.SortFunc(list, func(a, b FeatureSpend) int { return cmp.Or(cmp.Compare(b.Cost, a.Cost), cmp.Compare(a.Feature, b.Feature)) })
+	slices.SortFunc(list, func(a, b FeatureSpend) int {
+		return cmp.Or(cmp.Compare(b.Cost, a.Cost), cmp.Compare(a.Feature, b.Feature))
+	})
 	return list[:min(len(list), topFeatures)]
 }
 
