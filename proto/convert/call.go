@@ -18,7 +18,7 @@ func CallFromProto(dst *routing.Call, p *chartergatev1.Call) error {
 	*dst = routing.Call{
 		Feature: p.GetFeature(), TaskClass: p.GetTaskClass(), Complexity: p.GetComplexity(),
 		Capabilities: p.GetRequiredCapabilities(), Estimate: estimate, User: p.GetUser(), Cohort: p.GetCohort(),
-		Agent: p.GetAgent(), Run: p.GetRun(), PromptPattern: p.GetPromptPattern(), Model: p.GetModel(), Tier: p.GetTier(),
+		Agent: p.GetAgent(), Run: p.GetRun(), PromptPattern: p.GetPromptPattern(), Task: p.GetTask(), Model: p.GetModel(), Tier: p.GetTier(),
 		Labels: p.GetLabels(),
 	}
 	return nil
@@ -46,6 +46,7 @@ func UsageToProto(u *usage.Usage) *chartergatev1.Usage {
 		InputTokens: u.InputTokens, CacheReadTokens: u.CacheReadTokens, CacheWrite_5MTokens: u.CacheWrite5mTokens,
 		CacheWrite_1HTokens: u.CacheWrite1hTokens, OutputTokens: u.OutputTokens, ReasoningTokens: u.ReasoningTokens,
 		AudioInputTokens: u.AudioInputTokens, AudioOutputTokens: u.AudioOutputTokens,
+		AudioCacheReadTokens: u.AudioCacheReadTokens, ImageInputTokens: u.ImageInputTokens, ImageOutputTokens: u.ImageOutputTokens,
 		ContextOverheadTokens: u.ContextOverheadTokens, RetrievalHops: u.RetrievalHops,
 		EmbeddingTokens: u.EmbeddingTokens, VectorQueries: u.VectorQueries, ToolCalls: u.ToolCalls,
 		GpuMilliseconds: u.GPUMilliseconds, StorageBytes: u.StorageBytes, EgressBytes: u.EgressBytes,
@@ -59,6 +60,8 @@ func UsageFromProto(p *chartergatev1.Usage) (usage.Usage, error) {
 		CacheWrite5mTokens: p.GetCacheWrite_5MTokens(), CacheWrite1hTokens: p.GetCacheWrite_1HTokens(),
 		OutputTokens: p.GetOutputTokens(), ReasoningTokens: p.GetReasoningTokens(),
 		AudioInputTokens: p.GetAudioInputTokens(), AudioOutputTokens: p.GetAudioOutputTokens(),
+		AudioCacheReadTokens: p.GetAudioCacheReadTokens(), ImageInputTokens: p.GetImageInputTokens(),
+		ImageOutputTokens:     p.GetImageOutputTokens(),
 		ContextOverheadTokens: p.GetContextOverheadTokens(), RetrievalHops: p.GetRetrievalHops(),
 		EmbeddingTokens: p.GetEmbeddingTokens(), VectorQueries: p.GetVectorQueries(), ToolCalls: p.GetToolCalls(),
 		GPUMilliseconds: p.GetGpuMilliseconds(), StorageBytes: p.GetStorageBytes(), EgressBytes: p.GetEgressBytes(),
