@@ -90,7 +90,7 @@ func (m *Maker) spend(ctx context.Context) (map[string]*spendOf, error) {
 		}
 		for i := range rows {
 			r := &rows[i]
-			if r.Keys[2] == EffectAdjustment { // not in the ledger: no ceiling counts it
+			if r.Keys[2] == usage.EffectAdjustment { // not in the ledger: no ceiling counts it
 				continue
 			}
 			cost, err := r.Cost.Total()
