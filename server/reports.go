@@ -137,10 +137,7 @@ func (s *ReportService) allocation(ctx context.Context, req *chartergatev1.GetAl
 		resp.Tables = append(resp.Tables, t)
 	}
 	if req.GetVerify() {
-		if err := s.budgets(ctx, q.Maker, ""); err != nil {
-			return nil, err
-		}
-		list, err := q.Compare(ctx)
+		list, err := q.Compare(ctx, func(ctx context.Context) error { return s.budgets(ctx, q.Maker, "") })
 		if err != nil {
 			return nil, err
 		}

@@ -200,7 +200,7 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate, meter),
 		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version()),
 		Reports: server.NewReportService(meter.Store, control, gate, time.Now),
-		Leases: server.NewLeaseService(gate, requests, peers, log), Requests: requests, Validator: validator,
+		Leases:  server.NewLeaseService(gate, requests, peers, log), Requests: requests, Validator: validator,
 		Logger: log, Registry: registry, Tracing: tracing,
 	})
 	if err != nil {

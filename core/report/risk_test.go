@@ -1,6 +1,7 @@
 package report
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -171,15 +172,22 @@ func TestCompare(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	account(t, m, "budgets/acme", 1000e9, 15, 0)
-	account(t, m, "budgets/chat", 100e9, 7, 0)
-	list, err := m.Compare(t.Context())
+	stand := func(context.Context) error {
+		m.Accounts = nil
+		account(t, m, "budgets/acme", 1000e9, 15, 0)
+		account(t, m, "budgets/chat", 100e9, 7, 0)
+		return nil
+	}
+	list, err := m.Compare(t.Context(), stand)
 	if err != nil || len(list) != 1 || list[0].Ledger != 15 || list[0].Reported != 12 || list[0].Difference != 3 || list[0].Problem != "" {
 		t.Errorf("%+v, %v", list, err)
 	}
 	kolkata, _ := charter.NewPeriod(charter.Month, "Asia/Kolkata", time.Time{}, time.Time{})
-	m.Accounts[0].Period, _ = kolkata.At(now)
-	if list, err = m.Compare(t.Context()); err != nil || !strings.Contains(list[0].Problem, "whole hours") {
+	m.Charters, err = m.Charters.With([]charter.Change{charter.Set(&charter.Budget{ID: "mumbai", Currency: "USD", Limit: 1, Period: kolkata})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err = m.Compare(t.Context(), stand); err != nil || len(list) != 2 || !strings.Contains(list[1].Problem, "whole hours") {
 		t.Errorf("%+v, %v", list, err)
 	}
 }

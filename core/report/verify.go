@@ -19,48 +19,57 @@ type Comparison struct {
 	Problem          string      // why there is no comparison
 }
 
-// Compare compares the ledger with the reports, by root budget. Adjustments are left out: the ledger has none. Errors: of
-// the store, money.ErrOverflow.
-func (m *Maker) Compare(ctx context.Context) ([]Comparison, error) {
+// Compare compares the ledger with the reports, by root budget. Adjustments are left out: the ledger has none. What is
+// counted is read first, then stand tells the maker how the accounts stand, so that no difference is below 0. Errors: of
+// the store and of stand, money.ErrOverflow.
+func (m *Maker) Compare(ctx context.Context, stand func(context.Context) error) ([]Comparison, error) {
 	var list []Comparison
 	at := map[string]int{}
-	for i := range m.Accounts {
-		a := &m.Accounts[i]
-		if a.Budget.Parent != "" {
+	counted := map[Window]map[string]money.Nanos{} // by root and currency
+	for _, b := range m.Charters.Budgets() {
+		span, current := b.Period.At(m.Now)
+		if b.Parent != "" || !current {
 			continue
 		}
+		c := Comparison{Budget: b, Period: span}
+		w := Window{From: span.Start.UTC(), To: nextHour(m.Now)}
+		if span.End.Before(w.To) {
+			w.To = span.End.UTC()
+		}
+		if !w.From.Truncate(time.Hour).Equal(w.From) || !w.To.Truncate(time.Hour).Equal(w.To) {
+			c.Problem = "its period does not begin and end at whole hours of UTC, by which usage is counted"
+		} else {
+			if counted[w] == nil {
+				var err error
+				if counted[w], err = m.byRoot(ctx, w); err != nil {
+					return nil, err
+				}
+			}
+			c.Reported = counted[w][b.ID+"\x00"+b.Currency]
+		}
+		at[b.ID] = len(list)
+		list = append(list, c)
+	}
+	if err := stand(ctx); err != nil {
+		return nil, err
+	}
+	for i := range m.Accounts {
+		a := &m.Accounts[i]
 		n, ok := at[a.Budget.ID]
-		if !ok {
-			n = len(list)
-			at[a.Budget.ID] = n
-			list = append(list, Comparison{Budget: a.Budget, Period: a.Period})
+		if !ok || !a.Period.Start.Equal(list[n].Period.Start) {
+			continue
 		}
 		var err error
 		if list[n].Ledger, err = money.Add(list[n].Ledger, a.Settled); err != nil {
 			return nil, err
 		}
 	}
-	counted := map[Window]map[string]money.Nanos{} // by root and currency
 	for i := range list {
-		c := &list[i]
-		w := Window{From: c.Period.Start.UTC(), To: nextHour(m.Now)}
-		if c.Period.End.Before(w.To) {
-			w.To = c.Period.End.UTC()
-		}
-		if !w.From.Truncate(time.Hour).Equal(w.From) || !w.To.Truncate(time.Hour).Equal(w.To) {
-			c.Problem = "its period does not begin and end at whole hours of UTC, by which usage is counted"
-			continue
-		}
-		if counted[w] == nil {
+		if c := &list[i]; c.Problem == "" {
 			var err error
-			if counted[w], err = m.byRoot(ctx, w); err != nil {
+			if c.Difference, err = money.Sub(c.Ledger, c.Reported); err != nil {
 				return nil, err
 			}
-		}
-		c.Reported = counted[w][c.Budget.ID+"\x00"+c.Budget.Currency]
-		var err error
-		if c.Difference, err = money.Sub(c.Ledger, c.Reported); err != nil {
-			return nil, err
 		}
 	}
 	return list, nil
