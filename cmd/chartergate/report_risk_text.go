@@ -152,8 +152,11 @@ func executivePage(a *pb.ExecutiveSummary) *page {
 	before := minute(a.GetPreviousStartTime()) + " to " + minute(a.GetPreviousEndTime())
 	for _, t := range a.GetTables() {
 		x, c := t.GetTotals(), coinsFor(max(t.GetTotals().GetCostNanos(), t.GetPreviousCostNanos()))
-		lines := []string{fmt.Sprintf("%s %s in %s calls, %s against %s %s of %s.", c.text(x.GetCostNanos()), t.GetCurrency(), thousands(x.GetCalls()),
-			change(t.ChangePermille), c.text(t.GetPreviousCostNanos()), t.GetCurrency(), before)}
+		against := "against nothing"
+		if n := t.GetPreviousCostNanos(); n != 0 {
+			against = fmt.Sprintf("%s against %s %s", change(t.ChangePermille), c.text(n), t.GetCurrency())
+		}
+		lines := []string{fmt.Sprintf("%s %s in %s, %s of %s.", c.text(x.GetCostNanos()), t.GetCurrency(), plural(x.GetCalls(), "call", "calls"), against, before)}
 		if f := t.GetForecast(); f != nil {
 			text := fmt.Sprintf("By the end of %s it may come to %s %s", f.GetPeriod(), c.text(f.GetExpectedNanos()), t.GetCurrency())
 			if f.LowNanos != nil {

@@ -59,7 +59,7 @@ func TestReportsOfAServer(t *testing.T) {
 	}
 	c.contains(c.ok("report", "allocation", "--by", "cohort", "--verify"), "Allocation by cohort, ", "\n(unallocated) ", "\ntotal ", "names no cohort.", "equal to the nano", "The ledger is counted up to the settlement of ")
 	c.contains(c.ok("report", "allocation", "--where", "cohort=pro", "--where", "cohort=free", "--components", "-o", "yaml"), "context_overhead_nanos:", "where:\n    - cohort=pro")
-	c.contains(c.ok("report", "trend", "--by", "feature", "--step", "hour", "--last", "3h"), "Trend of each hour by feature, ", "rate of 0 days", "FORECAST "+time.Now().UTC().Format("2006-01"))
+	c.contains(c.ok("report", "trend", "--by", "feature", "--step", "hour", "--last", "3h"), "Trend of each hour by feature, ", "rate of today", "FORECAST "+time.Now().UTC().Format("2006-01"))
 	c.contains(c.ok("report", "unit-economics", "--by", "feature", "--last", "1d"), "PER 1,000 SUCCESSES", "\nsupport-copilot ")
 	c.contains(c.ok("report", "executive", "-o", "markdown"), "# AI spend, ", "| support-copilot |", "## Features by stage")
 	c.fails(exitFailed, []string{"by: unknown dimension \"colour\"", "label:KEY"}, "report", "allocation", "--by", "colour")

@@ -75,7 +75,10 @@ func seriesGrid(t *pb.TrendTable, by []string) *grid {
 		forecast, low, high, method := "n/a", "n/a", "n/a", ""
 		if f := s.GetForecast(); f != nil {
 			forecast, low, high = c.text(f.GetExpectedNanos()), c.optional(f.LowNanos), c.optional(f.HighNanos)
-			method = fmt.Sprintf("%s of %s", strings.ReplaceAll(f.GetMethod(), "_", " "), plural(int64(f.GetDays()), "day", "days"))
+			method = strings.ReplaceAll(f.GetMethod(), "_", " ") + " of today"
+			if f.GetDays() > 0 {
+				method = fmt.Sprintf("%s of %s", strings.ReplaceAll(f.GetMethod(), "_", " "), plural(int64(f.GetDays()), "day", "days"))
+			}
 		}
 		g.add(append(keys, c.text(s.GetCostNanos()), c.text(s.GetPreviousCostNanos()), change(s.ChangePermille), c.text(s.GetRunRateNanos()), forecast, low, high, method)...)
 	}
