@@ -309,7 +309,7 @@ func TestNothing(t *testing.T) {
 	w, _ := (&Ask{Last: time.Hour}).Window(now, "")
 	ctx := context.Background()
 	m := maker(s)
-	if tables, err := m.Allocation(ctx, w, []string{"team"}, nil, 1); err != nil || tables != nil && len(tables) != 0 {
+	if tables, err := m.Allocation(ctx, w, []string{"team"}, nil, 1); err != nil || len(tables) != 0 {
 		t.Errorf("%v, %v", tables, err)
 	}
 	if trends, err := m.Trend(ctx, &TrendAsk{Window: w, By: []string{"team"}, Step: StepDay, Limit: 1, Forecast: w}); err != nil || len(trends) != 0 {
