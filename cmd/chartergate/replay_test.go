@@ -28,6 +28,7 @@ func startExamples(t *testing.T) (addr string, client *chartergate.Client) {
 	go func() {
 		s.err = serve(ctx, &serveOptions{
 			dataDir: t.TempDir(), grpcAddr: s.grpcAddr, httpAddr: "127.0.0.1:0", maxHold: ledger.DefaultMaxTTL, logLevel: "error", logFormat: "text",
+			usage: usageOptions{topK: 100, hourlyDays: 14, usageDays: 730, decisionDays: 30},
 		})
 		close(s.exited)
 	}()
