@@ -23,6 +23,9 @@ const (
 	maxUsageCalls = 1_000_000_000
 	maxBytes      = 1_000_000_000_000
 	maxUsageBytes = 1_000_000_000_000_000
+
+	maxPrefix      = 512
+	maxBlockTokens = 65_536
 )
 
 func surelyValid(m proto.Message) bool {
@@ -86,6 +89,9 @@ func validCall(c *chartergatev1.Call) bool {
 		if !between(k, 1, maxShortID) || len(v) > maxID {
 			return false
 		}
+	}
+	if len(c.PrefixHashes) > maxPrefix || !in(int64(c.PrefixBlockTokens), maxBlockTokens) {
+		return false
 	}
 	e := c.Estimate
 	return e != nil && in(e.InputTokens, maxEstimate) && in(e.CachedInputTokens, maxEstimate) &&

@@ -55,6 +55,8 @@ type Call struct {
 	Model         string // asked for; may be empty
 	Tier          string // asked for; may be empty
 	Labels        map[string]string
+	Prefix        usage.Prefix
+	Recorded      time.Time // of a replayed call; zero: now
 }
 
 // Usage is the usage that the estimate stands for with a given output.

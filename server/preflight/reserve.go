@@ -14,6 +14,7 @@ import (
 	"github.com/chartergate/chartergate/core/ledger"
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/routing"
+	"github.com/chartergate/chartergate/core/usage"
 )
 
 // Retry delays of refusals that time may change.
@@ -83,6 +84,7 @@ func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Dura
 	}
 	var hold *Hold
 	if h != nil {
+		s.signal(call, d, h)
 		hold = &Hold{s.sealer.seal(s.ledger.Owner, h, h.Expires), h.Amount, h.Expires}
 	}
 	// gofail: var afterHold struct{}
@@ -97,6 +99,24 @@ func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Dura
 	s.Metrics.Decision(d.Effect)
 	s.Metrics.ReserveSeconds((end - start).Seconds())
 	return d, hold, nil
+}
+
+// signal adds to a hold what its prompt says about caching.
+func (s *Service) signal(call *routing.Call, d *Decision, h *ledger.Hold) {
+	if len(call.Prefix.Hashes) == 0 && call.Run == "" {
+		return
+	}
+	at := call.Recorded
+	if at.IsZero() {
+		at = h.Call.Time
+	}
+	signals := s.signals.Take(&usage.SignalCall{
+		Feature: call.Feature, PromptPattern: call.PromptPattern, Run: call.Run, Provider: d.Provider, Model: d.Model,
+		InputTokens: call.Estimate.InputTokens, Prefix: call.Prefix, At: at,
+	})
+	s.mu.Lock()
+	h.Call.Signals = signals
+	s.mu.Unlock()
 }
 
 func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Duration, hold bool, calls int64) (*Decision, *ledger.Hold, error) {

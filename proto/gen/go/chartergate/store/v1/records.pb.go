@@ -742,7 +742,9 @@ type Entry struct {
 	// How many of them succeeded.
 	Successes int64 `protobuf:"varint,24,opt,name=successes,proto3" json:"successes,omitempty"`
 	// How many of them failed.
-	Failures      int64 `protobuf:"varint,25,opt,name=failures,proto3" json:"failures,omitempty"`
+	Failures int64 `protobuf:"varint,25,opt,name=failures,proto3" json:"failures,omitempty"`
+	// What the call's prompt says about caching. Absent where the call gave neither fingerprints nor a run.
+	Signals       *CallSignals `protobuf:"bytes,40,opt,name=signals,proto3" json:"signals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -952,6 +954,86 @@ func (x *Entry) GetFailures() int64 {
 	return 0
 }
 
+func (x *Entry) GetSignals() *CallSignals {
+	if x != nil {
+		return x.Signals
+	}
+	return nil
+}
+
+// The signals of one call, as core/usage.CallSignals.
+type CallSignals struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which counts of the signals it adds one to: bits as in core/usage.SignalFlags.
+	Flags uint32 `protobuf:"varint,1,opt,name=flags,proto3" json:"flags,omitempty"`
+	// Input tokens in a prefix that was sent within 5 minutes before.
+	RepeatTokens int64 `protobuf:"varint,2,opt,name=repeat_tokens,json=repeatTokens,proto3" json:"repeat_tokens,omitempty"`
+	// Input tokens more than these in a prefix that was sent within 1 hour before.
+	LateTokens int64 `protobuf:"varint,3,opt,name=late_tokens,json=lateTokens,proto3" json:"late_tokens,omitempty"`
+	// Input tokens more than in the call before of the same run.
+	RunGrowth     int64 `protobuf:"varint,4,opt,name=run_growth,json=runGrowth,proto3" json:"run_growth,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallSignals) Reset() {
+	*x = CallSignals{}
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallSignals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallSignals) ProtoMessage() {}
+
+func (x *CallSignals) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallSignals.ProtoReflect.Descriptor instead.
+func (*CallSignals) Descriptor() ([]byte, []int) {
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CallSignals) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *CallSignals) GetRepeatTokens() int64 {
+	if x != nil {
+		return x.RepeatTokens
+	}
+	return 0
+}
+
+func (x *CallSignals) GetLateTokens() int64 {
+	if x != nil {
+		return x.LateTokens
+	}
+	return 0
+}
+
+func (x *CallSignals) GetRunGrowth() int64 {
+	if x != nil {
+		return x.RunGrowth
+	}
+	return 0
+}
+
 // A batch of settlements, at `jr/{owner}/{n}` with n as 16 hexadecimal digits. Committed as one. Collected out of etcd
 // after about a minute: its bytes go to the archive, what a repeated settlement needs to `bm/{owner}/{chunk}`.
 type Batch struct {
@@ -970,7 +1052,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[8]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1064,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[8]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1077,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{8}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Batch) GetAccounts() []*Account {
@@ -1054,7 +1136,7 @@ type RequestIndex struct {
 
 func (x *RequestIndex) Reset() {
 	*x = RequestIndex{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[9]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1148,7 @@ func (x *RequestIndex) String() string {
 func (*RequestIndex) ProtoMessage() {}
 
 func (x *RequestIndex) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[9]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1161,7 @@ func (x *RequestIndex) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestIndex.ProtoReflect.Descriptor instead.
 func (*RequestIndex) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{9}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RequestIndex) GetJournal() string {
@@ -1163,7 +1245,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1257,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1270,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{10}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Chunk) GetMarks() []byte {
@@ -1220,7 +1302,7 @@ type JournalTail struct {
 
 func (x *JournalTail) Reset() {
 	*x = JournalTail{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1314,7 @@ func (x *JournalTail) String() string {
 func (*JournalTail) ProtoMessage() {}
 
 func (x *JournalTail) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1327,7 @@ func (x *JournalTail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalTail.ProtoReflect.Descriptor instead.
 func (*JournalTail) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{11}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *JournalTail) GetNext() uint64 {
@@ -1280,7 +1362,7 @@ type Compaction struct {
 
 func (x *Compaction) Reset() {
 	*x = Compaction{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1374,7 @@ func (x *Compaction) String() string {
 func (*Compaction) ProtoMessage() {}
 
 func (x *Compaction) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1387,7 @@ func (x *Compaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Compaction.ProtoReflect.Descriptor instead.
 func (*Compaction) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{12}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Compaction) GetRevision() int64 {
@@ -1329,7 +1411,7 @@ type Dead struct {
 
 func (x *Dead) Reset() {
 	*x = Dead{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1423,7 @@ func (x *Dead) String() string {
 func (*Dead) ProtoMessage() {}
 
 func (x *Dead) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1436,7 @@ func (x *Dead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dead.ProtoReflect.Descriptor instead.
 func (*Dead) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{13}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Dead) GetTimeMs() int64 {
@@ -1382,7 +1464,7 @@ type Takeover struct {
 
 func (x *Takeover) Reset() {
 	*x = Takeover{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1476,7 @@ func (x *Takeover) String() string {
 func (*Takeover) ProtoMessage() {}
 
 func (x *Takeover) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1489,7 @@ func (x *Takeover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Takeover.ProtoReflect.Descriptor instead.
 func (*Takeover) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{14}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Takeover) GetSuccessor() string {
@@ -1428,7 +1510,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1522,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1535,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{15}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Closed) GetTimeMs() int64 {
@@ -1486,7 +1568,7 @@ type Alert struct {
 
 func (x *Alert) Reset() {
 	*x = Alert{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1580,7 @@ func (x *Alert) String() string {
 func (*Alert) ProtoMessage() {}
 
 func (x *Alert) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1593,7 @@ func (x *Alert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alert.ProtoReflect.Descriptor instead.
 func (*Alert) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{16}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Alert) GetAccount() *Account {
@@ -1610,7 +1692,7 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\aaccount\x18\x01 \x01(\v2\x1d.chartergate.store.v1.AccountR\aaccount\x12\x14\n" +
 	"\x05alloc\x18\x02 \x01(\x03R\x05alloc\x12\x14\n" +
 	"\x05spent\x18\x03 \x01(\x03R\x05spent\x12\x10\n" +
-	"\x03gen\x18\x04 \x01(\x03R\x03gen\"\x85\x05\n" +
+	"\x03gen\x18\x04 \x01(\x03R\x03gen\"\xc2\x05\n" +
 	"\x05Entry\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x123\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1f.chartergate.store.v1.EntryKindR\x04kind\x12\x16\n" +
@@ -1638,7 +1720,15 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\x06effect\x18\x16 \x01(\x05R\x06effect\x12\x14\n" +
 	"\x05calls\x18\x17 \x01(\x03R\x05calls\x12\x1c\n" +
 	"\tsuccesses\x18\x18 \x01(\x03R\tsuccesses\x12\x1a\n" +
-	"\bfailures\x18\x19 \x01(\x03R\bfailures\"\xb7\x01\n" +
+	"\bfailures\x18\x19 \x01(\x03R\bfailures\x12;\n" +
+	"\asignals\x18( \x01(\v2!.chartergate.store.v1.CallSignalsR\asignals\"\x88\x01\n" +
+	"\vCallSignals\x12\x14\n" +
+	"\x05flags\x18\x01 \x01(\rR\x05flags\x12#\n" +
+	"\rrepeat_tokens\x18\x02 \x01(\x03R\frepeatTokens\x12\x1f\n" +
+	"\vlate_tokens\x18\x03 \x01(\x03R\n" +
+	"lateTokens\x12\x1d\n" +
+	"\n" +
+	"run_growth\x18\x04 \x01(\x03R\trunGrowth\"\xb7\x01\n" +
 	"\x05Batch\x129\n" +
 	"\baccounts\x18\x01 \x03(\v2\x1d.chartergate.store.v1.AccountR\baccounts\x125\n" +
 	"\aentries\x18\x02 \x03(\v2\x1b.chartergate.store.v1.EntryR\aentries\x12#\n" +
@@ -1701,7 +1791,7 @@ func file_chartergate_store_v1_records_proto_rawDescGZIP() []byte {
 }
 
 var file_chartergate_store_v1_records_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_chartergate_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_chartergate_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_chartergate_store_v1_records_proto_goTypes = []any{
 	(EntryKind)(0),            // 0: chartergate.store.v1.EntryKind
 	(*Control)(nil),           // 1: chartergate.store.v1.Control
@@ -1712,40 +1802,42 @@ var file_chartergate_store_v1_records_proto_goTypes = []any{
 	(*BudgetAccount)(nil),     // 6: chartergate.store.v1.BudgetAccount
 	(*Grant)(nil),             // 7: chartergate.store.v1.Grant
 	(*Entry)(nil),             // 8: chartergate.store.v1.Entry
-	(*Batch)(nil),             // 9: chartergate.store.v1.Batch
-	(*RequestIndex)(nil),      // 10: chartergate.store.v1.RequestIndex
-	(*Chunk)(nil),             // 11: chartergate.store.v1.Chunk
-	(*JournalTail)(nil),       // 12: chartergate.store.v1.JournalTail
-	(*Compaction)(nil),        // 13: chartergate.store.v1.Compaction
-	(*Dead)(nil),              // 14: chartergate.store.v1.Dead
-	(*Takeover)(nil),          // 15: chartergate.store.v1.Takeover
-	(*Closed)(nil),            // 16: chartergate.store.v1.Closed
-	(*Alert)(nil),             // 17: chartergate.store.v1.Alert
-	(*v1.Charter)(nil),        // 18: chartergate.v1.Charter
-	(*v1.Budget)(nil),         // 19: chartergate.v1.Budget
-	(*v1.Catalog)(nil),        // 20: chartergate.v1.Catalog
-	(*v1.PriceBook)(nil),      // 21: chartergate.v1.PriceBook
-	(*v1.Policy)(nil),         // 22: chartergate.v1.Policy
-	(*v1.PolicyRevision)(nil), // 23: chartergate.v1.PolicyRevision
+	(*CallSignals)(nil),       // 9: chartergate.store.v1.CallSignals
+	(*Batch)(nil),             // 10: chartergate.store.v1.Batch
+	(*RequestIndex)(nil),      // 11: chartergate.store.v1.RequestIndex
+	(*Chunk)(nil),             // 12: chartergate.store.v1.Chunk
+	(*JournalTail)(nil),       // 13: chartergate.store.v1.JournalTail
+	(*Compaction)(nil),        // 14: chartergate.store.v1.Compaction
+	(*Dead)(nil),              // 15: chartergate.store.v1.Dead
+	(*Takeover)(nil),          // 16: chartergate.store.v1.Takeover
+	(*Closed)(nil),            // 17: chartergate.store.v1.Closed
+	(*Alert)(nil),             // 18: chartergate.store.v1.Alert
+	(*v1.Charter)(nil),        // 19: chartergate.v1.Charter
+	(*v1.Budget)(nil),         // 20: chartergate.v1.Budget
+	(*v1.Catalog)(nil),        // 21: chartergate.v1.Catalog
+	(*v1.PriceBook)(nil),      // 22: chartergate.v1.PriceBook
+	(*v1.Policy)(nil),         // 23: chartergate.v1.Policy
+	(*v1.PolicyRevision)(nil), // 24: chartergate.v1.PolicyRevision
 }
 var file_chartergate_store_v1_records_proto_depIdxs = []int32{
-	18, // 0: chartergate.store.v1.Control.charter:type_name -> chartergate.v1.Charter
-	19, // 1: chartergate.store.v1.Control.budget:type_name -> chartergate.v1.Budget
-	20, // 2: chartergate.store.v1.Control.catalog:type_name -> chartergate.v1.Catalog
-	21, // 3: chartergate.store.v1.Control.price_book:type_name -> chartergate.v1.PriceBook
-	22, // 4: chartergate.store.v1.Control.policy:type_name -> chartergate.v1.Policy
-	23, // 5: chartergate.store.v1.Control.policy_revision:type_name -> chartergate.v1.PolicyRevision
+	19, // 0: chartergate.store.v1.Control.charter:type_name -> chartergate.v1.Charter
+	20, // 1: chartergate.store.v1.Control.budget:type_name -> chartergate.v1.Budget
+	21, // 2: chartergate.store.v1.Control.catalog:type_name -> chartergate.v1.Catalog
+	22, // 3: chartergate.store.v1.Control.price_book:type_name -> chartergate.v1.PriceBook
+	23, // 4: chartergate.store.v1.Control.policy:type_name -> chartergate.v1.Policy
+	24, // 5: chartergate.store.v1.Control.policy_revision:type_name -> chartergate.v1.PolicyRevision
 	3,  // 6: chartergate.store.v1.BudgetAccount.account:type_name -> chartergate.store.v1.Account
 	3,  // 7: chartergate.store.v1.Grant.account:type_name -> chartergate.store.v1.Account
 	0,  // 8: chartergate.store.v1.Entry.kind:type_name -> chartergate.store.v1.EntryKind
-	3,  // 9: chartergate.store.v1.Batch.accounts:type_name -> chartergate.store.v1.Account
-	8,  // 10: chartergate.store.v1.Batch.entries:type_name -> chartergate.store.v1.Entry
-	3,  // 11: chartergate.store.v1.Alert.account:type_name -> chartergate.store.v1.Account
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	9,  // 9: chartergate.store.v1.Entry.signals:type_name -> chartergate.store.v1.CallSignals
+	3,  // 10: chartergate.store.v1.Batch.accounts:type_name -> chartergate.store.v1.Account
+	8,  // 11: chartergate.store.v1.Batch.entries:type_name -> chartergate.store.v1.Entry
+	3,  // 12: chartergate.store.v1.Alert.account:type_name -> chartergate.store.v1.Account
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_store_v1_records_proto_init() }
@@ -1767,7 +1859,7 @@ func file_chartergate_store_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chartergate_store_v1_records_proto_rawDesc), len(file_chartergate_store_v1_records_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
