@@ -96,6 +96,7 @@ func newGateway(conn *grpc.ClientConn) (*runtime.ServeMux, error) {
 		chartergatev1.RegisterPolicyServiceHandler,
 		chartergatev1.RegisterManifestServiceHandler,
 		chartergatev1.RegisterOperationsServiceHandler,
+		chartergatev1.RegisterReportServiceHandler,
 	} {
 		if err := register(context.Background(), mux, conn); err != nil {
 			return nil, fmt.Errorf("bind the REST API: %w", err)

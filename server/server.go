@@ -54,6 +54,8 @@ type Config struct {
 	Statuses   BudgetStatuses
 	Leases     *LeaseService
 	Operations chartergatev1.OperationsServiceServer
+	// Reports answers from the usage store. Nil: its methods answer UNIMPLEMENTED.
+	Reports chartergatev1.ReportServiceServer
 
 	// Requests remembers answers by request id, shared with what serves sessions. Nil: one of its own.
 	Requests *Idempotency
@@ -138,6 +140,9 @@ func (cfg *Config) fill() error {
 	if cfg.Operations == nil {
 		cfg.Operations = chartergatev1.UnimplementedOperationsServiceServer{}
 	}
+	if cfg.Reports == nil {
+		cfg.Reports = chartergatev1.UnimplementedReportServiceServer{}
+	}
 	if cfg.Validator == nil {
 		v, err := NewValidator()
 		if err != nil {
@@ -181,6 +186,7 @@ func (cfg *Config) register(s *grpc.Server) {
 	chartergatev1.RegisterPriceServiceServer(s, newPriceService(cfg.Control, cfg.Validator, cfg.Now))
 	chartergatev1.RegisterPolicyServiceServer(s, policies)
 	chartergatev1.RegisterOperationsServiceServer(s, cfg.Operations)
+	chartergatev1.RegisterReportServiceServer(s, cfg.Reports)
 	chartergatev1.RegisterManifestServiceServer(s, &manifestService{control: cfg.Control, policies: policies})
 }
 
