@@ -62,8 +62,8 @@ type Saved struct {
 	Downgrade  money.Nanos // the call at the wanted model, less its cost; negative where the downgrade cost more
 }
 
-// Signals are the evidence for why prompt caching saves what it saves: sums of CallSignals, so of settled calls that gave
-// fingerprints of their prompt, and of calls of runs. Slices have none.
+// Signals are the evidence for why prompt caching and context trimming save what they save: sums of CallSignals of settled
+// calls. Slices have none.
 type Signals struct {
 	Prefixed      int64 // calls that gave fingerprints
 	Repeats       int64 // calls whose prefix, as far as the provider caches it, was sent before
@@ -75,6 +75,8 @@ type Signals struct {
 	LateTokens    int64 // input tokens more than these in prefixes that were sent within 1 hour before
 	RunGrowth     int64 // input tokens that calls of a run have more than the run's call before
 	RunCalls      int64 // calls of a run that had a call before
+	TrimCalls     int64 // calls whose decision said to trim the context
+	TrimmedTokens int64 // input tokens that these had less than their estimates
 }
 
 // Query asks for sums of rollups.

@@ -61,6 +61,7 @@ type CallSignals struct {
 	RepeatTokens int64
 	LateTokens   int64
 	RunGrowth    int64
+	Untrimmed    int64 // input tokens of the estimate, where the decision said to trim the context; 0 where it did not
 }
 
 // SignalFlags say which counts of Signals a call adds one to.
@@ -77,8 +78,8 @@ const (
 	RunCall
 )
 
-// Add adds a call's signals.
-func (s *Signals) Add(c *CallSignals) {
+// Add adds the signals of a call that used so many input tokens.
+func (s *Signals) Add(c *CallSignals, input int64) {
 	for _, f := range [...]struct {
 		flag SignalFlags
 		n    *int64
@@ -93,6 +94,10 @@ func (s *Signals) Add(c *CallSignals) {
 	s.RepeatTokens += c.RepeatTokens
 	s.LateTokens += c.LateTokens
 	s.RunGrowth += c.RunGrowth
+	if c.Untrimmed > 0 {
+		s.TrimCalls++
+		s.TrimmedTokens += max(0, c.Untrimmed-input)
+	}
 }
 
 // SignalCall is what signals are taken from.

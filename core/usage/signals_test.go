@@ -73,9 +73,9 @@ func TestSignalsOfCalls(t *testing.T) {
 
 func TestSumOfSignals(t *testing.T) {
 	var s Signals
-	s.Add(&CallSignals{255, 10, 20, 30})
-	s.Add(&CallSignals{Prefixed | RunCall, 1, 2, 3})
-	if want := (Signals{2, 1, 1, 1, 1, 1, 11, 22, 33, 2}); s != want {
+	s.Add(&CallSignals{255, 10, 20, 30, 100}, 60)
+	s.Add(&CallSignals{Prefixed | RunCall, 1, 2, 3, 50}, 60)
+	if want := (Signals{2, 1, 1, 1, 1, 1, 11, 22, 33, 2, 2, 40}); s != want {
 		t.Errorf("%+v, want %+v", s, want)
 	}
 	v := reflect.ValueOf(&s).Elem()

@@ -101,9 +101,9 @@ func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Dura
 	return d, hold, nil
 }
 
-// signal adds to a hold what its prompt says about caching.
+// signal adds to a hold what its prompt says about caching and trimming.
 func (s *Service) signal(call *routing.Call, d *Decision, h *ledger.Hold) {
-	if len(call.Prefix.Hashes) == 0 && call.Run == "" {
+	if len(call.Prefix.Hashes) == 0 && call.Run == "" && d.TrimContextToTokens == 0 {
 		return
 	}
 	at := call.Recorded
@@ -114,6 +114,9 @@ func (s *Service) signal(call *routing.Call, d *Decision, h *ledger.Hold) {
 		Feature: call.Feature, PromptPattern: call.PromptPattern, Run: call.Run, Provider: d.Provider, Model: d.Model,
 		InputTokens: call.Estimate.InputTokens, Prefix: call.Prefix, At: at,
 	})
+	if d.TrimContextToTokens > 0 {
+		signals.Untrimmed = call.Estimate.InputTokens
+	}
 	s.mu.Lock()
 	h.Call.Signals = signals
 	s.mu.Unlock()

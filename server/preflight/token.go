@@ -82,7 +82,7 @@ func (s *sealer) seal(owner string, h *ledger.Hold, expires time.Time) string {
 	b = append(b, effect)
 	if effect&signalsFlag != 0 {
 		b = append(b, byte(c.Signals.Flags))
-		for _, n := range [...]int64{c.Signals.RepeatTokens, c.Signals.LateTokens, c.Signals.RunGrowth} {
+		for _, n := range [...]int64{c.Signals.RepeatTokens, c.Signals.LateTokens, c.Signals.RunGrowth, c.Signals.Untrimmed} {
 			b = binary.AppendUvarint(b, uint64(n))
 		}
 	}
@@ -147,7 +147,7 @@ func (s *sealer) open(token string) (*ledger.Claim, error) {
 	c.Call.Effect, c.Call.Leased = routing.Effect(effect&^(leasedFlag|signalsFlag)), effect&leasedFlag != 0
 	if effect&signalsFlag != 0 {
 		c.Call.Signals.Flags = usage.SignalFlags(r.byte())
-		for _, n := range [...]*int64{&c.Call.Signals.RepeatTokens, &c.Call.Signals.LateTokens, &c.Call.Signals.RunGrowth} {
+		for _, n := range [...]*int64{&c.Call.Signals.RepeatTokens, &c.Call.Signals.LateTokens, &c.Call.Signals.RunGrowth, &c.Call.Signals.Untrimmed} {
 			*n = int64(r.uvarint())
 		}
 	}

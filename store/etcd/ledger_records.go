@@ -85,12 +85,13 @@ func signalsRecord(e *ledger.Entry) *storev1.CallSignals {
 	if *s == (usage.CallSignals{}) || e.Kind == ledger.KindRelease { // a call that was not made
 		return nil
 	}
-	return &storev1.CallSignals{Flags: uint32(s.Flags), RepeatTokens: s.RepeatTokens, LateTokens: s.LateTokens, RunGrowth: s.RunGrowth}
+	return &storev1.CallSignals{Flags: uint32(s.Flags), RepeatTokens: s.RepeatTokens, LateTokens: s.LateTokens, RunGrowth: s.RunGrowth, Untrimmed: s.Untrimmed}
 }
 
 func callSignals(r *storev1.CallSignals) usage.CallSignals {
 	return usage.CallSignals{
 		Flags: usage.SignalFlags(r.GetFlags()), RepeatTokens: r.GetRepeatTokens(), LateTokens: r.GetLateTokens(), RunGrowth: r.GetRunGrowth(),
+		Untrimmed: r.GetUntrimmed(),
 	}
 }
 

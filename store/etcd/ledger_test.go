@@ -242,7 +242,7 @@ func TestLedgerJournal(t *testing.T) {
 			Usage: usage.Usage{InputTokens: 5, ToolCalls: map[string]int64{"web_search": 2}}, Outcome: usage.OutcomeSuccess,
 			Call: ledger.Call{
 				Feature: "research", Tier: "premium", Model: "m-1", User: "u", Cohort: "c", Agent: "g", Run: "run/1", PromptPattern: "p",
-				Effect: routing.Downgrade, Time: sealed.Add(-time.Minute), Signals: usage.CallSignals{Flags: usage.Prefixed | usage.Repeated, RepeatTokens: 3, LateTokens: 1, RunGrowth: 2},
+				Effect: routing.Downgrade, Time: sealed.Add(-time.Minute), Signals: usage.CallSignals{Flags: usage.Prefixed | usage.Repeated, RepeatTokens: 3, LateTokens: 1, RunGrowth: 2, Untrimmed: 9},
 			},
 		},
 		{Seq: 2, Kind: ledger.KindRelease, Held: 20, Path: []ledger.AccountID{a}, Time: sealed, Call: ledger.Call{Time: sealed}},

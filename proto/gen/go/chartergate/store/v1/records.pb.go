@@ -743,7 +743,8 @@ type Entry struct {
 	Successes int64 `protobuf:"varint,24,opt,name=successes,proto3" json:"successes,omitempty"`
 	// How many of them failed.
 	Failures int64 `protobuf:"varint,25,opt,name=failures,proto3" json:"failures,omitempty"`
-	// What the call's prompt says about caching. Absent where the call gave neither fingerprints nor a run.
+	// What the call's prompt says about caching. Absent where the call gave neither fingerprints nor a run
+	// and was not told to trim its context.
 	Signals       *CallSignals `protobuf:"bytes,40,opt,name=signals,proto3" json:"signals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -971,7 +972,9 @@ type CallSignals struct {
 	// Input tokens more than these in a prefix that was sent within 1 hour before.
 	LateTokens int64 `protobuf:"varint,3,opt,name=late_tokens,json=lateTokens,proto3" json:"late_tokens,omitempty"`
 	// Input tokens more than in the call before of the same run.
-	RunGrowth     int64 `protobuf:"varint,4,opt,name=run_growth,json=runGrowth,proto3" json:"run_growth,omitempty"`
+	RunGrowth int64 `protobuf:"varint,4,opt,name=run_growth,json=runGrowth,proto3" json:"run_growth,omitempty"`
+	// Input tokens of the estimate, where the decision said to trim the context.
+	Untrimmed     int64 `protobuf:"varint,5,opt,name=untrimmed,proto3" json:"untrimmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1030,6 +1033,13 @@ func (x *CallSignals) GetLateTokens() int64 {
 func (x *CallSignals) GetRunGrowth() int64 {
 	if x != nil {
 		return x.RunGrowth
+	}
+	return 0
+}
+
+func (x *CallSignals) GetUntrimmed() int64 {
+	if x != nil {
+		return x.Untrimmed
 	}
 	return 0
 }
@@ -1721,14 +1731,15 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\x05calls\x18\x17 \x01(\x03R\x05calls\x12\x1c\n" +
 	"\tsuccesses\x18\x18 \x01(\x03R\tsuccesses\x12\x1a\n" +
 	"\bfailures\x18\x19 \x01(\x03R\bfailures\x12;\n" +
-	"\asignals\x18( \x01(\v2!.chartergate.store.v1.CallSignalsR\asignals\"\x88\x01\n" +
+	"\asignals\x18( \x01(\v2!.chartergate.store.v1.CallSignalsR\asignals\"\xa6\x01\n" +
 	"\vCallSignals\x12\x14\n" +
 	"\x05flags\x18\x01 \x01(\rR\x05flags\x12#\n" +
 	"\rrepeat_tokens\x18\x02 \x01(\x03R\frepeatTokens\x12\x1f\n" +
 	"\vlate_tokens\x18\x03 \x01(\x03R\n" +
 	"lateTokens\x12\x1d\n" +
 	"\n" +
-	"run_growth\x18\x04 \x01(\x03R\trunGrowth\"\xb7\x01\n" +
+	"run_growth\x18\x04 \x01(\x03R\trunGrowth\x12\x1c\n" +
+	"\tuntrimmed\x18\x05 \x01(\x03R\tuntrimmed\"\xb7\x01\n" +
 	"\x05Batch\x129\n" +
 	"\baccounts\x18\x01 \x03(\v2\x1d.chartergate.store.v1.AccountR\baccounts\x125\n" +
 	"\aentries\x18\x02 \x03(\v2\x1b.chartergate.store.v1.EntryR\aentries\x12#\n" +
