@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -26,7 +27,7 @@ type Part struct {
 }
 
 // Allocate says who used what: a table for each currency, from the sums of one window by some dimensions. At most limit
-// lines are given, and the sum of the rest. Error: money.ErrOverflow.
+// lines are given, and the sum of the rest. Error: money.ErrOverflow or usage.ErrOverflow.
 func Allocate(by []string, rows []usage.Row, limit int) ([]Table, error) {
 	parts := byCurrency(rows)
 	tables := make([]Table, len(parts))
@@ -38,71 +39,75 @@ func Allocate(by []string, rows []usage.Row, limit int) ([]Table, error) {
 	return tables, nil
 }
 
-func (t *Table) fill(by []string, rows []usage.Row, limit int) error {
+// costed is a row with its cost.
+type costed struct {
+	*usage.Row
+	total   money.Nanos
+	keyless bool // it has no key of any dimension
+}
+
+func (t *Table) fill(by []string, rows []usage.Row, limit int) (err error) {
 	t.Currency, t.By = rows[0].Currency, make([]Part, len(by))
-	t.Total.Rows = len(rows)
-	lines := make([]Line, len(rows))
-	order := make([]*Line, len(rows))
+	order := make([]costed, len(rows))
 	for i := range rows {
-		l := &lines[i]
-		l.Keys, l.Totals, l.Rows = rows[i].Keys, rows[i].Totals, 1
-		var err error
-		if l.Total, err = l.Cost.Total(); err != nil {
+		c := &order[i]
+		c.Row, c.keyless = &rows[i], len(by) > 0
+		if c.total, err = c.Cost.Total(); err != nil {
 			return err
 		}
-		if err := t.Total.Add(&l.Totals); err != nil {
+		if err := t.Total.Add(&c.Totals); err != nil {
 			return err
 		}
-		for d, key := range l.Keys {
-			p := &t.By[d]
-			switch key {
-			case "":
-				p.Unallocated += l.Total // cannot overflow where all costs are positive, as the total does not
-			case usage.OtherKey:
-				p.Other += l.Total
+		for d, key := range c.Keys {
+			c.keyless = c.keyless && key == ""
+			part := &t.By[d].Unallocated
+			if key == usage.OtherKey {
+				part = &t.By[d].Other
+			} else if key != "" {
+				continue
+			}
+			if *part, err = money.Add(*part, c.total); err != nil {
+				return err
 			}
 		}
-		order[i] = l
 	}
-	slices.SortFunc(order, func(a, b *Line) int {
-		if x, y := keyless(a), keyless(b); x != y {
-			if x {
-				return 1
-			}
-			return -1
-		}
-		return dearest(a, b)
-	})
 	for d := range by {
 		p := &t.By[d]
 		p.Dimension = by[d]
 		p.UnallocatedShare, p.OtherShare = share(p.Unallocated, t.Total.Total), share(p.Other, t.Total.Total)
 	}
+	slices.SortFunc(order, func(a, b costed) int {
+		if a.keyless != b.keyless {
+			if a.keyless {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Or(cmp.Compare(b.total, a.total), cmp.Compare(b.Calls, a.Calls), slices.Compare(a.Keys, b.Keys))
+	})
 	return t.cut(order, limit)
 }
 
-// cut keeps limit lines and the one without any key, and sums the rest.
-func (t *Table) cut(order []*Line, limit int) error {
-	kept := min(limit, len(order))
-	last := len(order)
-	if kept < last && keyless(order[last-1]) {
+// cut keeps limit lines, the keyless one among them, and sums the rest.
+func (t *Table) cut(order []costed, limit int) error {
+	kept, last := min(limit, len(order)), len(order)
+	if kept < last && order[last-1].keyless {
 		last--
 		kept = max(kept-1, 0)
 	}
 	var amounts []money.Nanos
-	for i, l := range order {
+	for i, c := range order {
 		if i >= kept && i < last {
 			if t.Rest == nil {
 				t.Rest = &Line{}
 			}
-			if err := t.Rest.Add(&l.Totals); err != nil {
+			if err := t.Rest.Add(&c.Totals); err != nil {
 				return err
 			}
-			t.Rest.Rows++
 			continue
 		}
-		t.Lines = append(t.Lines, *l)
-		amounts = append(amounts, l.Total)
+		t.Lines = append(t.Lines, Line{Keys: c.Keys, Totals: c.Totals, Total: c.total, Rows: 1})
+		amounts = append(amounts, c.total)
 	}
 	if t.Rest != nil {
 		amounts = append(amounts, t.Rest.Total)
@@ -117,16 +122,6 @@ func (t *Table) cut(order []*Line, limit int) error {
 		t.Total.Share += t.Rest.Share
 	}
 	return nil
-}
-
-// keyless says that a line has no key of any dimension.
-func keyless(l *Line) bool {
-	for _, k := range l.Keys {
-		if k != "" {
-			return false
-		}
-	}
-	return len(l.Keys) > 0
 }
 
 func share(part, whole money.Nanos) int32 {

@@ -36,6 +36,7 @@ func (l *Line) Add(t *usage.Totals) error {
 	if l.Total, err = money.Add(l.Total, cost); err != nil {
 		return err
 	}
+	l.Rows++
 	return addTotals(&l.Totals, t)
 }
 
@@ -84,6 +85,9 @@ func ToolCalls(t *usage.Totals) (n int64) {
 
 // byCurrency parts rows by currency, in the order of the currencies.
 func byCurrency(rows []usage.Row) [][]usage.Row {
+	if len(rows) > 0 && !slices.ContainsFunc(rows, func(r usage.Row) bool { return r.Currency != rows[0].Currency }) {
+		return [][]usage.Row{rows}
+	}
 	var currencies []string
 	parts := map[string][]usage.Row{}
 	for i := range rows {
@@ -99,11 +103,6 @@ func byCurrency(rows []usage.Row) [][]usage.Row {
 		list[i] = parts[c]
 	}
 	return list
-}
-
-// dearest orders lines by cost, then calls, then keys.
-func dearest(a, b *Line) int {
-	return cmp.Or(cmp.Compare(b.Total, a.Total), cmp.Compare(b.Calls, a.Calls), slices.Compare(a.Keys, b.Keys))
 }
 
 // Shares parts 1,000 per mille by amounts that add up to total: each share is rounded down, and what is left goes to
