@@ -146,7 +146,7 @@ func effectOf(r *usage.Row) string   { return r.Keys[4] }
 
 func (m *measure) run() error {
 	for _, r := range m.rows {
-		if err := addTotals(&m.Totals, &r.Totals); err != nil {
+		if err := m.Totals.Add(&r.Totals); err != nil {
 			return err
 		}
 	}
@@ -214,7 +214,7 @@ func (m *measure) price(model string) *pricing.Price {
 	var flat *pricing.Price
 	if p, err := m.o.Prices.Lookup(model, m.o.At); err == nil && p.Currency == m.Currency {
 		rates := map[pricing.Unit]money.Nanos{}
-		for _, u := range tokenUnits {
+		for u := pricing.Input; u < pricing.Request; u++ { // the last unit
 			if rate, ok := p.Rate(u); ok {
 				rates[u] = rate
 			}
@@ -226,11 +226,6 @@ func (m *measure) price(model string) *pricing.Price {
 	}
 	m.flat[model] = flat
 	return flat
-}
-
-var tokenUnits = []pricing.Unit{
-	pricing.Input, pricing.CacheRead, pricing.CacheWrite5m, pricing.CacheWrite1h, pricing.Output, pricing.Reasoning,
-	pricing.AudioInput, pricing.AudioOutput, pricing.GPUMillisecond,
 }
 
 // tokens is the part of a usage that another model would have too.
