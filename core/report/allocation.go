@@ -129,14 +129,6 @@ func share(part, whole money.Nanos) int32 {
 	return int32(max(min(n, 1<<31-1), -1<<31))
 }
 
-var dimensions = []string{
-	usage.DimFeature, usage.DimOwner, usage.DimTeam, usage.DimBudget, usage.DimBudgetPath, usage.DimCohort, usage.DimTier,
-	usage.DimModel, usage.DimProvider, usage.DimPromptPattern, usage.DimEffect,
-}
-
-// Dimensions are what usage can be asked by, besides `label:` and a key of the charter's labels.
-func Dimensions() []string { return slices.Clone(dimensions) }
-
 // CheckDimensions refuses dimensions that usage has not, or the same one twice. Error: *FieldError.
 func CheckDimensions(by []string) error {
 	if len(by) > MaxDimensions {
@@ -154,13 +146,13 @@ func CheckDimensions(by []string) error {
 }
 
 func checkDimension(field, d string) error {
-	if slices.Contains(dimensions, d) {
+	if slices.Contains(usage.Dimensions, d) {
 		return nil
 	}
 	if key, ok := strings.CutPrefix(d, usage.DimLabel); ok && key != "" && len(key) <= 64 {
 		return nil
 	}
-	return wrong(field, "unknown dimension %q: use %s, or label:KEY", d, strings.Join(dimensions, ", "))
+	return wrong(field, "unknown dimension %q: use %s, or label:KEY", d, strings.Join(usage.Dimensions, ", "))
 }
 
 // Filters reads conditions such as `team=search`. Several of one dimension are alternatives; an empty key asks for what

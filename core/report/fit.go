@@ -38,6 +38,10 @@ var methods = []struct {
 	line  bool
 }{{MethodMean, 3, false}, {MethodLinear, 7, true}, {MethodWeekday, 14, false}, {MethodWeekdayLinear, 21, true}}
 
+// plainer is by how much the criterion of a method must be less than that of a plainer one: below 4 the plainer one is still
+// well supported.
+const plainer = 4
+
 // fit takes the best method for days, which begin first days after the history does, to look some days ahead.
 func (d *Daily) fit(first int, days []money.Nanos, ahead int) model {
 	best, least := model{method: MethodRate}, math.Inf(1)
@@ -57,7 +61,7 @@ func (d *Daily) fit(first int, days []money.Nanos, ahead int) model {
 			continue
 		}
 		k := float64(len(m.coef) + 1) // and the variance
-		if aicc := n*math.Log(max(rss, floor)/n) + 2*k + 2*k*(k+1)/max(n-k-1, 0.5); aicc < least {
+		if aicc := n*math.Log(max(rss, floor)/n) + 2*k + 2*k*(k+1)/max(n-k-1, 0.5); aicc < least-plainer {
 			best, least = m, aicc
 			best.variance = rss / max(n-float64(len(m.coef)), 1)
 		}

@@ -64,16 +64,17 @@ func (d *Daily) part(now time.Time) float64 {
 
 // Forecast is what a sum will come to at a time. It is an estimate, made in floats.
 type Forecast struct {
-	Expected, Low, High money.Nanos // 8 of 10 cases lie between Low and High
+	Expected, Low, High money.Nanos // nominally 8 of 10 cases lie between Low and High
 	Interval            bool        // Low and High are known
 	Method              string      // see the methods
 	Days                int         // whole days that it is made from
 }
 
 // Methods of a forecast: a least-squares fit of the daily sums since the first spend, by a mean, a line, a mean of each
-// weekday, or both. Of those that there are enough days for, the one with the least Akaike criterion, corrected for few
-// days, is taken. Lines are not extended beyond as many days as they are made from. The interval is Student's, of the
-// residuals and of the doubt in the fit. With fewer than 3 days the rate of late goes on, without an interval.
+// weekday, or both. Of those that there are enough days for, the plainest is taken that no other beats clearly by the Akaike
+// criterion, corrected for few days. Lines are not extended beyond as many days as they are made from. The interval is
+// Student's, of the residuals and of the doubt in the fit, but not in the choice of the method: nominally 80%, it held 76
+// to 80% of simulated months. With fewer than 3 days the rate of late goes on, without an interval.
 const (
 	MethodMean          = "mean"
 	MethodLinear        = "linear"

@@ -24,6 +24,7 @@ type Maker struct {
 	Accounts []Account // how the budgets stand
 
 	covered *usage.Coverage
+	byLeaf  map[string][]*charter.Charter
 }
 
 // Account is how one budget, one key of it, or one feature's overflow allowance stands in its current period.
@@ -63,8 +64,10 @@ func (m *Maker) Coverage(ctx context.Context) (usage.Coverage, error) {
 	return *m.covered, nil
 }
 
-// history is the time that forecasts look back to.
-func (m *Maker) history() Window { return Window{From: historyStart(m.Now), To: nextHour(m.Now)} }
+// History is the time that forecasts look back to.
+func (m *Maker) History() Window {
+	return Window{Zone: time.UTC, From: historyStart(m.Now), To: nextHour(m.Now)}
+}
 
 // joined makes a map key of keys, which hold no NUL.
 func joined(keys []string) string { return strings.Join(keys, "\x00") }

@@ -27,7 +27,7 @@ type Line struct {
 	Rows  int         // keys that are summed in it
 }
 
-// Add counts a row of the store in the line. Error: money.ErrOverflow, for counts too.
+// Add counts a row of the store in the line. Errors: money.ErrOverflow, usage.ErrOverflow.
 func (l *Line) Add(t *usage.Totals) error {
 	cost, err := t.Cost.Total()
 	if err != nil {
@@ -37,42 +37,7 @@ func (l *Line) Add(t *usage.Totals) error {
 		return err
 	}
 	l.Rows++
-	return addTotals(&l.Totals, t)
-}
-
-// addTotals adds b to a. Error: money.ErrOverflow; then a is of no more use.
-func addTotals(a, b *usage.Totals) error {
-	if err := a.Cost.Add(&b.Cost); err != nil {
-		return err
-	}
-	to, from := counts(a), counts(b)
-	for i := range to {
-		n, err := money.Add(money.Nanos(*to[i]), money.Nanos(*from[i]))
-		if err != nil {
-			return err
-		}
-		*to[i] = int64(n)
-	}
-	for tool, n := range b.Usage.ToolCalls {
-		if a.Usage.ToolCalls == nil {
-			a.Usage.ToolCalls = make(map[string]int64, len(b.Usage.ToolCalls))
-		}
-		a.Usage.ToolCalls[tool] += n
-	}
-	return nil
-}
-
-// counts are all sums of a Totals but the cost and the tool calls by name.
-func counts(t *usage.Totals) [30]*int64 {
-	u, s, g := &t.Usage, &t.Saved, &t.Signals
-	return [...]*int64{
-		&t.Calls, &t.Refused, (*int64)(&t.Forced), &t.Successes, &t.Failures,
-		&u.InputTokens, &u.CacheReadTokens, &u.CacheWrite5mTokens, &u.CacheWrite1hTokens, &u.OutputTokens, &u.ReasoningTokens,
-		&u.AudioInputTokens, &u.AudioOutputTokens, &u.ContextOverheadTokens, &u.RetrievalHops, &u.EmbeddingTokens, &u.VectorQueries,
-		&u.GPUMilliseconds, &u.StorageBytes, &u.EgressBytes,
-		(*int64)(&s.CacheRead), (*int64)(&s.CacheWrite), (*int64)(&s.Downgrade),
-		&g.Repeats, &g.PrefixChanges, &g.LateRepeats, &g.ShortPrompts, &g.RepeatTokens, &g.RunGrowth, &g.RunCalls,
-	}
+	return l.Totals.Add(t)
 }
 
 // ToolCalls is the sum over all tools.

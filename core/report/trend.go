@@ -133,7 +133,7 @@ func (m *Maker) gather(ctx context.Context, a *TrendAsk, st *steps, by []string,
 			g.Previous = cost
 			return nil
 		}},
-		{m.history(), usage.Day, false, func(g *gathered, r *usage.Row, cost money.Nanos) error { return g.daily.Add(r.Start, cost) }},
+		{m.History(), usage.Day, false, func(g *gathered, r *usage.Row, cost money.Nanos) error { return g.daily.Add(r.Start, cost) }},
 		{period, usage.Whole, false, func(g *gathered, _ *usage.Row, cost money.Nanos) error {
 			g.Settled = cost
 			return nil
