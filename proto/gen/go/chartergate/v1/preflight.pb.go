@@ -208,6 +208,8 @@ type Call struct {
 	Tier string `protobuf:"bytes,12,opt,name=tier,proto3" json:"tier,omitempty"`
 	// Free attributes for policies and reports; at most 16.
 	Labels map[string]string `protobuf:"bytes,13,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The user's task that the call is part of, so that its outcome can be recorded later. At most 128 bytes.
+	Task string `protobuf:"bytes,18,opt,name=task,proto3" json:"task,omitempty"`
 	// How the prompt begins, without the prompt: a 64-bit hash of each of its first blocks of prefix_block_tokens tokens, in
 	// order; the last block may be shorter. Two prompts begin alike as far as their first hashes are equal. Optional, at most
 	// 512: evidence for the optimization report, which says why prompt caching saves what it saves. Not used to decide, and
@@ -341,6 +343,13 @@ func (x *Call) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *Call) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
 }
 
 func (x *Call) GetPrefixHashes() []uint64 {
@@ -2030,7 +2039,7 @@ var File_chartergate_v1_preflight_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\n" +
-	"\x1echartergate/v1/preflight.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x06\n" +
+	"\x1echartergate/v1/preflight.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x06\n" +
 	"\x04Call\x12#\n" +
 	"\afeature\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\afeature\x12&\n" +
 	"\n" +
@@ -2049,7 +2058,8 @@ const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	" \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\rpromptPattern\x12\x1e\n" +
 	"\x05model\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05model\x12\x1b\n" +
 	"\x04tier\x18\f \x01(\tB\a\xbaH\x04r\x02\x18@R\x04tier\x12Q\n" +
-	"\x06labels\x18\r \x03(\v2 .chartergate.v1.Call.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x10\"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x01R\x06labels\x12.\n" +
+	"\x06labels\x18\r \x03(\v2 .chartergate.v1.Call.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x10\"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x01R\x06labels\x12\x1c\n" +
+	"\x04task\x18\x12 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04task\x12.\n" +
 	"\rprefix_hashes\x18\x14 \x03(\x06B\t\xbaH\x06\x92\x01\x03\x10\x80\x04R\fprefixHashes\x12;\n" +
 	"\x13prefix_block_tokens\x18\x15 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x11prefixBlockTokens\x12?\n" +
 	"\rrecorded_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\frecordedTime\x1a9\n" +

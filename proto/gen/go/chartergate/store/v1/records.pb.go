@@ -743,9 +743,17 @@ type Entry struct {
 	Successes int64 `protobuf:"varint,24,opt,name=successes,proto3" json:"successes,omitempty"`
 	// How many of them failed.
 	Failures int64 `protobuf:"varint,25,opt,name=failures,proto3" json:"failures,omitempty"`
+	// The user's task.
+	Task string `protobuf:"bytes,26,opt,name=task,proto3" json:"task,omitempty"`
+	// The model that a downgrade spared; empty where there was none.
+	Wanted string `protobuf:"bytes,27,opt,name=wanted,proto3" json:"wanted,omitempty"`
+	// The cost by component, which adds up to amount. Absent: written by an earlier version, or no cost.
+	Cost *Cost `protobuf:"bytes,28,opt,name=cost,proto3" json:"cost,omitempty"`
+	// What was not spent. Absent: nothing.
+	Saved *Saved `protobuf:"bytes,29,opt,name=saved,proto3" json:"saved,omitempty"`
 	// What the call's prompt says about caching. Absent where the call gave neither fingerprints nor a run
 	// and was not told to trim its context.
-	Signals       *CallSignals `protobuf:"bytes,40,opt,name=signals,proto3" json:"signals,omitempty"`
+	Signals       *CallSignals `protobuf:"bytes,30,opt,name=signals,proto3" json:"signals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -955,6 +963,34 @@ func (x *Entry) GetFailures() int64 {
 	return 0
 }
 
+func (x *Entry) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *Entry) GetWanted() string {
+	if x != nil {
+		return x.Wanted
+	}
+	return ""
+}
+
+func (x *Entry) GetCost() *Cost {
+	if x != nil {
+		return x.Cost
+	}
+	return nil
+}
+
+func (x *Entry) GetSaved() *Saved {
+	if x != nil {
+		return x.Saved
+	}
+	return nil
+}
+
 func (x *Entry) GetSignals() *CallSignals {
 	if x != nil {
 		return x.Signals
@@ -1044,6 +1080,170 @@ func (x *CallSignals) GetUntrimmed() int64 {
 	return 0
 }
 
+// A cost by component, in nanos.
+type Cost struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Input and cache tokens, without context overhead.
+	Input int64 `protobuf:"varint,1,opt,name=input,proto3" json:"input,omitempty"`
+	// The share of the input cost that is context overhead.
+	ContextOverhead int64 `protobuf:"varint,2,opt,name=context_overhead,json=contextOverhead,proto3" json:"context_overhead,omitempty"`
+	// Output and reasoning tokens.
+	Output int64 `protobuf:"varint,3,opt,name=output,proto3" json:"output,omitempty"`
+	// Embeddings and vector queries.
+	Retrieval int64 `protobuf:"varint,4,opt,name=retrieval,proto3" json:"retrieval,omitempty"`
+	// Tool calls.
+	Tools int64 `protobuf:"varint,5,opt,name=tools,proto3" json:"tools,omitempty"`
+	// GPU time, storage and egress.
+	Compute int64 `protobuf:"varint,6,opt,name=compute,proto3" json:"compute,omitempty"`
+	// Request fees, operational overhead, and what has no usage.
+	Other         int64 `protobuf:"varint,7,opt,name=other,proto3" json:"other,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cost) Reset() {
+	*x = Cost{}
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cost) ProtoMessage() {}
+
+func (x *Cost) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cost.ProtoReflect.Descriptor instead.
+func (*Cost) Descriptor() ([]byte, []int) {
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Cost) GetInput() int64 {
+	if x != nil {
+		return x.Input
+	}
+	return 0
+}
+
+func (x *Cost) GetContextOverhead() int64 {
+	if x != nil {
+		return x.ContextOverhead
+	}
+	return 0
+}
+
+func (x *Cost) GetOutput() int64 {
+	if x != nil {
+		return x.Output
+	}
+	return 0
+}
+
+func (x *Cost) GetRetrieval() int64 {
+	if x != nil {
+		return x.Retrieval
+	}
+	return 0
+}
+
+func (x *Cost) GetTools() int64 {
+	if x != nil {
+		return x.Tools
+	}
+	return 0
+}
+
+func (x *Cost) GetCompute() int64 {
+	if x != nil {
+		return x.Compute
+	}
+	return 0
+}
+
+func (x *Cost) GetOther() int64 {
+	if x != nil {
+		return x.Other
+	}
+	return 0
+}
+
+// What was not spent, in nanos.
+type Saved struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tokens read from a cache at the input rate, less their cost.
+	CacheRead int64 `protobuf:"varint,1,opt,name=cache_read,json=cacheRead,proto3" json:"cache_read,omitempty"`
+	// The premium paid for cache writes above the input rate.
+	CacheWrite int64 `protobuf:"varint,2,opt,name=cache_write,json=cacheWrite,proto3" json:"cache_write,omitempty"`
+	// The usage on the model that was wanted, less the cost; negative where the downgrade cost more.
+	Downgrade     int64 `protobuf:"varint,3,opt,name=downgrade,proto3" json:"downgrade,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Saved) Reset() {
+	*x = Saved{}
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Saved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Saved) ProtoMessage() {}
+
+func (x *Saved) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Saved.ProtoReflect.Descriptor instead.
+func (*Saved) Descriptor() ([]byte, []int) {
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Saved) GetCacheRead() int64 {
+	if x != nil {
+		return x.CacheRead
+	}
+	return 0
+}
+
+func (x *Saved) GetCacheWrite() int64 {
+	if x != nil {
+		return x.CacheWrite
+	}
+	return 0
+}
+
+func (x *Saved) GetDowngrade() int64 {
+	if x != nil {
+		return x.Downgrade
+	}
+	return 0
+}
+
 // A batch of settlements, at `jr/{owner}/{n}` with n as 16 hexadecimal digits. Committed as one. Collected out of etcd
 // after about a minute: its bytes go to the archive, what a repeated settlement needs to `bm/{owner}/{chunk}`.
 type Batch struct {
@@ -1062,7 +1262,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[9]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1274,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[9]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1287,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{9}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Batch) GetAccounts() []*Account {
@@ -1146,7 +1346,7 @@ type RequestIndex struct {
 
 func (x *RequestIndex) Reset() {
 	*x = RequestIndex{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +1358,7 @@ func (x *RequestIndex) String() string {
 func (*RequestIndex) ProtoMessage() {}
 
 func (x *RequestIndex) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +1371,7 @@ func (x *RequestIndex) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestIndex.ProtoReflect.Descriptor instead.
 func (*RequestIndex) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{10}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RequestIndex) GetJournal() string {
@@ -1255,7 +1455,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1467,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1480,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{11}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Chunk) GetMarks() []byte {
@@ -1312,7 +1512,7 @@ type JournalTail struct {
 
 func (x *JournalTail) Reset() {
 	*x = JournalTail{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1524,7 @@ func (x *JournalTail) String() string {
 func (*JournalTail) ProtoMessage() {}
 
 func (x *JournalTail) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1537,7 @@ func (x *JournalTail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalTail.ProtoReflect.Descriptor instead.
 func (*JournalTail) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{12}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *JournalTail) GetNext() uint64 {
@@ -1372,7 +1572,7 @@ type Compaction struct {
 
 func (x *Compaction) Reset() {
 	*x = Compaction{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1584,7 @@ func (x *Compaction) String() string {
 func (*Compaction) ProtoMessage() {}
 
 func (x *Compaction) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1597,7 @@ func (x *Compaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Compaction.ProtoReflect.Descriptor instead.
 func (*Compaction) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{13}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Compaction) GetRevision() int64 {
@@ -1421,7 +1621,7 @@ type Dead struct {
 
 func (x *Dead) Reset() {
 	*x = Dead{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1633,7 @@ func (x *Dead) String() string {
 func (*Dead) ProtoMessage() {}
 
 func (x *Dead) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1646,7 @@ func (x *Dead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dead.ProtoReflect.Descriptor instead.
 func (*Dead) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{14}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Dead) GetTimeMs() int64 {
@@ -1474,7 +1674,7 @@ type Takeover struct {
 
 func (x *Takeover) Reset() {
 	*x = Takeover{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1486,7 +1686,7 @@ func (x *Takeover) String() string {
 func (*Takeover) ProtoMessage() {}
 
 func (x *Takeover) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1499,7 +1699,7 @@ func (x *Takeover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Takeover.ProtoReflect.Descriptor instead.
 func (*Takeover) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{15}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Takeover) GetSuccessor() string {
@@ -1520,7 +1720,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +1732,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +1745,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{16}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Closed) GetTimeMs() int64 {
@@ -1578,7 +1778,7 @@ type Alert struct {
 
 func (x *Alert) Reset() {
 	*x = Alert{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[17]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +1790,7 @@ func (x *Alert) String() string {
 func (*Alert) ProtoMessage() {}
 
 func (x *Alert) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[17]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1603,7 +1803,7 @@ func (x *Alert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alert.ProtoReflect.Descriptor instead.
 func (*Alert) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{17}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Alert) GetAccount() *Account {
@@ -1702,7 +1902,7 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\aaccount\x18\x01 \x01(\v2\x1d.chartergate.store.v1.AccountR\aaccount\x12\x14\n" +
 	"\x05alloc\x18\x02 \x01(\x03R\x05alloc\x12\x14\n" +
 	"\x05spent\x18\x03 \x01(\x03R\x05spent\x12\x10\n" +
-	"\x03gen\x18\x04 \x01(\x03R\x03gen\"\xc2\x05\n" +
+	"\x03gen\x18\x04 \x01(\x03R\x03gen\"\xd1\x06\n" +
 	"\x05Entry\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x123\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1f.chartergate.store.v1.EntryKindR\x04kind\x12\x16\n" +
@@ -1730,8 +1930,12 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\x06effect\x18\x16 \x01(\x05R\x06effect\x12\x14\n" +
 	"\x05calls\x18\x17 \x01(\x03R\x05calls\x12\x1c\n" +
 	"\tsuccesses\x18\x18 \x01(\x03R\tsuccesses\x12\x1a\n" +
-	"\bfailures\x18\x19 \x01(\x03R\bfailures\x12;\n" +
-	"\asignals\x18( \x01(\v2!.chartergate.store.v1.CallSignalsR\asignals\"\xa6\x01\n" +
+	"\bfailures\x18\x19 \x01(\x03R\bfailures\x12\x12\n" +
+	"\x04task\x18\x1a \x01(\tR\x04task\x12\x16\n" +
+	"\x06wanted\x18\x1b \x01(\tR\x06wanted\x12.\n" +
+	"\x04cost\x18\x1c \x01(\v2\x1a.chartergate.store.v1.CostR\x04cost\x121\n" +
+	"\x05saved\x18\x1d \x01(\v2\x1b.chartergate.store.v1.SavedR\x05saved\x12;\n" +
+	"\asignals\x18\x1e \x01(\v2!.chartergate.store.v1.CallSignalsR\asignals\"\xa6\x01\n" +
 	"\vCallSignals\x12\x14\n" +
 	"\x05flags\x18\x01 \x01(\rR\x05flags\x12#\n" +
 	"\rrepeat_tokens\x18\x02 \x01(\x03R\frepeatTokens\x12\x1f\n" +
@@ -1739,7 +1943,21 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"lateTokens\x12\x1d\n" +
 	"\n" +
 	"run_growth\x18\x04 \x01(\x03R\trunGrowth\x12\x1c\n" +
-	"\tuntrimmed\x18\x05 \x01(\x03R\tuntrimmed\"\xb7\x01\n" +
+	"\tuntrimmed\x18\x05 \x01(\x03R\tuntrimmed\"\xc3\x01\n" +
+	"\x04Cost\x12\x14\n" +
+	"\x05input\x18\x01 \x01(\x03R\x05input\x12)\n" +
+	"\x10context_overhead\x18\x02 \x01(\x03R\x0fcontextOverhead\x12\x16\n" +
+	"\x06output\x18\x03 \x01(\x03R\x06output\x12\x1c\n" +
+	"\tretrieval\x18\x04 \x01(\x03R\tretrieval\x12\x14\n" +
+	"\x05tools\x18\x05 \x01(\x03R\x05tools\x12\x18\n" +
+	"\acompute\x18\x06 \x01(\x03R\acompute\x12\x14\n" +
+	"\x05other\x18\a \x01(\x03R\x05other\"e\n" +
+	"\x05Saved\x12\x1d\n" +
+	"\n" +
+	"cache_read\x18\x01 \x01(\x03R\tcacheRead\x12\x1f\n" +
+	"\vcache_write\x18\x02 \x01(\x03R\n" +
+	"cacheWrite\x12\x1c\n" +
+	"\tdowngrade\x18\x03 \x01(\x03R\tdowngrade\"\xb7\x01\n" +
 	"\x05Batch\x129\n" +
 	"\baccounts\x18\x01 \x03(\v2\x1d.chartergate.store.v1.AccountR\baccounts\x125\n" +
 	"\aentries\x18\x02 \x03(\v2\x1b.chartergate.store.v1.EntryR\aentries\x12#\n" +
@@ -1802,7 +2020,7 @@ func file_chartergate_store_v1_records_proto_rawDescGZIP() []byte {
 }
 
 var file_chartergate_store_v1_records_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_chartergate_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_chartergate_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_chartergate_store_v1_records_proto_goTypes = []any{
 	(EntryKind)(0),            // 0: chartergate.store.v1.EntryKind
 	(*Control)(nil),           // 1: chartergate.store.v1.Control
@@ -1814,41 +2032,45 @@ var file_chartergate_store_v1_records_proto_goTypes = []any{
 	(*Grant)(nil),             // 7: chartergate.store.v1.Grant
 	(*Entry)(nil),             // 8: chartergate.store.v1.Entry
 	(*CallSignals)(nil),       // 9: chartergate.store.v1.CallSignals
-	(*Batch)(nil),             // 10: chartergate.store.v1.Batch
-	(*RequestIndex)(nil),      // 11: chartergate.store.v1.RequestIndex
-	(*Chunk)(nil),             // 12: chartergate.store.v1.Chunk
-	(*JournalTail)(nil),       // 13: chartergate.store.v1.JournalTail
-	(*Compaction)(nil),        // 14: chartergate.store.v1.Compaction
-	(*Dead)(nil),              // 15: chartergate.store.v1.Dead
-	(*Takeover)(nil),          // 16: chartergate.store.v1.Takeover
-	(*Closed)(nil),            // 17: chartergate.store.v1.Closed
-	(*Alert)(nil),             // 18: chartergate.store.v1.Alert
-	(*v1.Charter)(nil),        // 19: chartergate.v1.Charter
-	(*v1.Budget)(nil),         // 20: chartergate.v1.Budget
-	(*v1.Catalog)(nil),        // 21: chartergate.v1.Catalog
-	(*v1.PriceBook)(nil),      // 22: chartergate.v1.PriceBook
-	(*v1.Policy)(nil),         // 23: chartergate.v1.Policy
-	(*v1.PolicyRevision)(nil), // 24: chartergate.v1.PolicyRevision
+	(*Cost)(nil),              // 10: chartergate.store.v1.Cost
+	(*Saved)(nil),             // 11: chartergate.store.v1.Saved
+	(*Batch)(nil),             // 12: chartergate.store.v1.Batch
+	(*RequestIndex)(nil),      // 13: chartergate.store.v1.RequestIndex
+	(*Chunk)(nil),             // 14: chartergate.store.v1.Chunk
+	(*JournalTail)(nil),       // 15: chartergate.store.v1.JournalTail
+	(*Compaction)(nil),        // 16: chartergate.store.v1.Compaction
+	(*Dead)(nil),              // 17: chartergate.store.v1.Dead
+	(*Takeover)(nil),          // 18: chartergate.store.v1.Takeover
+	(*Closed)(nil),            // 19: chartergate.store.v1.Closed
+	(*Alert)(nil),             // 20: chartergate.store.v1.Alert
+	(*v1.Charter)(nil),        // 21: chartergate.v1.Charter
+	(*v1.Budget)(nil),         // 22: chartergate.v1.Budget
+	(*v1.Catalog)(nil),        // 23: chartergate.v1.Catalog
+	(*v1.PriceBook)(nil),      // 24: chartergate.v1.PriceBook
+	(*v1.Policy)(nil),         // 25: chartergate.v1.Policy
+	(*v1.PolicyRevision)(nil), // 26: chartergate.v1.PolicyRevision
 }
 var file_chartergate_store_v1_records_proto_depIdxs = []int32{
-	19, // 0: chartergate.store.v1.Control.charter:type_name -> chartergate.v1.Charter
-	20, // 1: chartergate.store.v1.Control.budget:type_name -> chartergate.v1.Budget
-	21, // 2: chartergate.store.v1.Control.catalog:type_name -> chartergate.v1.Catalog
-	22, // 3: chartergate.store.v1.Control.price_book:type_name -> chartergate.v1.PriceBook
-	23, // 4: chartergate.store.v1.Control.policy:type_name -> chartergate.v1.Policy
-	24, // 5: chartergate.store.v1.Control.policy_revision:type_name -> chartergate.v1.PolicyRevision
+	21, // 0: chartergate.store.v1.Control.charter:type_name -> chartergate.v1.Charter
+	22, // 1: chartergate.store.v1.Control.budget:type_name -> chartergate.v1.Budget
+	23, // 2: chartergate.store.v1.Control.catalog:type_name -> chartergate.v1.Catalog
+	24, // 3: chartergate.store.v1.Control.price_book:type_name -> chartergate.v1.PriceBook
+	25, // 4: chartergate.store.v1.Control.policy:type_name -> chartergate.v1.Policy
+	26, // 5: chartergate.store.v1.Control.policy_revision:type_name -> chartergate.v1.PolicyRevision
 	3,  // 6: chartergate.store.v1.BudgetAccount.account:type_name -> chartergate.store.v1.Account
 	3,  // 7: chartergate.store.v1.Grant.account:type_name -> chartergate.store.v1.Account
 	0,  // 8: chartergate.store.v1.Entry.kind:type_name -> chartergate.store.v1.EntryKind
-	9,  // 9: chartergate.store.v1.Entry.signals:type_name -> chartergate.store.v1.CallSignals
-	3,  // 10: chartergate.store.v1.Batch.accounts:type_name -> chartergate.store.v1.Account
-	8,  // 11: chartergate.store.v1.Batch.entries:type_name -> chartergate.store.v1.Entry
-	3,  // 12: chartergate.store.v1.Alert.account:type_name -> chartergate.store.v1.Account
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	10, // 9: chartergate.store.v1.Entry.cost:type_name -> chartergate.store.v1.Cost
+	11, // 10: chartergate.store.v1.Entry.saved:type_name -> chartergate.store.v1.Saved
+	9,  // 11: chartergate.store.v1.Entry.signals:type_name -> chartergate.store.v1.CallSignals
+	3,  // 12: chartergate.store.v1.Batch.accounts:type_name -> chartergate.store.v1.Account
+	8,  // 13: chartergate.store.v1.Batch.entries:type_name -> chartergate.store.v1.Entry
+	3,  // 14: chartergate.store.v1.Alert.account:type_name -> chartergate.store.v1.Account
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_store_v1_records_proto_init() }
@@ -1870,7 +2092,7 @@ func file_chartergate_store_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chartergate_store_v1_records_proto_rawDesc), len(file_chartergate_store_v1_records_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
