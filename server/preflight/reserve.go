@@ -14,7 +14,6 @@ import (
 	"github.com/chartergate/chartergate/core/ledger"
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/routing"
-	"github.com/chartergate/chartergate/core/usage"
 )
 
 // Retry delays of refusals that time may change.
@@ -102,28 +101,7 @@ func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Dura
 	return d, hold, nil
 }
 
-// signal adds to a hold what its prompt says about caching and trimming.
-func (s *Service) signal(call *routing.Call, d *Decision, h *ledger.Hold) {
-	if len(call.Prefix.Hashes) == 0 && call.Run == "" && d.TrimContextToTokens == 0 {
-		return
-	}
-	at := call.Recorded
-	if at.IsZero() {
-		at = h.Call.Time
-	}
-	signals := s.signals.Take(&usage.SignalCall{
-		Feature: call.Feature, PromptPattern: call.PromptPattern, Run: call.Run, Provider: d.Provider, Model: d.Model,
-		InputTokens: call.Estimate.InputTokens, Prefix: call.Prefix, At: at,
-	})
-	if d.TrimContextToTokens > 0 {
-		signals.Untrimmed = call.Estimate.InputTokens
-	}
-	s.mu.Lock()
-	h.Call.Signals = signals
-	s.mu.Unlock()
-}
-
-func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Duration, hold bool, calls int64) (*Decision, *ledger.Hold, error) {
+func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Duration, hold bool, calls int64) (answer *Decision, held *ledger.Hold, err error) {
 	snap, now := s.Control.Snapshot(), s.Clock.Now()
 	c := snap.Charter(call.Feature)
 	if c == nil {
@@ -131,10 +109,14 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 	}
 	q := queries.Get().(*query)
 	defer func() {
+		if s.Meter != nil && hold && err == nil {
+			s.Meter.Decided(&q.input, answer)
+		}
 		*q = query{} // nothing stays reachable
 		queries.Put(q)
 	}()
 	q.call, q.snap, q.charter, q.now, q.ttl, q.hold, q.calls = call, snap, c, now, ttl, hold, calls
+	q.input = routing.Input{Now: now, Call: call, Charter: c}
 	q.offline = s.Offline > 0 && int64(s.Clock.Boot()) >= s.deadline.Load()
 	path, closed, err := s.path(q.steps[:0], snap, c, call, now)
 	if err != nil {
