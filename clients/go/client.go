@@ -35,6 +35,7 @@ type Client struct {
 	Usage     chartergatev1.UsageServiceClient
 	Manifests chartergatev1.ManifestServiceClient
 	Leasing   chartergatev1.LeaseServiceClient
+	Reports   chartergatev1.ReportServiceClient
 
 	conn       *replicas
 	dial       []grpc.DialOption
@@ -98,6 +99,7 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 	c.Usage = chartergatev1.NewUsageServiceClient(conn)
 	c.Manifests = chartergatev1.NewManifestServiceClient(conn)
 	c.Leasing = chartergatev1.NewLeaseServiceClient(conn)
+	c.Reports = chartergatev1.NewReportServiceClient(conn)
 	c.leases = newLeases(c)
 	for _, like := range c.leased {
 		if _, err := c.Lease(like); err != nil {

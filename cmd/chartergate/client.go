@@ -21,22 +21,24 @@ import (
 // clientFlags are the flags of every command that talks to a server.
 type clientFlags struct {
 	server, output string
+	outputs        []string // that there are
 	timeout        time.Duration
 }
 
-func addClientFlags(cmd *cobra.Command) *clientFlags {
-	c := &clientFlags{}
+// addClientFlags adds the flags; more outputs than the common ones are the command's own.
+func addClientFlags(cmd *cobra.Command, more ...string) *clientFlags {
+	c := &clientFlags{outputs: append(slices.Clone(outputs), more...)}
 	addServerFlag(cmd, &c.server)
-	cmd.Flags().StringVarP(&c.output, "output", "o", "table", strings.Join(outputs, ", "))
+	cmd.Flags().StringVarP(&c.output, "output", "o", "table", strings.Join(c.outputs, ", "))
 	cmd.Flags().DurationVar(&c.timeout, "timeout", 30*time.Second, "how long to wait for the server")
-	completeFlag(cmd, "output", func() []string { return outputs })
+	completeFlag(cmd, "output", func() []string { return c.outputs })
 	return c
 }
 
 // call connects and calls f. A server that is not there is told at once, and not after the time-out.
 func (c *clientFlags) call(cmd *cobra.Command, f func(context.Context, *chartergate.Client) error) error {
-	if !slices.Contains(outputs, c.output) {
-		return usagef("unknown output %q: use %s", c.output, strings.Join(outputs, ", "))
+	if !slices.Contains(c.outputs, c.output) {
+		return usagef("unknown output %q: use %s", c.output, strings.Join(c.outputs, ", "))
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
 	defer cancel()

@@ -24,6 +24,7 @@ var commands = []struct {
 	{"call", newReleaseCommand},
 	{"call", newExtendCommand},
 	{"call", newRecordCommand},
+	{"report", newReportCommand},
 	{"measure", newReplayCommand},
 	{"measure", newBenchCommand},
 }
@@ -71,6 +72,7 @@ Exit status: 0 success, 1 failure, 2 the command line is wrong, 3 the gate refus
 		&cobra.Group{ID: "start", Title: "Start:"},
 		&cobra.Group{ID: "manage", Title: "Charters, budgets, models, prices, policies and settlements:"},
 		&cobra.Group{ID: "call", Title: "One AI call:"},
+		&cobra.Group{ID: "report", Title: "What it comes to:"},
 		&cobra.Group{ID: "measure", Title: "Many AI calls:"},
 	)
 	for _, c := range commands {
