@@ -30,16 +30,18 @@ import (
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/policy"
 	"github.com/chartergate/chartergate/server"
+	"github.com/chartergate/chartergate/server/metering"
 	"github.com/chartergate/chartergate/server/preflight"
 	"github.com/chartergate/chartergate/store/archive"
 	"github.com/chartergate/chartergate/store/embedded"
 	"github.com/chartergate/chartergate/store/etcd"
+	"github.com/chartergate/chartergate/store/sql"
 )
 
 // serveOptions are the flags of serve.
 type serveOptions struct {
 	dataDir, grpcAddr, httpAddr string
-	archiveDir                  string
+	archiveDir, databaseURL     string
 	etcd                        etcdOptions
 	maxHold                     time.Duration
 	withoutEtcd                 string
@@ -79,6 +81,7 @@ set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idl
 	f := cmd.Flags()
 	f.StringVar(&o.dataDir, "data-dir", "chartergate-data", "directory of the embedded etcd; made when it is missing")
 	f.StringVar(&o.archiveDir, "archive-dir", "", "directory of the archive, where settlements go a minute after they were made, one for each server (default <data-dir>/archive)")
+	f.StringVar(&o.databaseURL, "database-url", "", "usage database: postgres://user@host/database, or sqlite: and a file (default sqlite:<data-dir>/usage.db)")
 	f.StringVar(&o.grpcAddr, "grpc-addr", server.DefaultGRPCAddr, "loopback address for gRPC; port 0 takes a free one")
 	f.StringVar(&o.httpAddr, "http-addr", server.DefaultHTTPAddr, "loopback address for REST, /metrics and /openapi.json")
 	f.StringSliceVar(&o.etcd.endpoints, "etcd-endpoints", nil, "members of an etcd cluster, instead of the embedded etcd")
@@ -163,9 +166,19 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := server.NewMetrics(registry)
+	usage, err := sql.Open(ctx, cmp.Or(o.databaseURL, "sqlite:"+filepath.Join(o.dataDir, "usage.db")), sql.Options{})
+	if err != nil {
+		return fmt.Errorf("--database-url: %w", err)
+	}
+	defer func() { err = errors.Join(err, usage.Close()) }()
+	ledger := etcd.NewLedger(etcd.LedgerConfig{KV: client, Lease: client, Watcher: client, Exclusive: embedded, Observe: metrics.Commit})
+	meter := metering.New(metering.Config{
+		Store: usage, Control: control, Archive: settlements, Decode: etcd.ReadBatch, Log: log,
+		Backlog: func() int64 { _, bytes := ledger.Lag(); return bytes },
+	})
 	gate, err := preflight.Start(ctx, preflight.Config{
-		Control: control, Ledger: etcd.NewLedger(etcd.LedgerConfig{KV: client, Lease: client, Watcher: client, Exclusive: embedded, Observe: metrics.Commit}), Decider: decider,
-		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline, Outbox: settlements,
+		Control: control, Ledger: ledger, Decider: decider, Meter: meter,
+		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline, Outbox: meter,
 	})
 	if err != nil {
 		return err
@@ -188,13 +201,17 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: builtin,
 		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate),
 		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version()),
-		Leases: server.NewLeaseService(gate, requests, peers, log), Requests: requests, Validator: validator,
+		Leases: server.NewLeaseService(gate, requests, peers, log), Reports: server.NewReportService(usage, control, gate, time.Now), Requests: requests, Validator: validator,
 		Logger: log, Registry: registry, Tracing: tracing,
 	})
 	if err != nil {
 		return err
 	}
 	served = true
+	metered := make(chan struct{})
+	counting, stopCounting := context.WithCancel(context.WithoutCancel(ctx))
+	go func() { meter.Run(counting); close(metered) }()
+	defer func() { stopCounting(); <-metered }()
 	return run(ctx, s, gate)
 }
 

@@ -67,10 +67,11 @@ func (m *measure) cachingCauses() (causes []Cause) {
 		add(c)
 	}
 	if s.PrefixChanges > 0 {
-		gain, each := m.steady()
-		add(Cause{Code: CausePrefixChanges, Calls: s.PrefixChanges, Of: s.Prefixed, Tokens: each * s.PrefixChanges, CouldSave: &gain,
-			Summary: fmt.Sprintf("%d of %d calls began with a prefix that was not sent before, though their prompt pattern was in use.", s.PrefixChanges, s.Prefixed),
-			Action:  "Put what stays the same first, and what changes (time, user, retrieved passages) last. New conversations count too.",
+		gain, n := m.steady()
+		add(Cause{Code: CausePrefixChanges, Calls: s.PrefixChanges, Of: s.Prefixed, Tokens: n, CouldSave: &gain,
+			Summary: fmt.Sprintf("%d of %d calls began with a prefix that was not sent before, though their prompt pattern was in use; the first calls of conversations are among them.",
+				s.PrefixChanges, s.Prefixed),
+			Action: fmt.Sprintf("Put what stays the same first, and what changes (time, user, retrieved passages) last. What it would save is for the least that the provider caches, %d tokens in all; a longer common prefix saves more.", n),
 		})
 	}
 	if s.ShortPrompts > 0 {
@@ -86,14 +87,7 @@ func (m *measure) cachingCauses() (causes []Cause) {
 		})
 	}
 	if premium := t.Saved.CacheWrite; premium > 0 {
-		lost := max(0, m.sub(premium, t.Saved.CacheRead))
-		c := Cause{Code: CauseWritePremium, Tokens: t.Usage.CacheWrite5mTokens + t.Usage.CacheWrite1hTokens, CouldSave: &lost,
-			Summary: fmt.Sprintf("Cache writes cost %s above the input rate, and reads saved %s.", m.amount(premium), m.amount(t.Saved.CacheRead)),
-			Action:  "Write to the cache only what is read again."}
-		if lost > 0 {
-			c.Action = "Turn the cache off for these prompts: its writes cost more than its reads save."
-		}
-		add(c)
+		add(m.writePremium(premium))
 	}
 	if s.Prefixed > 0 && 2*s.Repeats < s.Prefixed {
 		add(Cause{Code: CauseFewRepeats, Calls: s.Prefixed - s.Repeats, Of: s.Prefixed, Tokens: s.RepeatTokens + s.LateTokens,
@@ -131,21 +125,39 @@ func (m *measure) longer() (gain money.Nanos) {
 	return max(0, gain)
 }
 
-// steady is what calls with a changed prefix would save, were each to repeat as much as the repeats do, or as the least
-// that the provider caches where none does; each is how many tokens that is.
-func (m *measure) steady() (gain money.Nanos, each int64) {
-	var sum, calls int64
+// steady is what calls with a changed prefix would save, if they began with the least that the provider caches of a
+// prefix which is in the cache; n is how many tokens that is.
+func (m *measure) steady() (gain money.Nanos, n int64) {
 	for _, r := range m.rows {
-		s := &r.Signals
-		least := usage.MinCacheable(providerOf(r), modelOf(r))
-		if n, ok := Ratio(s.RepeatTokens+s.LateTokens, 1, s.Repeats-s.StaleRepeats); ok {
-			least = max(least, n)
-		}
-		gain = m.add(gain, m.worth(r, least*s.PrefixChanges))
-		sum, calls = sum+least*s.PrefixChanges, calls+s.PrefixChanges
+		least := usage.MinCacheable(providerOf(r), modelOf(r)) * r.Signals.PrefixChanges
+		gain = m.add(gain, m.worth(r, least))
+		n += least
 	}
-	each, _ = Ratio(sum, 1, calls)
-	return gain, each
+	return gain, n
+}
+
+// writePremium is what cache writes cost too much: at least the premium of the tokens that were written and never read,
+// which are no fewer than what was written more than was read; all of what they cost more than the reads save, if that is
+// more.
+func (m *measure) writePremium(premium money.Nanos) Cause {
+	u, saved := &m.Totals.Usage, m.Totals.Saved.CacheRead
+	written := u.CacheWrite5mTokens + u.CacheWrite1hTokens
+	unread := max(0, written-u.CacheReadTokens)
+	var wasted money.Nanos
+	if unread > 0 {
+		n, err := money.MulDiv(int64(premium), unread, written)
+		m.fail(err)
+		wasted = money.Nanos(n)
+	}
+	c := Cause{Code: CauseWritePremium, Tokens: unread, CouldSave: &wasted,
+		Summary: fmt.Sprintf("Cache writes cost %s above the input rate, and reads saved %s. At least %d of %d written tokens were never read.",
+			m.amount(premium), m.amount(saved), unread, written),
+		Action: "Write to the cache only what is read again: put the cache mark behind what conversations share."}
+	if lost := m.sub(premium, saved); lost > 0 {
+		wasted = max(wasted, lost)
+		c.Action = "Turn the cache off for these prompts: its writes cost more than its reads save."
+	}
+	return c
 }
 
 // unread is what was repeated within 5 minutes and not read from a cache.

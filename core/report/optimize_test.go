@@ -129,8 +129,8 @@ func TestCachingIsMeasured(t *testing.T) {
 	if c := cause(e, CauseShortTTL); c == nil || *c.CouldSave != 171*money.Unit/10 || c.Calls != 100 || c.Of != 600 || c.Tokens != 8*million {
 		t.Errorf("short TTL: %+v", c)
 	}
-	// 12M tokens in 590 repeats that are not stale: 20,339 a call, for 300 calls: 6,101,700 x 2.70 a million.
-	if c := cause(e, CausePrefixChanges); c == nil || *c.CouldSave != 16_474_590_000 || c.Tokens != 6_101_700 {
+	// 1,024 tokens for 300 calls, at 2.70 a million.
+	if c := cause(e, CausePrefixChanges); c == nil || *c.CouldSave != 829_440_000 || c.Tokens != 307_200 {
 		t.Errorf("prefix changes: %+v", c)
 	}
 	if c := cause(e, CauseShortPrompts); c == nil || c.Calls != 20 || !strings.Contains(c.Summary, "claude-sonnet-4-5: 1024") {
@@ -161,7 +161,9 @@ func TestCausesOfCaching(t *testing.T) {
 		save money.Nanos
 	}{
 		{"writes that are not read", usage.Usage{CacheWrite5mTokens: 10 * million, CacheReadTokens: million}, usage.Signals{Prefixed: 10, Repeats: 9, RepeatTokens: million},
-			CauseWritePremium, 48 * money.Unit / 10}, // 7.50 - 2.70
+			CauseWritePremium, 675 * money.Unit / 100}, // 9 of 10 tokens are not read: more than 7.50 - 2.70
+		{"writes that cost more than reads save", usage.Usage{CacheWrite5mTokens: 4 * million, CacheReadTokens: 3 * million}, usage.Signals{Prefixed: 10, Repeats: 9, RepeatTokens: 3 * million},
+			CauseWritePremium, 75 * money.Unit / 100}, // 1 of 4 tokens is not read, of 3.00
 		{"repeats that are not read", usage.Usage{InputTokens: 10 * million}, usage.Signals{Prefixed: 10, Repeats: 9, RepeatTokens: 5 * million}, CauseUnusedCache, 135 * money.Unit / 10},
 		{"few repeats", usage.Usage{InputTokens: 10 * million}, usage.Signals{Prefixed: 10, Repeats: 1, RepeatTokens: million}, CauseUnusedCache, 27 * money.Unit / 10},
 		{"the least a provider caches", usage.Usage{InputTokens: 10 * million}, usage.Signals{Prefixed: 1000, PrefixChanges: 999}, CausePrefixChanges, 1024 * 999 * 2700},

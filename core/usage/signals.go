@@ -109,10 +109,10 @@ type SignalCall struct {
 	At                          time.Time
 }
 
-// What a Tracker remembers, least recently used out first within sets of 4: about 5 MiB in all, taken when the first
+// What a Tracker remembers, least recently used out first within sets of 4: about 9 MiB in all, taken when the first
 // call needs it.
 const (
-	TrackedBlocks   = 1 << 18 // prefix blocks: 134 million tokens in blocks of 512
+	TrackedBlocks   = 1 << 19 // prefix blocks: 268 million tokens in blocks of 512
 	TrackedPatterns = 1 << 13 // features' prompt patterns
 	TrackedRuns     = 1 << 15
 )
