@@ -24,6 +24,7 @@ var commands = []struct {
 	{"call", newReleaseCommand},
 	{"call", newExtendCommand},
 	{"call", newRecordCommand},
+	{"call", newOutcomeCommand},
 	{"report", newReportCommand},
 	{"measure", newReplayCommand},
 	{"measure", newBenchCommand},

@@ -35,17 +35,17 @@ import (
 	"github.com/chartergate/chartergate/store/archive"
 	"github.com/chartergate/chartergate/store/embedded"
 	"github.com/chartergate/chartergate/store/etcd"
-	"github.com/chartergate/chartergate/store/sql"
 )
 
 // serveOptions are the flags of serve.
 type serveOptions struct {
 	dataDir, grpcAddr, httpAddr string
-	archiveDir, databaseURL     string
+	archiveDir                  string
 	etcd                        etcdOptions
 	maxHold                     time.Duration
 	withoutEtcd                 string
 	logLevel, logFormat         string
+	usage                       usageOptions
 }
 
 type etcdOptions struct {
@@ -81,7 +81,6 @@ set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idl
 	f := cmd.Flags()
 	f.StringVar(&o.dataDir, "data-dir", "chartergate-data", "directory of the embedded etcd; made when it is missing")
 	f.StringVar(&o.archiveDir, "archive-dir", "", "directory of the archive, where settlements go a minute after they were made, one for each server (default <data-dir>/archive)")
-	f.StringVar(&o.databaseURL, "database-url", "", "usage database: postgres://user@host/database, or sqlite: and a file (default sqlite:<data-dir>/usage.db)")
 	f.StringVar(&o.grpcAddr, "grpc-addr", server.DefaultGRPCAddr, "loopback address for gRPC; port 0 takes a free one")
 	f.StringVar(&o.httpAddr, "http-addr", server.DefaultHTTPAddr, "loopback address for REST, /metrics and /openapi.json")
 	f.StringSliceVar(&o.etcd.endpoints, "etcd-endpoints", nil, "members of an etcd cluster, instead of the embedded etcd")
@@ -90,6 +89,7 @@ set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idl
 	f.StringVar(&o.etcd.cert, "etcd-cert", "", "file of the client certificate for etcd")
 	f.StringVar(&o.etcd.keyFn, "etcd-key", "", "file of the client certificate's key")
 	f.BoolVar(&o.etcd.compact, "etcd-compact", true, "compact the history of the etcd cluster that is older than 30 s; turn it off where others use the cluster and look after that. The embedded etcd is always compacted")
+	o.usage.addFlags(f)
 	f.DurationVar(&o.maxHold, "max-hold", ledger.DefaultMaxTTL, "longest time that a hold may last; after a crash, money in use is out of reach for about as long")
 	f.StringVar(&o.withoutEtcd, "without-etcd", "refuse", "what to do when etcd has not answered for 5s: refuse, or an amount such as 5.00 that this server may still hold in all, from what it was granted; a ceiling may be exceeded by that much")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -163,26 +163,24 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, settlements.Close()) }()
 
+	meter, closeUsage, err := o.usage.open(ctx, o.dataDir, control, settlements, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeUsage()) }()
+
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := server.NewMetrics(registry)
-	usage, err := sql.Open(ctx, cmp.Or(o.databaseURL, "sqlite:"+filepath.Join(o.dataDir, "usage.db")), sql.Options{})
-	if err != nil {
-		return fmt.Errorf("--database-url: %w", err)
-	}
-	defer func() { err = errors.Join(err, usage.Close()) }()
-	ledger := etcd.NewLedger(etcd.LedgerConfig{KV: client, Lease: client, Watcher: client, Exclusive: embedded, Observe: metrics.Commit})
-	meter := metering.New(metering.Config{
-		Store: usage, Control: control, Archive: settlements, Decode: etcd.ReadBatch, Log: log,
-		Backlog: func() int64 { _, bytes := ledger.Lag(); return bytes },
-	})
 	gate, err := preflight.Start(ctx, preflight.Config{
-		Control: control, Ledger: ledger, Decider: decider, Meter: meter,
-		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline, Outbox: meter,
+		Control: control, Ledger: etcd.NewLedger(etcd.LedgerConfig{KV: client, Lease: client, Watcher: client, Exclusive: embedded, Observe: metrics.Commit}), Decider: decider,
+		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline, Meter: meter, Outbox: meter,
 	})
 	if err != nil {
 		return err
 	}
+	meter.Backlog = func() int64 { _, bytes := gate.JournalLag(); return bytes }
+	metrics.Metering(meter)
 	metrics.Budgets(func() []server.BudgetGauge { return gauges(gate) })
 	metrics.JournalLag(gate.JournalLag)
 	if embedded || o.etcd.compact {
@@ -199,24 +197,20 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	metrics.Peers(peers)
 	s, err := server.New(server.Config{
 		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: builtin,
-		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate),
+		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate, meter),
 		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version()),
-		Leases: server.NewLeaseService(gate, requests, peers, log), Reports: server.NewReportService(usage, control, gate, time.Now), Requests: requests, Validator: validator,
+		Leases: server.NewLeaseService(gate, requests, peers, log), Reports: server.NewReportService(meter.Store, control, gate, time.Now), Requests: requests, Validator: validator,
 		Logger: log, Registry: registry, Tracing: tracing,
 	})
 	if err != nil {
 		return err
 	}
 	served = true
-	metered := make(chan struct{})
-	counting, stopCounting := context.WithCancel(context.WithoutCancel(ctx))
-	go func() { meter.Run(counting); close(metered) }()
-	defer func() { stopCounting(); <-metered }()
-	return run(ctx, s, gate)
+	return run(ctx, s, gate, meter)
 }
 
 // run serves until ctx ends or the ledger is lost. The ledger is drained after the last call was answered.
-func run(ctx context.Context, s *server.Server, gate *preflight.Service) error {
+func run(ctx context.Context, s *server.Server, gate *preflight.Service, meter *metering.Meter) error {
 	serving, stopServing := context.WithCancel(ctx)
 	defer stopServing()
 	writing, stopWriting := context.WithCancel(context.Background())
@@ -225,9 +219,18 @@ func run(ctx context.Context, s *server.Server, gate *preflight.Service) error {
 		lost <- gate.Run(writing)
 		stopServing()
 	}()
+	metered := make(chan struct{})
+	metering, stopMetering := context.WithCancel(context.Background())
+	go func() {
+		meter.Run(metering)
+		close(metered)
+	}()
 	err := s.Serve(serving)
 	stopWriting()
-	return errors.Join(err, <-lost)
+	err = errors.Join(err, <-lost)
+	stopMetering() // after the last batch
+	<-metered
+	return err
 }
 
 // openEtcd starts the embedded etcd, or connects to a cluster.
