@@ -185,7 +185,7 @@ func (s *ReportService) trend(ctx context.Context, req *chartergatev1.GetTrendRe
 		if err := s.budgets(ctx, q.Maker, ""); err != nil {
 			return nil, err
 		}
-		if runOuts, err = q.RunOuts(ctx); err != nil {
+		if runOuts, err = q.RunOuts(ctx, q.window, q.where); err != nil {
 			return nil, err
 		}
 	}

@@ -225,6 +225,14 @@ func TestTrendReport(t *testing.T) {
 		f.GetExpectedNanos() <= f.GetSettledNanos() || f.GetLowNanos() > f.GetExpectedNanos() || f.GetHighNanos() < f.GetExpectedNanos() {
 		t.Errorf("forecast %v", f)
 	}
+	// 3 a month for search are used up within a day.
+	out := usd.GetRunOuts()
+	if len(out) != 1 || out[0].GetBudget() != "budgets/search" || !out[0].GetRunOutTime().AsTime().Before(noon.Add(24*time.Hour)) || out[0].GetRemainingNanos() != 3e9 {
+		t.Errorf("run out: %v", out)
+	}
+	if b, err := r.reports.GetTrend(t.Context(), &chartergatev1.GetTrendRequest{Where: []string{"feature=chat"}}); err != nil || len(b.GetTables()[0].GetRunOuts()) != 0 {
+		t.Errorf("chat is not charged to search: %v, %v", b.GetTables()[0].GetRunOuts(), err)
+	}
 	eur := a.GetTables()[0].GetTotal()
 	if eur.GetRunRateNanos() != 5e8 || eur.GetForecast().GetMethod() != "mean" || len(a.GetTables()[0].GetRunOuts()) != 0 {
 		t.Errorf("%v", eur)

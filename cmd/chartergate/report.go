@@ -36,7 +36,8 @@ func newReportCommand() *cobra.Command {
 		Use:   "report REPORT",
 		Short: "Show who spent what, where it is going and what a success costs",
 		Long: `Show who spent what, where it is going and what a success costs. Every report says up to where the ledger is counted;
-its sums are the ledger's, to the nano: the csv and json outputs have them exactly.
+its sums are the ledger's, to the nano: the csv and json outputs have them exactly. In csv, a key that a spreadsheet would
+take for a formula begins with an apostrophe.
 
 A window is --from and --to, --last (default 30d) or --period: 2026, 2026-Q4, 2026-10, 2026-W48, 2026-11-23, this-month,
 last-quarter and the like, in --time-zone. Usage is counted by whole hours.

@@ -47,13 +47,22 @@ func (r *record) scope(s *pb.ReportScope, currency string) {
 	r.text("currency", currency)
 }
 
+// cell is a key or name as it can stand in a file that people open: what would act on a terminal is escaped, and what a
+// spreadsheet would take for a formula begins with an apostrophe.
+func cell(key string) string {
+	if key != "" && strings.ContainsRune("=+-@", rune(key[0])) {
+		key = "'" + key
+	}
+	return visible(key)
+}
+
 // keys adds a column for each dimension; kind tells keys, rest and total apart.
 func (r *record) keys(by []string, kind string, keys []string) {
 	r.text("row", kind)
 	for i, d := range by {
 		key := ""
 		if i < len(keys) {
-			key = keys[i]
+			key = cell(keys[i])
 		}
 		r.text(d, key)
 	}
@@ -189,9 +198,9 @@ func riskRows(a *pb.BudgetsAtRisk) [][]string {
 	one := func(x *pb.BudgetRisk) *record {
 		r := &record{}
 		r.text("severity", short(x.GetSeverity(), "RISK_SEVERITY_"))
-		r.text("budget", x.GetBudget())
-		r.text("owner", x.GetOwner().GetName())
-		r.text("owner_email", x.GetOwner().GetEmail())
+		r.text("budget", visible(x.GetBudget()))
+		r.text("owner", cell(x.GetOwner().GetName()))
+		r.text("owner_email", cell(x.GetOwner().GetEmail()))
 		r.text("period", x.GetPeriod())
 		r.time("end_time", x.GetEndTime())
 		r.text("currency", x.GetCurrency())
@@ -215,7 +224,7 @@ func riskRows(a *pb.BudgetsAtRisk) [][]string {
 			why = append(why, strings.TrimPrefix(reason.String(), "RISK_REASON_"))
 		}
 		r.text("reasons", strings.Join(why, " "))
-		r.text("actions", strings.Join(x.GetActions(), " "))
+		r.text("actions", visible(strings.Join(x.GetActions(), " ")))
 		return r
 	}
 	var records []*record
@@ -231,7 +240,7 @@ func executiveRows(a *pb.ExecutiveSummary) [][]string {
 	add := func(section, of, currency string, r *record) {
 		for i, name := range r.names {
 			if r.values[i] != "" {
-				rows = append(rows, []string{section, of, currency, name, r.values[i]})
+				rows = append(rows, []string{section, cell(of), currency, name, r.values[i]})
 			}
 		}
 	}
@@ -271,7 +280,7 @@ func executiveRows(a *pb.ExecutiveSummary) [][]string {
 	for _, b := range a.GetBudgetsAtRisk() {
 		r := &record{}
 		r.text("severity", short(b.GetSeverity(), "RISK_SEVERITY_"))
-		r.text("owner", b.GetOwner().GetName())
+		r.text("owner", cell(b.GetOwner().GetName()))
 		r.count("limit_nanos", b.GetLimitNanos())
 		r.count("settled_nanos", b.GetSettledNanos())
 		r.time("run_out_time", b.GetRunOutTime())

@@ -258,7 +258,7 @@ func printComparisons(w io.Writer, list []*pb.LedgerComparison) {
 		case c.GetDifferenceNanos() == 0:
 			why = "equal to the nano"
 		default:
-			why = "settled after the position, or of calls that the period before began"
+			why = "settled after the position"
 		}
 		g.add(bareID(c.GetBudget()), c.GetPeriod(), exact(c.GetLedgerNanos(), c.GetCurrency()), exact(c.GetReportedNanos(), c.GetCurrency()),
 			exact(c.GetDifferenceNanos(), c.GetCurrency()), why)

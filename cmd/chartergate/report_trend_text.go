@@ -15,7 +15,7 @@ func printTrend(w io.Writer, a *pb.Trend) {
 		nothing(w, a.GetScope())
 		return
 	}
-	fmt.Fprintln(w, visible(title("Trend by "+short(a.GetStep(), "REPORT_STEP_"), a.GetBy(), a.GetScope())))
+	fmt.Fprintln(w, visible(title("Trend of each "+short(a.GetStep(), "REPORT_STEP_"), a.GetBy(), a.GetScope())))
 	for _, t := range a.GetTables() {
 		fmt.Fprintln(w)
 		pointGrid(t, a).write(w, "")

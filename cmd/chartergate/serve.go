@@ -199,7 +199,8 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: builtin,
 		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate, meter),
 		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version()),
-		Leases: server.NewLeaseService(gate, requests, peers, log), Reports: server.NewReportService(meter.Store, control, gate, time.Now), Requests: requests, Validator: validator,
+		Reports: server.NewReportService(meter.Store, control, gate, time.Now),
+		Leases: server.NewLeaseService(gate, requests, peers, log), Requests: requests, Validator: validator,
 		Logger: log, Registry: registry, Tracing: tracing,
 	})
 	if err != nil {

@@ -92,20 +92,17 @@ func narrowed(by []string, where map[string][]string, lines []Line) map[string][
 	return m
 }
 
-// EffectAdjustment is the effect that adjustments are counted with.
-const EffectAdjustment = "adjustment"
-
 // Adjustments gives by currency what of a window is adjustments posted after settlement. Error: of the store, or
 // money.ErrOverflow.
 func (m *Maker) Adjustments(ctx context.Context, w Window, where map[string][]string) (map[string]money.Nanos, error) {
-	if effects, ok := where[usage.DimEffect]; ok && !slices.Contains(effects, EffectAdjustment) {
+	if effects, ok := where[usage.DimEffect]; ok && !slices.Contains(effects, usage.EffectAdjustment) {
 		return nil, nil
 	}
 	only := map[string][]string{}
 	for d, keys := range where {
 		only[d] = keys
 	}
-	only[usage.DimEffect] = []string{EffectAdjustment}
+	only[usage.DimEffect] = []string{usage.EffectAdjustment}
 	rows, err := m.sum(ctx, w, nil, only, usage.Whole)
 	if err != nil {
 		return nil, err

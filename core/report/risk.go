@@ -3,7 +3,6 @@ package report
 import (
 	"cmp"
 	"context"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -90,7 +89,7 @@ func (m *Maker) spend(ctx context.Context) (map[string]*spendOf, error) {
 		}
 		for i := range rows {
 			r := &rows[i]
-			if r.Keys[2] == EffectAdjustment { // not in the ledger: no ceiling counts it
+			if r.Keys[2] == usage.EffectAdjustment { // not in the ledger: no ceiling counts it
 				continue
 			}
 			cost, err := r.Cost.Total()
@@ -259,9 +258,19 @@ func (m *Maker) thresholds() map[string][]int32 {
 	return by
 }
 
-// RunOuts are the accounts of budgets, without keys and overflow allowances, that will not last their period, by
-// currency, the first to run out first.
-func (m *Maker) RunOuts(ctx context.Context) (map[string][]Risk, error) {
+// RunOuts are the accounts of the budgets that a window's usage is charged to, without keys and overflow allowances, that
+// will not last their period, by currency, the first to run out first. Errors: of the store, money.ErrOverflow.
+func (m *Maker) RunOuts(ctx context.Context, w Window, where map[string][]string) (map[string][]Risk, error) {
+	paths, err := m.sum(ctx, w, []string{usage.DimBudgetPath}, where, usage.Whole)
+	if err != nil {
+		return nil, err
+	}
+	charged := map[string]bool{}
+	for i := range paths {
+		for id := range strings.SplitSeq(paths[i].Keys[0], "/") {
+			charged[id] = true
+		}
+	}
 	spend, err := m.spend(ctx)
 	if err != nil {
 		return nil, err
@@ -269,7 +278,7 @@ func (m *Maker) RunOuts(ctx context.Context) (map[string][]Risk, error) {
 	by := map[string][]Risk{}
 	for i := range m.Accounts {
 		a := &m.Accounts[i]
-		if a.Key != "" || a.Overflow != "" || !a.Period.Contains(m.Now) || a.Limit == math.MaxInt64 {
+		if a.Key != "" || a.Overflow != "" || !charged[a.Budget.ID] || !a.Period.Contains(m.Now) {
 			continue
 		}
 		r := Risk{Account: a}

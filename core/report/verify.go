@@ -74,7 +74,7 @@ func (m *Maker) byRoot(ctx context.Context, w Window) (map[string]money.Nanos, e
 	by := map[string]money.Nanos{}
 	for i := range rows {
 		r := &rows[i]
-		if r.Keys[1] == EffectAdjustment {
+		if r.Keys[1] == usage.EffectAdjustment {
 			continue
 		}
 		cost, err := r.Cost.Total()

@@ -1331,8 +1331,7 @@ type LedgerComparison struct {
 	LedgerNanos int64 `protobuf:"varint,5,opt,name=ledger_nanos,json=ledgerNanos,proto3" json:"ledger_nanos,omitempty"`
 	// Counted in reports for the same time, without adjustments, in nanos.
 	ReportedNanos int64 `protobuf:"varint,6,opt,name=reported_nanos,json=reportedNanos,proto3" json:"reported_nanos,omitempty"`
-	// ledger_nanos - reported_nanos: settlements after the position, or of calls that were held before the period and
-	// settled in it.
+	// ledger_nanos - reported_nanos: settlements after the position.
 	DifferenceNanos int64 `protobuf:"varint,7,opt,name=difference_nanos,json=differenceNanos,proto3" json:"difference_nanos,omitempty"`
 	// Why there is no comparison; empty where there is one.
 	Problem       string `protobuf:"bytes,8,opt,name=problem,proto3" json:"problem,omitempty"`

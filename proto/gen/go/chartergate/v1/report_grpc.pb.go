@@ -31,7 +31,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Says what AI features cost, where that is going, and what a success costs. Every report says which part of the ledger
+// Says what AI features cost, where that is going, and what a success costs. A settlement counts in the hour that its
+// call was decided in, as it does in the periods of budgets. Every report says which part of the ledger
 // it covers. Sums of two currencies are never added: each has its own table. A window without data gives a report
 // without tables, not an error.
 //
@@ -128,7 +129,8 @@ func (c *reportServiceClient) GetOptimization(ctx context.Context, in *GetOptimi
 // All implementations must embed UnimplementedReportServiceServer
 // for forward compatibility.
 //
-// Says what AI features cost, where that is going, and what a success costs. Every report says which part of the ledger
+// Says what AI features cost, where that is going, and what a success costs. A settlement counts in the hour that its
+// call was decided in, as it does in the periods of budgets. Every report says which part of the ledger
 // it covers. Sums of two currencies are never added: each has its own table. A window without data gives a report
 // without tables, not an error.
 //
