@@ -158,7 +158,9 @@ func (m *measure) run() error {
 	m.Effects = append(m.Effects, caching, total, m.routing(), m.trimming(), m.substitution())
 	m.Effects = append(m.Effects, m.all())
 	slices.Sort(m.Unpriced)
-	m.Unpriced = slices.Compact(m.Unpriced)
+	m.Unpriced = slices.DeleteFunc(slices.Compact(m.Unpriced), func(model string) bool {
+		return !slices.ContainsFunc(m.rows, func(r *usage.Row) bool { return modelOf(r) == model })
+	})
 	return m.err
 }
 

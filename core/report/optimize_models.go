@@ -20,8 +20,8 @@ func (m *measure) routing() Effect {
 	}
 	top := tiers[len(tiers)-1]
 	model := m.modelOf(top)
-	e.Saved = m.instead(model, m.rows, false)
-	e.Baseline = m.add(m.Cost, e.Saved)
+	saved, compared := m.instead(model, m.rows, false)
+	e.Saved, e.Baseline = saved, m.add(compared, saved)
 	e.judge()
 	var calls int64
 	var dear []*usage.Row
@@ -32,7 +32,7 @@ func (m *measure) routing() Effect {
 		}
 	}
 	if e.Verdict == NotMeasured {
-		e.Summary = "Nothing was spent that could be routed."
+		e.Summary = "Nothing was spent that could be compared."
 		return e
 	}
 	e.Summary = fmt.Sprintf("Calls cost %s less than on %s (tier %s): %s saved, %s. %s of the calls ran on tier %s.",
@@ -40,7 +40,8 @@ func (m *measure) routing() Effect {
 	if e.Verdict == Below && calls > 0 {
 		next := tiers[len(tiers)-2]
 		cheaper := m.modelOf(next)
-		most := -m.instead(cheaper, dear, false)
+		most, _ := m.instead(cheaper, dear, false)
+		most = -most
 		want, err := money.MulDiv(int64(e.Baseline), Ranges[LeverRouting].Low, 1000)
 		m.fail(err)
 		gain := max(0, min(most, m.sub(money.Nanos(want), e.Saved)))
@@ -97,9 +98,9 @@ func (m *measure) modelOf(tier string) string {
 	return best
 }
 
-// instead is what rows would cost more on a model: negative where that is cheaper. plain also takes their cached tokens
-// as input and adds what was trimmed.
-func (m *measure) instead(model string, rows []*usage.Row, plain bool) (more money.Nanos) {
+// instead is what rows would cost more on a model, negative where that is cheaper, and what the rows did cost that can be
+// compared. plain also takes their cached tokens as input and adds what was trimmed.
+func (m *measure) instead(model string, rows []*usage.Row, plain bool) (more, compared money.Nanos) {
 	p := m.price(model)
 	for _, r := range rows {
 		own := tokens(&r.Usage)
@@ -111,11 +112,15 @@ func (m *measure) instead(model string, rows []*usage.Row, plain bool) (more mon
 		own.GPUMilliseconds = r.Usage.GPUMilliseconds
 		is, ok := m.cost(m.price(modelOf(r)), own)
 		would, ok2 := m.cost(p, other)
-		if ok && ok2 {
-			more = m.add(more, m.sub(would, is))
+		if !ok || !ok2 {
+			continue
 		}
+		more = m.add(more, m.sub(would, is))
+		cost, err := r.Cost.Total()
+		m.fail(err)
+		compared = m.add(compared, cost)
 	}
-	return more
+	return more, compared
 }
 
 // substitution measures calls that ran on a cheaper model than they wanted, as counted at settlement.
@@ -199,10 +204,10 @@ func (m *measure) all() Effect {
 		e.Summary = "No permitted model has a price to compare with."
 		return e
 	}
-	e.Saved = m.instead(model, m.rows, true)
-	e.Baseline = m.add(m.Cost, e.Saved)
+	saved, compared := m.instead(model, m.rows, true)
+	e.Saved, e.Baseline = saved, m.add(compared, saved)
 	if e.judge(); e.Verdict == NotMeasured {
-		e.Summary = "Nothing was spent."
+		e.Summary = "Nothing was spent that could be compared."
 		return e
 	}
 	e.Summary = fmt.Sprintf("Together: %s less than %s on %s without caching, routing and trimming, %s saved: %s.",

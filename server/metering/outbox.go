@@ -58,13 +58,6 @@ func (m *Meter) archive(ctx context.Context, list []store.OutboxBatch) error {
 	return nil
 }
 
-// Left counts a batch that a server which is gone has left in etcd, without waiting until it is collected.
-func (m *Meter) Left(b store.OutboxBatch) {
-	if batch, err := m.Decode(b); err == nil { // else its collection says so
-		m.Committed(batch)
-	}
-}
-
 func (m *Meter) decode(list []store.OutboxBatch) ([]*ledger.Batch, error) {
 	batches := make([]*ledger.Batch, 0, len(list))
 	for _, b := range list {

@@ -63,8 +63,6 @@ type LedgerConfig struct {
 	Now       func() time.Time    // nil: time.Now
 	Random    io.Reader           // nil: crypto/rand
 	Observe   func(time.Duration) // is told how long each commit took; may be nil
-	// Left is told the batches in the journal of an owner that is gone, when it is read; may be nil. One may be told again.
-	Left func(store.OutboxBatch)
 }
 
 // NewLedger keeps the ledger in etcd.

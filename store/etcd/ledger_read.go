@@ -230,9 +230,6 @@ func (l *Ledger) journalFrom(ctx context.Context, owner string, tail *storev1.Jo
 				settled = append(settled, ledger.Settled{Seq: e.GetSeq(), Batch: n, Released: e.GetKind() == storev1.EntryKind_ENTRY_KIND_RELEASE})
 			}
 		}
-		if l.Left != nil && owner != l.owner {
-			l.Left(store.OutboxBatch{Owner: owner, N: n, Data: kv.Value})
-		}
 		if n >= next {
 			sum := sha256.Sum256(kv.Value)
 			next, hash = n+1, sum[:]
