@@ -45,7 +45,7 @@ var rules = []rule{
 	{"manifest", []string{module + "core/money", module + "proto/gen", "google.golang.org/protobuf", "buf.build/go/protovalidate", "go.yaml.in/yaml"},
 		"manifests are another form of the contract"},
 	{"prices", []string{module + "core"}, "published lists are turned into the prices of core, without a server"},
-	{"replay", []string{module + "core/money", module + "clients/go", module + "proto/gen", "google.golang.org", "golang.org/x"},
+	{"replay", []string{module + "core/money", module + "core/usage", module + "clients/go", module + "proto/gen", "google.golang.org", "golang.org/x"},
 		"a load is a client like any other"},
 	{"calibrate", []string{module + "core", "github.com/prometheus"},
 		"a calibration reads the APIs of Prometheus and OpenCost and gives a price; who keeps it is another's business"},

@@ -22,12 +22,12 @@ type mooncakeRow struct {
 	Timestamp    *json.Number `json:"timestamp"`
 	InputLength  *int64       `json:"input_length"`
 	OutputLength *int64       `json:"output_length"`
-	HashIDs      []int64      `json:"hash_ids"`
+	HashIDs      []uint64     `json:"hash_ids"`
 }
 
 func readMooncake(file string, r io.Reader) Rows {
 	var c clock
-	cache := prefixCache{used: make(map[int64]time.Duration)}
+	cache := prefixCache{ttl: CacheTTL, used: make(map[uint64]time.Duration)}
 	return readLines(file, r, func(line []byte) (Row, error) {
 		var m mooncakeRow
 		if err := decodeObject(line, &m, (*json.Decoder).DisallowUnknownFields); err != nil {
@@ -43,35 +43,7 @@ func readMooncake(file string, r io.Reader) Rows {
 		row := Row{InputTokens: *m.InputLength, OutputTokens: *m.OutputLength}
 		row.At = c.since(time.UnixMicro(int64(ms * 1000)))
 		row.CachedTokens = min(cache.use(m.HashIDs, row.At)*CacheBlockTokens, max(0, row.InputTokens))
+		row.Prefix, row.PrefixBlock = m.HashIDs, CacheBlockTokens
 		return row, nil
 	})
-}
-
-// prefixCache knows when each prompt block was last used.
-type prefixCache struct {
-	used  map[int64]time.Duration
-	sweep int // the size at which to drop what has expired
-}
-
-// use counts the leading blocks that are in the cache, and puts all of them there.
-func (c *prefixCache) use(blocks []int64, now time.Duration) (cached int64) {
-	leading := true
-	for _, b := range blocks {
-		last, ok := c.used[b]
-		if leading = leading && ok && now-last <= CacheTTL; leading {
-			cached++
-		}
-	}
-	for _, b := range blocks {
-		c.used[b] = now
-	}
-	if len(c.used) > c.sweep {
-		for b, last := range c.used {
-			if now-last > CacheTTL {
-				delete(c.used, b)
-			}
-		}
-		c.sweep = 2*len(c.used) + 1024
-	}
-	return cached
 }

@@ -43,6 +43,24 @@ func Path(ctx context.Context, charters pb.CharterServiceClient, budgets pb.Budg
 	return path, nil
 }
 
+// Paths is Path of several features; a budget that is in several of their paths is told once.
+func Paths(ctx context.Context, charters pb.CharterServiceClient, budgets pb.BudgetServiceClient, features []string) (all []BudgetStanding, err error) {
+	told := map[string]bool{}
+	for _, feature := range features {
+		path, err := Path(ctx, charters, budgets, feature)
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range path {
+			if !told[b.Name] {
+				told[b.Name] = true
+				all = append(all, b)
+			}
+		}
+	}
+	return all, nil
+}
+
 func budgetStatuses(ctx context.Context, budgets pb.BudgetServiceClient, b *pb.Budget) ([]BudgetStanding, error) {
 	if b.GetPer() == pb.BudgetKey_BUDGET_KEY_UNSPECIFIED {
 		s, err := budgets.GetBudgetStatus(ctx, &pb.GetBudgetStatusRequest{Name: b.GetName()})

@@ -27,7 +27,10 @@ func TestReadersReadRows(t *testing.T) {
 		{"azure, carriage returns and a zone", AzureLLM, "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2024-05-10 00:00:00.5+00:00,1,2\r\n2024-05-10 00:00:01.5+00:00,3,4\r\n",
 			[]Row{{InputTokens: 1, OutputTokens: 2}, {At: time.Second, InputTokens: 3, OutputTokens: 4}}},
 		{"mooncake", Mooncake, `{"timestamp": 3000, "input_length": 600, "output_length": 5, "hash_ids": [0, 1]}` + "\n\n" + `{"timestamp": 4000, "input_length": 1000, "output_length": 6, "hash_ids": [0, 2]}`,
-			[]Row{{InputTokens: 600, OutputTokens: 5}, {At: time.Second, InputTokens: 1000, CachedTokens: 512, OutputTokens: 6}}},
+			[]Row{
+				{InputTokens: 600, OutputTokens: 5, Prefix: []uint64{0, 1}, PrefixBlock: 512},
+				{At: time.Second, InputTokens: 1000, CachedTokens: 512, OutputTokens: 6, Prefix: []uint64{0, 2}, PrefixBlock: 512},
+			}},
 		{"csv, columns in any order, empty values", CSV, "\ufeffoutput_tokens,input_tokens,timestamp_ms,outcome,cohort\n4,3,500,success,\n5,6,700,,free\n",
 			[]Row{{InputTokens: 3, OutputTokens: 4, Outcome: OutcomeSuccess}, {At: 200 * time.Millisecond, InputTokens: 6, OutputTokens: 5, Cohort: "free"}}},
 		{"csv, all columns", CSV, "timestamp,input_tokens,cached_tokens,output_tokens,task_class,complexity,cohort,user,agent,run,prompt_pattern,model,tier,retrieval_hops,tool_calls,outcome\n" +
@@ -113,19 +116,19 @@ func TestReadersNameTheLine(t *testing.T) {
 }
 
 func TestPrefixCache(t *testing.T) {
-	c := prefixCache{used: map[int64]time.Duration{}}
+	c := prefixCache{ttl: CacheTTL, used: map[uint64]time.Duration{}}
 	for i, step := range []struct {
 		at     time.Duration
-		blocks []int64
+		blocks []uint64
 		want   int64
 		why    string
 	}{
-		{0, []int64{1, 2, 3}, 0, "nothing was seen before"},
-		{time.Minute, []int64{1, 2, 9}, 2, "a leading run of two"},
-		{2 * time.Minute, []int64{8, 2, 3}, 0, "the first block is new: what follows is no prefix"},
-		{6 * time.Minute, []int64{1, 2, 3}, 3, "used five minutes ago at the most"},
-		{11*time.Minute + 1, []int64{1, 2, 3}, 0, "used more than five minutes ago"},
-		{12 * time.Minute, []int64{1}, 1, "put back by the miss"},
+		{0, []uint64{1, 2, 3}, 0, "nothing was seen before"},
+		{time.Minute, []uint64{1, 2, 9}, 2, "a leading run of two"},
+		{2 * time.Minute, []uint64{8, 2, 3}, 0, "the first block is new: what follows is no prefix"},
+		{6 * time.Minute, []uint64{1, 2, 3}, 3, "used five minutes ago at the most"},
+		{11*time.Minute + 1, []uint64{1, 2, 3}, 0, "used more than five minutes ago"},
+		{12 * time.Minute, []uint64{1}, 1, "put back by the miss"},
 		{12 * time.Minute, nil, 0, "no blocks"},
 	} {
 		if got := c.use(step.blocks, step.at); got != step.want {
@@ -135,9 +138,9 @@ func TestPrefixCache(t *testing.T) {
 }
 
 func TestPrefixCacheStaysSmall(t *testing.T) {
-	c := prefixCache{used: map[int64]time.Duration{}}
-	for i := range int64(200_000) {
-		c.use([]int64{i}, time.Duration(i)*time.Second) // 301 live blocks
+	c := prefixCache{ttl: CacheTTL, used: map[uint64]time.Duration{}}
+	for i := range uint64(200_000) {
+		c.use([]uint64{i}, time.Duration(i)*time.Second) // 301 live blocks
 	}
 	if len(c.used) > 4096 {
 		t.Errorf("the cache kept %d blocks of which 301 live", len(c.used))

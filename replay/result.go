@@ -29,7 +29,7 @@ type Result struct {
 	Budgets         []BudgetStanding `json:"budgets"`           // from the leaf to the root; filled by the caller, see Path
 
 	RunID       string    `json:"run_id"`
-	Feature     string    `json:"feature"`
+	Feature     string    `json:"feature"` // several are joined by commas
 	Currency    string    `json:"currency"`
 	Retries     int64     `json:"retries"`               // tries that failed for now and were made again
 	Refusals    []Refusal `json:"refusals"`              // most frequent first
@@ -44,6 +44,7 @@ type TierCost struct {
 	Requests     int64  `json:"requests"`
 	InputTokens  int64  `json:"input_tokens"` // cached ones included
 	CachedTokens int64  `json:"cached_tokens"`
+	CacheWrites  int64  `json:"cache_write_tokens"`
 	OutputTokens int64  `json:"output_tokens"`
 	SettledNanos int64  `json:"settled_nanos"`
 }
@@ -101,7 +102,7 @@ type tally struct {
 func newTally(o *Options) *tally {
 	return &tally{
 		result: Result{
-			RunID: o.RunID, Feature: o.Feature,
+			RunID: o.RunID, Feature: strings.Join(o.AllFeatures(), ","),
 			RefusedByReason: map[string]int64{}, ByTier: []TierCost{}, Budgets: []BudgetStanding{}, Refusals: []Refusal{},
 		},
 		tiers: make(map[[2]string]*TierCost), refusals: make(map[[3]string]*Refusal),
@@ -157,6 +158,7 @@ func (t *tally) addSettlement(a *Answer) {
 	c.Requests++
 	c.InputTokens += a.Row.InputTokens
 	c.CachedTokens += a.Row.CachedTokens
+	c.CacheWrites += a.Row.WrittenTokens
 	c.OutputTokens += a.Row.OutputTokens
 	c.SettledNanos += s.GetCostNanos()
 }

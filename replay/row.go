@@ -15,6 +15,11 @@ type Row struct {
 	CachedTokens int64         // the part of InputTokens that is read from a prompt cache
 	OutputTokens int64
 
+	WrittenTokens int64    // the part of InputTokens that is written to a prompt cache
+	WrittenLong   bool     // for one hour, not five minutes
+	Prefix        []uint64 // fingerprints of the prompt's blocks
+	PrefixBlock   int64    // tokens of each block
+
 	TaskClass     string
 	Complexity    int32 // 1 to 100; 0: unknown
 	Cohort        string

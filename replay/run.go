@@ -10,7 +10,9 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/chartergate/chartergate/core/usage"
 	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
 
@@ -22,8 +24,13 @@ type Gate interface {
 
 // Options say how to replay. The zero value, with a Feature and a RunID, sends one call after the other at full speed.
 type Options struct {
-	// Feature is the charter's id. Required.
+	// Feature is the charter's id. Required, unless Features are given.
 	Feature string
+	// Features, Cohorts and Tiers part the rows among several; cohorts and tiers of rows that have none of their own.
+	Features, Cohorts, Tiers Mix
+	// SuccessPercent of the rows without an outcome succeed, chosen by a hash of the row; the others fail. nil: their outcome
+	// is not known.
+	SuccessPercent *int64
 	// RunID is what request ids are derived from, 1 to MaxRunID bytes. Required. A run that is repeated with the same
 	// id and rows within a minute gets the first run's answers.
 	RunID string
@@ -36,6 +43,13 @@ type Options struct {
 	Speed float64
 	// Concurrency is how many rows are in flight at most. 0: 1.
 	Concurrency int
+	// CacheTTL simulates each model's prompt cache, instead of the trace's own cached tokens; 0: it does not. CacheWrites
+	// says whether a model's provider charges for what it writes to the cache; nil: none does.
+	CacheTTL    time.Duration
+	CacheWrites func(model string) bool
+	// Recorded is when the trace's first row is said to have been recorded: prefixes are compared by that. Zero: rows are
+	// compared by when they are sent.
+	Recorded time.Time
 	// RetryFor is how long a call is tried again while the server is out of reach. 0: 60 seconds.
 	RetryFor time.Duration
 }
@@ -43,8 +57,18 @@ type Options struct {
 // Check says what is wrong with options, as Run does.
 func (o *Options) Check() error {
 	switch {
-	case o.Feature == "":
+	case o.Feature == "" && len(o.Features.names) == 0:
 		return errors.New("the feature is missing")
+	case o.Feature != "" && len(o.Features.names) > 0:
+		return errors.New("give a feature or several features, not both")
+	case len(o.Tiers.names) > 0 && (o.Model != "" || o.Tier != ""):
+		return errors.New("give a model, a tier or several tiers, not two of them")
+	case len(o.Cohorts.names) > 0 && o.Cohort != "":
+		return errors.New("give a cohort or several cohorts, not both")
+	case o.SuccessPercent != nil && (*o.SuccessPercent < 0 || *o.SuccessPercent > 100):
+		return fmt.Errorf("the success rate is %d, it must be 0 to 100 percent", *o.SuccessPercent)
+	case o.CacheTTL < 0:
+		return fmt.Errorf("the cache time is %v, it must not be negative", o.CacheTTL)
 	case o.RunID == "" || len(o.RunID) > MaxRunID:
 		return fmt.Errorf("the run id has %d bytes, it needs 1 to %d", len(o.RunID), MaxRunID)
 	case o.Speed < 0:
@@ -109,6 +133,9 @@ func Run(ctx context.Context, o Options, gate Gate, rows Rows, seen func(*Answer
 		o.RetryFor = DefaultRetryFor
 	}
 	d := driver{Options: o, gate: gate}
+	if o.CacheTTL > 0 {
+		d.caches = newPromptCaches(&o)
+	}
 	start := time.Now()
 	t := newTally(&o)
 	var mu sync.Mutex // guards t and orders seen
@@ -166,18 +193,30 @@ func feed(ctx context.Context, speed float64, rows Rows, work chan<- *Answer) er
 
 type driver struct {
 	Options
-	gate Gate
+	gate   Gate
+	caches *promptCaches // nil: not simulated
 }
 
 // serve takes one row through the gate.
 func (d *driver) serve(ctx context.Context, a *Answer) {
 	id := fmt.Sprintf("%s-%d", d.RunID, a.Number)
-	reserve := &pb.ReserveRequest{Call: d.call(&a.Row), RequestId: id}
+	var feature string
+	if a.Row, feature = d.mixed(a.Row, a.Number); d.caches != nil {
+		a.Row.CachedTokens = 0 // a caller does not know before the call
+	}
+	reserve := &pb.ReserveRequest{Call: d.call(&a.Row, feature), RequestId: id}
 	var reserved *pb.ReserveResponse
 	a.ReserveTime, a.Err = d.retry(ctx, a, func(ctx context.Context) (err error) {
 		reserved, err = d.gate.Reserve(ctx, reserve)
 		return err
 	})
+	if d.caches != nil {
+		model := ""
+		if a.Err == nil && reserved.GetHold() != nil {
+			model = reserved.GetDecision().GetModel()
+		}
+		d.caches.turn(a.Number, &a.Row, reserved.GetDecision().GetProvider(), model)
+	}
 	if a.Err != nil {
 		a.Err = &CallError{a.Number, "reserve", a.Err}
 		return
@@ -209,9 +248,9 @@ func admitted(d *pb.Decision) bool {
 	return d.GetEffect() == pb.Effect_EFFECT_ALLOW || d.GetEffect() == pb.Effect_EFFECT_DOWNGRADE
 }
 
-func (d *driver) call(r *Row) *pb.Call {
-	return &pb.Call{
-		Feature: d.Feature, TaskClass: cmp.Or(r.TaskClass, d.TaskClass), Complexity: r.Complexity,
+func (d *driver) call(r *Row, feature string) *pb.Call {
+	call := &pb.Call{
+		Feature: feature, TaskClass: cmp.Or(r.TaskClass, d.TaskClass), Complexity: r.Complexity,
 		User: cmp.Or(r.User, d.User), Cohort: cmp.Or(r.Cohort, d.Cohort), Agent: cmp.Or(r.Agent, d.Agent), Run: cmp.Or(r.Run, d.Run), PromptPattern: r.PromptPattern,
 		Model: cmp.Or(r.Model, d.Model), Tier: cmp.Or(r.Tier, d.Tier),
 		Estimate: &pb.Estimate{
@@ -221,12 +260,25 @@ func (d *driver) call(r *Row) *pb.Call {
 			RetrievalHops:   r.RetrievalHops, ToolCalls: r.ToolCalls,
 		},
 	}
+	if n := min(len(r.Prefix), usage.MaxPrefixBlocks); n > 0 {
+		call.PrefixHashes, call.PrefixBlockTokens = r.Prefix[:n], int32(r.PrefixBlock)
+		if !d.Recorded.IsZero() {
+			call.RecordedTime = timestamppb.New(d.Recorded.Add(r.At))
+		}
+	}
+	return call
 }
 
 // realUsage is what the row really used. The vector queries of its hops are the estimate's: one each.
 func realUsage(r *Row) *pb.Usage {
-	return &pb.Usage{
-		InputTokens: r.InputTokens - r.CachedTokens, CacheReadTokens: r.CachedTokens, OutputTokens: r.OutputTokens,
+	u := &pb.Usage{
+		InputTokens: r.InputTokens - r.CachedTokens - r.WrittenTokens, CacheReadTokens: r.CachedTokens, OutputTokens: r.OutputTokens,
 		RetrievalHops: r.RetrievalHops, VectorQueries: r.RetrievalHops, ToolCalls: r.ToolCalls,
 	}
+	if r.WrittenLong {
+		u.CacheWrite_1HTokens = r.WrittenTokens
+	} else {
+		u.CacheWrite_5MTokens = r.WrittenTokens
+	}
+	return u
 }

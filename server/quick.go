@@ -13,17 +13,19 @@ import (
 
 // Bounds of the protos, in bytes where the protos count characters: never wider.
 const (
-	maxID         = 128
-	maxShortID    = 64
-	maxFeature    = 63
-	maxToken      = 4096
-	maxTokens     = 1_000_000_000_000
-	maxEstimate   = 1_000_000_000
-	maxCalls      = 1_000_000
-	maxUsageCalls = 1_000_000_000
-	maxBytes      = 1_000_000_000_000
-	maxUsageBytes = 1_000_000_000_000_000
-	maxRawUsage   = 65_536
+	maxID          = 128
+	maxShortID     = 64
+	maxFeature     = 63
+	maxToken       = 4096
+	maxTokens      = 1_000_000_000_000
+	maxEstimate    = 1_000_000_000
+	maxCalls       = 1_000_000
+	maxUsageCalls  = 1_000_000_000
+	maxBytes       = 1_000_000_000_000
+	maxUsageBytes  = 1_000_000_000_000_000
+	maxRawUsage    = 65_536
+	maxPrefix      = 512
+	maxBlockTokens = 65_536
 )
 
 func surelyValid(m proto.Message) bool {
@@ -89,6 +91,9 @@ func validCall(c *chartergatev1.Call) bool {
 		if !between(k, 1, maxShortID) || len(v) > maxID {
 			return false
 		}
+	}
+	if len(c.PrefixHashes) > maxPrefix || !in(int64(c.PrefixBlockTokens), maxBlockTokens) {
+		return false
 	}
 	e := c.Estimate
 	return e != nil && in(e.InputTokens, maxEstimate) && in(e.CachedInputTokens, maxEstimate) &&

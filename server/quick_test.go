@@ -67,8 +67,8 @@ func TestSurelyValidAcceptsCommonCalls(t *testing.T) {
 }
 
 var (
-	numbers = []int64{-1 << 63, -1, 0, 1, 100, 101, 86_400, 86_401, 1e6, 1e6 + 1, 1e9, 1e9 + 1, 1e12, 1e12 + 1, 1e15, 1e15 + 1, 1<<63 - 1}
-	sizes   = []int{0, 16, 17, 32, 33}
+	numbers = []int64{-1 << 63, -1, 0, 1, 100, 101, 86_400, 86_401, 65_536, 65_537, 1e6, 1e6 + 1, 1e9, 1e9 + 1, 1e12, 1e12 + 1, 1e15, 1e15 + 1, 1<<63 - 1}
+	sizes   = []int{0, 16, 17, 32, 33, 512, 513}
 	lengths = []int{0, 1, 63, 64, 65, 128, 129, 4096, 4097, 65_536, 65_537}
 )
 
@@ -87,6 +87,10 @@ func oddValues(f protoreflect.FieldDescriptor) (list []protoreflect.Value) {
 		for _, n := range numbers {
 			list = append(list, protoreflect.ValueOfInt32(int32(n)))
 		}
+	case protoreflect.Fixed64Kind:
+		for _, n := range numbers {
+			list = append(list, protoreflect.ValueOfUint64(uint64(n)))
+		}
 	default:
 		for _, n := range numbers {
 			list = append(list, protoreflect.ValueOfInt64(n))
@@ -103,6 +107,8 @@ func commonValue(f protoreflect.FieldDescriptor) protoreflect.Value {
 		return protoreflect.ValueOfEnum(1)
 	case protoreflect.Int32Kind:
 		return protoreflect.ValueOfInt32(30)
+	case protoreflect.Fixed64Kind:
+		return protoreflect.ValueOfUint64(30)
 	}
 	return protoreflect.ValueOfInt64(30)
 }

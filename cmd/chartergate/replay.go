@@ -25,20 +25,28 @@ import (
 )
 
 type replayFlags struct {
-	format, file, speed string
-	limit               int
-	server, output      string
-	options             replay.Options
+	format, file, speed      string
+	features, cohorts, tiers string
+	limit                    int
+	success                  int64
+	recorded                 bool
+	server, output           string
+	options                  replay.Options
 }
 
 func newReplayCommand() *cobra.Command {
 	var f replayFlags
 	cmd := &cobra.Command{
-		Use:   "replay --format FORMAT --file FILE --feature NAME",
+		Use:   "replay --format FORMAT --file FILE {--feature NAME | --features NAME,…}",
 		Short: "Send a recorded trace of AI calls through the gate",
 		Long: `Send a recorded trace through the gate: reserve each call, settle it with what it really used, and tell what happened.
 Rows that are refused count as refused and are not sent again. While the server is out of reach calls are tried again,
 under the same request ids. The exit status is 0 only if every row had an answer.
+
+--features, --cohorts and --tiers part the rows by a hash of each, the same way every time: free=3,pro gives three of four
+rows to free. --cache-ttl simulates the prompt cache of each model from the trace's fingerprints, in trace time: what a
+prompt begins with that the model was sent within that time is read from the cache, and the rest is written to it where
+the model has a price for that. A prefix shorter than the provider caches is not read.
 
 Formats:
   azure-llm  CSV of the Azure LLM inference traces: TIMESTAMP,ContextTokens,GeneratedTokens
@@ -49,7 +57,8 @@ Formats:
 Columns and keys (input_tokens and output_tokens are required):
 ` + describeColumns(),
 		Example: `  chartergate replay --format azure-llm --file AzureLLMInferenceTrace_conv.csv --feature support-copilot --concurrency 64
-  chartergate replay --format mooncake --file conversation_trace.jsonl --feature code-assistant --speed 60 -o json`,
+  chartergate replay --format mooncake --file conversation_trace.jsonl --feature code-assistant --speed 60 -o json
+  chartergate replay --format mooncake --file conversation_trace.jsonl --features support-copilot=3,code-assistant --cohorts free,pro --success-rate 92 --cache-ttl 5m --recorded-time`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runReplay(cmd, &f) },
 	}
@@ -57,6 +66,12 @@ Columns and keys (input_tokens and output_tokens are required):
 	fl.StringVar(&f.format, "format", "", "format of the trace: azure-llm, mooncake, csv or jsonl")
 	fl.StringVar(&f.file, "file", "", "file of the trace; - is standard input")
 	fl.StringVar(&f.options.Feature, "feature", "", "the feature that makes the calls")
+	fl.StringVar(&f.features, "features", "", "several features that make the calls, with weights: support=3,code")
+	fl.StringVar(&f.cohorts, "cohorts", "", "cohorts of calls, with weights, where the trace names none")
+	fl.StringVar(&f.tiers, "tiers", "", "tiers that calls ask for, with weights, where the trace names none")
+	fl.Int64Var(&f.success, "success-rate", -1, "percent of calls, chosen by a hash of the row, that succeed where the trace does not say; -1: not known")
+	fl.DurationVar(&f.options.CacheTTL, "cache-ttl", 0, "simulate each model's prompt cache with this time to live, such as 5m or 1h; 0: take the trace's cached tokens")
+	fl.BoolVar(&f.recorded, "recorded-time", false, "compare prompts by the trace's own times, as if it began now; use it unless --speed is real")
 	fl.StringVar(&f.options.Model, "model", "", "model that calls ask for, where the trace names none")
 	fl.StringVar(&f.options.Tier, "tier", "", "tier that calls ask for, where the trace names none")
 	fl.StringVar(&f.options.TaskClass, "task-class", "", "task class of calls, where the trace names none")
@@ -81,7 +96,12 @@ Columns and keys (input_tokens and output_tokens are required):
 		}
 		return formats
 	})
-	for _, name := range []string{"format", "file", "feature"} {
+	cmd.MarkFlagsOneRequired("feature", "features")
+	cmd.MarkFlagsMutuallyExclusive("feature", "features")
+	cmd.MarkFlagsMutuallyExclusive("cohort", "cohorts")
+	cmd.MarkFlagsMutuallyExclusive("model", "tiers")
+	cmd.MarkFlagsMutuallyExclusive("tier", "tiers")
+	for _, name := range []string{"format", "file"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {
 			panic(err)
 		}
@@ -117,6 +137,9 @@ func runReplay(cmd *cobra.Command, f *replayFlags) error {
 	if f.limit < 0 {
 		return usagef("--limit %d is below 0: write how many rows to send, 0 for all", f.limit)
 	}
+	if err := f.mixes(); err != nil {
+		return err
+	}
 	if err := f.options.Check(); err != nil {
 		return usagef("%v", err)
 	}
@@ -139,8 +162,15 @@ func runReplay(cmd *cobra.Command, f *replayFlags) error {
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
 
 	// One error for a feature that does not exist, instead of one for each row.
-	if _, err := client.Charters.GetCharter(ctx, &pb.GetCharterRequest{Name: "charters/" + f.options.Feature}); err != nil {
-		return fmt.Errorf("feature %s on %s: %w", f.options.Feature, f.server, err)
+	for _, feature := range f.options.AllFeatures() {
+		if _, err := client.Charters.GetCharter(ctx, &pb.GetCharterRequest{Name: "charters/" + feature}); err != nil {
+			return fmt.Errorf("feature %s on %s: %w", feature, f.server, err)
+		}
+	}
+	if f.options.CacheTTL > 0 {
+		if f.options.CacheWrites, err = chargedWrites(ctx, client.Prices); err != nil {
+			return fmt.Errorf("prices on %s: %w", f.server, err)
+		}
 	}
 	progress := newReplayProgress(cmd.ErrOrStderr(), source, f.limit)
 	result, runErr := replay.Run(ctx, f.options, client.Preflight, replay.Limit(rows, f.limit), progress.answer)
@@ -153,7 +183,7 @@ func runReplay(cmd *cobra.Command, f *replayFlags) error {
 	}
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.options.RetryFor)
 	defer cancel()
-	budgets, err := replay.Path(after, client.Charters, client.Budgets, f.options.Feature)
+	budgets, err := replay.Paths(after, client.Charters, client.Budgets, f.options.AllFeatures())
 	if err == nil {
 		result.Budgets = budgets
 	}
@@ -171,6 +201,59 @@ func runReplay(cmd *cobra.Command, f *replayFlags) error {
 		return errors.New("interrupted: the rest of the trace was not sent")
 	}
 	return nil
+}
+
+// mixes reads the flags that part rows.
+func (f *replayFlags) mixes() (err error) {
+	for _, m := range []struct {
+		flag, text string
+		mix        *replay.Mix
+	}{{"features", f.features, &f.options.Features}, {"cohorts", f.cohorts, &f.options.Cohorts}, {"tiers", f.tiers, &f.options.Tiers}} {
+		if *m.mix, err = replay.ParseMix(m.text); err != nil {
+			return usagef("--%s %v", m.flag, err)
+		}
+	}
+	if f.success < -1 || f.success > 100 {
+		return usagef("--success-rate %d is not 0 to 100 percent", f.success)
+	}
+	if f.success >= 0 {
+		f.options.SuccessPercent = &f.success
+	}
+	if f.recorded {
+		f.options.Recorded = time.Now()
+	}
+	return nil
+}
+
+// chargedWrites says which models have a price for cache writes now.
+func chargedWrites(ctx context.Context, prices pb.PriceServiceClient) (func(model string) bool, error) {
+	charged := map[string]time.Time{} // since when
+	free := map[string]time.Time{}
+	now := time.Now()
+	for token := ""; ; {
+		page, err := prices.ListPriceBooks(ctx, &pb.ListPriceBooksRequest{PageSize: 1000, PageToken: token})
+		if err != nil {
+			return nil, err
+		}
+		for _, book := range page.GetPriceBooks() {
+			for _, p := range book.GetPrices() {
+				since, which := p.GetEffectiveTime().AsTime(), free
+				if p.CacheWrite_5MNanos != nil {
+					which = charged
+				}
+				if last, ok := which[p.GetModel()]; !since.After(now) && (!ok || since.After(last)) {
+					which[p.GetModel()] = since
+				}
+			}
+		}
+		if token = page.GetNextPageToken(); token == "" {
+			break
+		}
+	}
+	return func(model string) bool {
+		since, ok := charged[model]
+		return ok && !free[model].After(since)
+	}, nil
 }
 
 func writeReplay(w io.Writer, output string, r *replay.Result) error {

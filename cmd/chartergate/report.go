@@ -28,6 +28,7 @@ var reports = []func() *cobra.Command{
 	newUnitEconomicsCommand,
 	newBudgetsAtRiskCommand,
 	newExecutiveCommand,
+	newOptimizationCommand,
 }
 
 func newReportCommand() *cobra.Command {

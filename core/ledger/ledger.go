@@ -90,6 +90,7 @@ type Call struct {
 	Effect                                  routing.Effect
 	Leased                                  bool      // the hold is a slice, for many calls
 	Time                                    time.Time // which the price is for
+	Signals                                 usage.CallSignals
 }
 
 // Hold is money set aside for one call on every account of its path.

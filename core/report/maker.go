@@ -116,6 +116,19 @@ func (m *Maker) Adjustments(ctx context.Context, w Window, where map[string][]st
 	return by, nil
 }
 
+// Optimization asks what the levers saved in a window, at the prices of its end.
+func (m *Maker) Optimization(ctx context.Context, w Window, where map[string][]string) ([]Optimization, error) {
+	rows, err := m.sum(ctx, w, OptimizeBy, where, usage.Whole)
+	if err != nil {
+		return nil, err
+	}
+	o := Optimizer{Charter: m.Charters.Charter, Catalog: m.Charters.Catalog(), Prices: m.Charters.Prices(), At: w.To}
+	if m.Now.Before(w.To) {
+		o.At = m.Now
+	}
+	return o.Optimize(rows)
+}
+
 // Allocation asks who used what in a window. Errors: of the store, money.ErrOverflow, usage.ErrOverflow.
 func (m *Maker) Allocation(ctx context.Context, w Window, by []string, where map[string][]string, limit int) ([]Table, error) {
 	rows, err := m.sum(ctx, w, by, where, usage.Whole)

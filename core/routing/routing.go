@@ -58,6 +58,8 @@ type Call struct {
 	Labels        map[string]string
 	ServiceTier   string // of the provider; empty: the standard one
 	Region        string // of the provider, where prices depend on it
+	Prefix        usage.Prefix
+	Recorded      time.Time // of a replayed call; zero: now
 }
 
 // Usage is the usage that the estimate stands for with a given output.

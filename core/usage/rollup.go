@@ -67,16 +67,21 @@ type Saved struct {
 	Downgrade  money.Nanos // the call at the wanted model, less its cost; negative where the downgrade cost more
 }
 
-// Signals are the evidence for why prompt caching saves what it saves, per call in the order in which one server saw the
-// calls of a feature and prompt pattern.
+// Signals are the evidence for why prompt caching and context trimming save what they save: sums of CallSignals of settled
+// calls. Slices have none.
 type Signals struct {
-	Repeats       int64 // calls whose prefix was sent before
-	PrefixChanges int64 // calls whose prefix differs from the last of the pattern
-	LateRepeats   int64 // repeats more than 5 minutes after the last
-	ShortPrompts  int64 // calls with fewer input tokens than providers cache
-	RepeatTokens  int64 // input tokens in prefixes that were sent before
-	RunGrowth     int64 // input tokens that a run's call has more than its call before
-	RunCalls      int64 // calls with a run that had a call before
+	Prefixed      int64 // calls that gave fingerprints
+	Repeats       int64 // calls whose prefix, as far as the provider caches it, was sent before
+	LateRepeats   int64 // of Repeats: last sent more than 5 minutes before
+	StaleRepeats  int64 // of LateRepeats: more than 1 hour before
+	PrefixChanges int64 // calls long enough to be cached whose prefix is new though their prompt pattern is not
+	ShortPrompts  int64 // calls with fewer input tokens than the provider caches
+	RepeatTokens  int64 // input tokens in prefixes that were sent within 5 minutes before
+	LateTokens    int64 // input tokens more than these in prefixes that were sent within 1 hour before
+	RunGrowth     int64 // input tokens that calls of a run have more than the run's call before
+	RunCalls      int64 // calls of a run that had a call before
+	TrimCalls     int64 // calls whose decision said to trim the context
+	TrimmedTokens int64 // input tokens that these had less than their estimates
 }
 
 // Query asks for sums of rollups.

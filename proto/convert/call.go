@@ -9,17 +9,28 @@ import (
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
 
-// CallFromProto converts a call with its estimate. It shares the call's labels, capabilities and tool calls.
+// CallFromProto converts a call with its estimate. It shares the call's labels, capabilities, tool calls
+// and prefix hashes.
 func CallFromProto(dst *routing.Call, p *chartergatev1.Call) error {
 	estimate, err := EstimateFromProto(p.GetEstimate())
 	if err != nil {
 		return err
+	}
+	if n := len(p.GetPrefixHashes()); n > 0 && p.GetPrefixBlockTokens() == 0 {
+		return &charter.InvalidError{
+			Name: "call", Field: "prefix_block_tokens",
+			Problem: fmt.Sprintf("is 0: say how many tokens each of the %d blocks of prefix_hashes has", n),
+		}
 	}
 	*dst = routing.Call{
 		Feature: p.GetFeature(), TaskClass: p.GetTaskClass(), Complexity: p.GetComplexity(),
 		Capabilities: p.GetRequiredCapabilities(), Estimate: estimate, User: p.GetUser(), Cohort: p.GetCohort(),
 		Agent: p.GetAgent(), Run: p.GetRun(), PromptPattern: p.GetPromptPattern(), Task: p.GetTask(), Model: p.GetModel(), Tier: p.GetTier(),
 		Labels: p.GetLabels(), ServiceTier: p.GetServiceTier(), Region: p.GetRegion(),
+		Prefix: usage.Prefix{Hashes: p.GetPrefixHashes(), BlockTokens: int64(p.GetPrefixBlockTokens())},
+	}
+	if p.GetRecordedTime() != nil {
+		dst.Recorded = p.GetRecordedTime().AsTime()
 	}
 	return nil
 }

@@ -102,6 +102,8 @@ func scalar(t *rapid.T, f protoreflect.FieldDescriptor, at string) protoreflect.
 		return protoreflect.ValueOfInt32(rapid.Int32Range(1, 1000).Draw(t, at))
 	case protoreflect.Int64Kind:
 		return protoreflect.ValueOfInt64(rapid.Int64Range(1, 1_000_000_000).Draw(t, at))
+	case protoreflect.Fixed64Kind:
+		return protoreflect.ValueOfUint64(rapid.Uint64Min(1).Draw(t, at))
 	case protoreflect.EnumKind:
 		return protoreflect.ValueOfEnum(protoreflect.EnumNumber(rapid.IntRange(1, f.Enum().Values().Len()-1).Draw(t, at)))
 	}

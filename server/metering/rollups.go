@@ -64,6 +64,7 @@ func (m *Meter) rollups(batches []*ledger.Batch) (list []usage.Rollup, entries i
 // count adds an entry to a rollup.
 func count(r *usage.Rollup, e *ledger.Entry) bool {
 	t := usage.Totals{Calls: e.Calls, Usage: e.Usage, Cost: e.Cost, Forced: e.Forced, Saved: e.Saved}
+	t.Signals.Add(&e.Call.Signals, e.Usage.AllInput())
 	single := e.Seq != 0 && e.Outcome != usage.OutcomeUnknown
 	if !single {
 		t.Successes, t.Failures = e.Successes, e.Failures

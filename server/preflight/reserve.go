@@ -84,6 +84,7 @@ func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Dura
 	}
 	var hold *Hold
 	if h != nil {
+		s.signal(call, d, h)
 		hold = &Hold{s.sealer.seal(s.ledger.Owner, h, h.Expires), h.Amount, h.Expires}
 	}
 	// gofail: var afterHold struct{}

@@ -17,6 +17,7 @@ import (
 	"github.com/chartergate/chartergate/core/ledger"
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/routing"
+	"github.com/chartergate/chartergate/core/usage"
 	"github.com/chartergate/chartergate/store"
 )
 
@@ -92,6 +93,7 @@ type Service struct {
 	Config
 	sealer     *sealer
 	trickle    trickle
+	signals    usage.Tracker
 	spans      atomic.Pointer[sync.Map] // *charter.Budget -> *charter.Span
 	expanded   atomic.Pointer[expansions]
 	deadline   atomic.Int64 // by Clock.Boot: no reserve after it

@@ -15,10 +15,11 @@ import (
 	"github.com/chartergate/chartergate/core/ledger"
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/routing"
+	"github.com/chartergate/chartergate/core/usage"
 )
 
 // sealer makes and reads hold tokens: all that any server needs to settle a hold, signed so that it cannot be changed.
-// A token is base64url of: version, owner, seq, amount, call time, expiry, effect, strings, path, HMAC-SHA256/128.
+// A token is base64url of: version, owner, seq, amount, call time, expiry, effect, signals if any, strings, path, HMAC-SHA256/128.
 type sealer struct{ scratches sync.Pool }
 
 // scratch is what one sealing or opening works on, used again.
@@ -35,6 +36,7 @@ const (
 	ownerSize    = 16
 	maxToken     = 4096
 	leasedFlag   = 1 << 7 // beside the effect: the hold is a slice
+	signalsFlag  = 1 << 6 // the call's signals follow
 )
 
 // encoding is strict: a hold has one token.
@@ -78,8 +80,17 @@ func (s *sealer) seal(owner string, h *ledger.Hold, expires time.Time) string {
 	if h.Call.Leased {
 		effect |= leasedFlag
 	}
-	b = append(b, effect)
 	c := &h.Call
+	if c.Signals != (usage.CallSignals{}) {
+		effect |= signalsFlag
+	}
+	b = append(b, effect)
+	if effect&signalsFlag != 0 {
+		b = append(b, byte(c.Signals.Flags))
+		for _, n := range [...]int64{c.Signals.RepeatTokens, c.Signals.LateTokens, c.Signals.RunGrowth, c.Signals.Untrimmed} {
+			b = binary.AppendUvarint(b, uint64(n))
+		}
+	}
 	for _, str := range [...]string{c.Feature, c.Tier, c.Model, c.User, c.Cohort, c.Agent, c.Run, c.PromptPattern} {
 		b = appendString(b, str)
 	}
@@ -143,7 +154,13 @@ func (s *sealer) open(token string) (*ledger.Claim, error) {
 	c.Call.Time = time.UnixMilli(int64(r.uvarint()))
 	c.Expires = time.UnixMilli(int64(r.uvarint()))
 	effect := r.byte()
-	c.Call.Effect, c.Call.Leased = routing.Effect(effect&^leasedFlag), effect&leasedFlag != 0
+	c.Call.Effect, c.Call.Leased = routing.Effect(effect&^(leasedFlag|signalsFlag)), effect&leasedFlag != 0
+	if effect&signalsFlag != 0 {
+		c.Call.Signals.Flags = usage.SignalFlags(r.byte())
+		for _, n := range [...]*int64{&c.Call.Signals.RepeatTokens, &c.Call.Signals.LateTokens, &c.Call.Signals.RunGrowth, &c.Call.Signals.Untrimmed} {
+			*n = int64(r.uvarint())
+		}
+	}
 	for _, str := range [...]*string{&c.Call.Feature, &c.Call.Tier, &c.Call.Model, &c.Call.User, &c.Call.Cohort, &c.Call.Agent, &c.Call.Run, &c.Call.PromptPattern} {
 		*str = r.string()
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/chartergate/chartergate/core/ledger"
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/routing"
+	"github.com/chartergate/chartergate/core/usage"
 )
 
 // aHold makes a hold out of a seed, with the claim that its token must give back. text goes where callers may write what
@@ -32,6 +33,11 @@ func aHold(seed uint64, text string, depth int) (h *ledger.Hold, want *ledger.Cl
 	c := ledger.Call{
 		Feature: "f" + piece(), Tier: piece(), Model: piece(), User: "u" + piece(), Cohort: "c" + piece(), Agent: "a" + piece(), Run: "r" + piece(),
 		PromptPattern: piece(), Task: piece(), Wanted: piece(), ServiceTier: piece(), Region: piece(), Effect: routing.Effect(random.IntN(5)), Leased: random.IntN(2) == 0, Time: milli(),
+	}
+	if random.IntN(2) == 0 {
+		c.Signals = usage.CallSignals{
+			Flags: usage.SignalFlags(random.IntN(256)), RepeatTokens: random.Int64(), LateTokens: random.Int64N(3), RunGrowth: random.Int64(), Untrimmed: random.Int64(),
+		}
 	}
 	h = &ledger.Hold{Seq: random.Uint64(), Amount: money.Nanos(random.Int64()), Expires: milli(), Call: c}
 	want = &ledger.Claim{Owner: hex.EncodeToString(owner), Seq: h.Seq, Amount: h.Amount, Expires: h.Expires, Call: c, Path: []ledger.AccountID{}}
@@ -142,6 +148,7 @@ func TestTheLargestTokenOpens(t *testing.T) {
 	c := ledger.Call{
 		Feature: long(63), Tier: long(63), Model: long(128), User: long(128), Cohort: long(128), Agent: long(128), Run: long(128),
 		PromptPattern: long(128), Time: time.UnixMilli(1 << 45),
+		Signals: usage.CallSignals{Flags: 255, RepeatTokens: 1 << 62, LateTokens: 1 << 62, RunGrowth: 1 << 62, Untrimmed: 1 << 62},
 	}
 	h := &ledger.Hold{Seq: 1<<64 - 1, Amount: 1<<63 - 1, Expires: time.UnixMilli(1 << 45), Call: c}
 	l := ledger.New("")

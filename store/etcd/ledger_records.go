@@ -81,6 +81,21 @@ func batchRecord(b *ledger.Batch) *storev1.Batch {
 	return r
 }
 
+func signalsRecord(e *ledger.Entry) *storev1.CallSignals {
+	s := &e.Call.Signals
+	if *s == (usage.CallSignals{}) || e.Kind == ledger.KindRelease { // a call that was not made
+		return nil
+	}
+	return &storev1.CallSignals{Flags: uint32(s.Flags), RepeatTokens: s.RepeatTokens, LateTokens: s.LateTokens, RunGrowth: s.RunGrowth, Untrimmed: s.Untrimmed}
+}
+
+func callSignals(r *storev1.CallSignals) usage.CallSignals {
+	return usage.CallSignals{
+		Flags: usage.SignalFlags(r.GetFlags()), RepeatTokens: r.GetRepeatTokens(), LateTokens: r.GetLateTokens(), RunGrowth: r.GetRunGrowth(),
+		Untrimmed: r.GetUntrimmed(),
+	}
+}
+
 func entryRecord(e *ledger.Entry, path []uint32) *storev1.Entry {
 	// The usage has no field that could fail to marshal.
 	used, _ := proto.MarshalOptions{Deterministic: true}.Marshal(convert.UsageToProto(&e.Usage))
@@ -91,7 +106,7 @@ func entryRecord(e *ledger.Entry, path []uint32) *storev1.Entry {
 		Cohort: e.Call.Cohort, Agent: e.Call.Agent, Run: e.Call.Run, PromptPattern: e.Call.PromptPattern,
 		RequestId: e.RequestID, RequestHash: e.RequestHash, Effect: int32(e.Call.Effect),
 		Calls: e.Calls, Successes: e.Successes, Failures: e.Failures, Task: e.Call.Task, Wanted: e.Call.Wanted,
-		Cost: costRecord(&e.Cost), Saved: savedRecord(&e.Saved),
+		Cost: costRecord(&e.Cost), Saved: savedRecord(&e.Saved), Signals: signalsRecord(e),
 	}
 }
 
@@ -166,7 +181,7 @@ func entry(owner string, n uint64, b *storev1.Batch, r *storev1.Entry) (*ledger.
 		Call: ledger.Call{
 			Feature: r.GetFeature(), Tier: r.GetTier(), Model: r.GetModel(), User: r.GetUser(), Cohort: r.GetCohort(),
 			Agent: r.GetAgent(), Run: r.GetRun(), PromptPattern: r.GetPromptPattern(), Effect: routing.Effect(r.GetEffect()),
-			Task: r.GetTask(), Wanted: r.GetWanted(), Time: time.UnixMilli(r.GetCallMs()),
+			Task: r.GetTask(), Wanted: r.GetWanted(), Time: time.UnixMilli(r.GetCallMs()), Signals: callSignals(r.GetSignals()),
 		},
 		Cost: cost(r),
 		Saved: usage.Saved{

@@ -218,7 +218,17 @@ type Call struct {
 	// settlement too. Empty: the standard one. At most 64 bytes.
 	ServiceTier string `protobuf:"bytes,14,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
 	// The provider's region that the call will use, where prices depend on it. At most 64 bytes.
-	Region        string `protobuf:"bytes,15,opt,name=region,proto3" json:"region,omitempty"`
+	Region string `protobuf:"bytes,15,opt,name=region,proto3" json:"region,omitempty"`
+	// How the prompt begins, without the prompt: a 64-bit hash of each of its first blocks of prefix_block_tokens tokens, in
+	// order; the last block may be shorter. Two prompts begin alike as far as their first hashes are equal. Optional, at most
+	// 512: evidence for the optimization report, which says why prompt caching saves what it saves. Not used to decide, and
+	// not with leases.
+	PrefixHashes []uint64 `protobuf:"fixed64,20,rep,packed,name=prefix_hashes,json=prefixHashes,proto3" json:"prefix_hashes,omitempty"`
+	// Tokens in each block of prefix_hashes. Required with them.
+	PrefixBlockTokens int32 `protobuf:"varint,21,opt,name=prefix_block_tokens,json=prefixBlockTokens,proto3" json:"prefix_block_tokens,omitempty"`
+	// When the call was made, in a replay of recorded calls: prefixes are compared by it. Absent: now. Money, periods and
+	// prices are always of now.
+	RecordedTime  *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=recorded_time,json=recordedTime,proto3" json:"recorded_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -363,6 +373,27 @@ func (x *Call) GetRegion() string {
 		return x.Region
 	}
 	return ""
+}
+
+func (x *Call) GetPrefixHashes() []uint64 {
+	if x != nil {
+		return x.PrefixHashes
+	}
+	return nil
+}
+
+func (x *Call) GetPrefixBlockTokens() int32 {
+	if x != nil {
+		return x.PrefixBlockTokens
+	}
+	return 0
+}
+
+func (x *Call) GetRecordedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RecordedTime
+	}
+	return nil
 }
 
 // What a call is expected to use at most. Its price is what Reserve holds.
@@ -2040,7 +2071,7 @@ var File_chartergate_v1_preflight_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\n" +
-	"\x1echartergate/v1/preflight.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x05\n" +
+	"\x1echartergate/v1/preflight.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\a\n" +
 	"\x04Call\x12#\n" +
 	"\afeature\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\afeature\x12&\n" +
 	"\n" +
@@ -2062,7 +2093,10 @@ const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\x06labels\x18\r \x03(\v2 .chartergate.v1.Call.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x10\"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x01R\x06labels\x12\x1c\n" +
 	"\x04task\x18\x12 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04task\x12*\n" +
 	"\fservice_tier\x18\x0e \x01(\tB\a\xbaH\x04r\x02(@R\vserviceTier\x12\x1f\n" +
-	"\x06region\x18\x0f \x01(\tB\a\xbaH\x04r\x02(@R\x06region\x1a9\n" +
+	"\x06region\x18\x0f \x01(\tB\a\xbaH\x04r\x02(@R\x06region\x12.\n" +
+	"\rprefix_hashes\x18\x14 \x03(\x06B\t\xbaH\x06\x92\x01\x03\x10\x80\x04R\fprefixHashes\x12;\n" +
+	"\x13prefix_block_tokens\x18\x15 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x11prefixBlockTokens\x12?\n" +
+	"\rrecorded_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\frecordedTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9c\x05\n" +
@@ -2280,9 +2314,9 @@ var file_chartergate_v1_preflight_proto_goTypes = []any{
 	(*SessionResponse)(nil),       // 23: chartergate.v1.SessionResponse
 	nil,                           // 24: chartergate.v1.Call.LabelsEntry
 	nil,                           // 25: chartergate.v1.Estimate.ToolCallsEntry
-	(Effect)(0),                   // 26: chartergate.v1.Effect
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(Effect)(0),                   // 27: chartergate.v1.Effect
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
 	(*Usage)(nil),                 // 29: chartergate.v1.Usage
 	(*RawUsage)(nil),              // 30: chartergate.v1.RawUsage
 	(Outcome)(0),                  // 31: chartergate.v1.Outcome
@@ -2291,58 +2325,59 @@ var file_chartergate_v1_preflight_proto_goTypes = []any{
 var file_chartergate_v1_preflight_proto_depIdxs = []int32{
 	3,  // 0: chartergate.v1.Call.estimate:type_name -> chartergate.v1.Estimate
 	24, // 1: chartergate.v1.Call.labels:type_name -> chartergate.v1.Call.LabelsEntry
-	25, // 2: chartergate.v1.Estimate.tool_calls:type_name -> chartergate.v1.Estimate.ToolCallsEntry
-	0,  // 3: chartergate.v1.Reason.code:type_name -> chartergate.v1.ReasonCode
-	26, // 4: chartergate.v1.Decision.effect:type_name -> chartergate.v1.Effect
-	5,  // 5: chartergate.v1.Decision.alternates:type_name -> chartergate.v1.Alternate
-	1,  // 6: chartergate.v1.Decision.prompt_cache:type_name -> chartergate.v1.PromptCache
-	4,  // 7: chartergate.v1.Decision.reasons:type_name -> chartergate.v1.Reason
-	27, // 8: chartergate.v1.Decision.retry_delay:type_name -> google.protobuf.Duration
-	28, // 9: chartergate.v1.Hold.expire_time:type_name -> google.protobuf.Timestamp
-	2,  // 10: chartergate.v1.CheckRequest.call:type_name -> chartergate.v1.Call
-	6,  // 11: chartergate.v1.CheckResponse.decision:type_name -> chartergate.v1.Decision
-	2,  // 12: chartergate.v1.ReserveRequest.call:type_name -> chartergate.v1.Call
-	27, // 13: chartergate.v1.ReserveRequest.ttl:type_name -> google.protobuf.Duration
-	6,  // 14: chartergate.v1.ReserveResponse.decision:type_name -> chartergate.v1.Decision
-	7,  // 15: chartergate.v1.ReserveResponse.hold:type_name -> chartergate.v1.Hold
-	29, // 16: chartergate.v1.SettleRequest.usage:type_name -> chartergate.v1.Usage
-	30, // 17: chartergate.v1.SettleRequest.raw_usage:type_name -> chartergate.v1.RawUsage
-	31, // 18: chartergate.v1.SettleRequest.outcome:type_name -> chartergate.v1.Outcome
-	32, // 19: chartergate.v1.Settlement.lines:type_name -> chartergate.v1.CostLine
-	28, // 20: chartergate.v1.Settlement.settle_time:type_name -> google.protobuf.Timestamp
-	13, // 21: chartergate.v1.SettleResponse.settlement:type_name -> chartergate.v1.Settlement
-	27, // 22: chartergate.v1.ExtendRequest.ttl:type_name -> google.protobuf.Duration
-	7,  // 23: chartergate.v1.ExtendResponse.hold:type_name -> chartergate.v1.Hold
-	8,  // 24: chartergate.v1.SessionOperation.check:type_name -> chartergate.v1.CheckRequest
-	10, // 25: chartergate.v1.SessionOperation.reserve:type_name -> chartergate.v1.ReserveRequest
-	12, // 26: chartergate.v1.SessionOperation.settle:type_name -> chartergate.v1.SettleRequest
-	15, // 27: chartergate.v1.SessionOperation.release:type_name -> chartergate.v1.ReleaseRequest
-	17, // 28: chartergate.v1.SessionOperation.extend:type_name -> chartergate.v1.ExtendRequest
-	19, // 29: chartergate.v1.SessionRequest.operations:type_name -> chartergate.v1.SessionOperation
-	9,  // 30: chartergate.v1.SessionResult.check:type_name -> chartergate.v1.CheckResponse
-	11, // 31: chartergate.v1.SessionResult.reserve:type_name -> chartergate.v1.ReserveResponse
-	14, // 32: chartergate.v1.SessionResult.settle:type_name -> chartergate.v1.SettleResponse
-	16, // 33: chartergate.v1.SessionResult.release:type_name -> chartergate.v1.ReleaseResponse
-	18, // 34: chartergate.v1.SessionResult.extend:type_name -> chartergate.v1.ExtendResponse
-	21, // 35: chartergate.v1.SessionResult.error:type_name -> chartergate.v1.SessionError
-	22, // 36: chartergate.v1.SessionResponse.results:type_name -> chartergate.v1.SessionResult
-	8,  // 37: chartergate.v1.PreflightService.Check:input_type -> chartergate.v1.CheckRequest
-	10, // 38: chartergate.v1.PreflightService.Reserve:input_type -> chartergate.v1.ReserveRequest
-	12, // 39: chartergate.v1.PreflightService.Settle:input_type -> chartergate.v1.SettleRequest
-	15, // 40: chartergate.v1.PreflightService.Release:input_type -> chartergate.v1.ReleaseRequest
-	17, // 41: chartergate.v1.PreflightService.Extend:input_type -> chartergate.v1.ExtendRequest
-	20, // 42: chartergate.v1.PreflightService.Session:input_type -> chartergate.v1.SessionRequest
-	9,  // 43: chartergate.v1.PreflightService.Check:output_type -> chartergate.v1.CheckResponse
-	11, // 44: chartergate.v1.PreflightService.Reserve:output_type -> chartergate.v1.ReserveResponse
-	14, // 45: chartergate.v1.PreflightService.Settle:output_type -> chartergate.v1.SettleResponse
-	16, // 46: chartergate.v1.PreflightService.Release:output_type -> chartergate.v1.ReleaseResponse
-	18, // 47: chartergate.v1.PreflightService.Extend:output_type -> chartergate.v1.ExtendResponse
-	23, // 48: chartergate.v1.PreflightService.Session:output_type -> chartergate.v1.SessionResponse
-	43, // [43:49] is the sub-list for method output_type
-	37, // [37:43] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	26, // 2: chartergate.v1.Call.recorded_time:type_name -> google.protobuf.Timestamp
+	25, // 3: chartergate.v1.Estimate.tool_calls:type_name -> chartergate.v1.Estimate.ToolCallsEntry
+	0,  // 4: chartergate.v1.Reason.code:type_name -> chartergate.v1.ReasonCode
+	27, // 5: chartergate.v1.Decision.effect:type_name -> chartergate.v1.Effect
+	5,  // 6: chartergate.v1.Decision.alternates:type_name -> chartergate.v1.Alternate
+	1,  // 7: chartergate.v1.Decision.prompt_cache:type_name -> chartergate.v1.PromptCache
+	4,  // 8: chartergate.v1.Decision.reasons:type_name -> chartergate.v1.Reason
+	28, // 9: chartergate.v1.Decision.retry_delay:type_name -> google.protobuf.Duration
+	26, // 10: chartergate.v1.Hold.expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 11: chartergate.v1.CheckRequest.call:type_name -> chartergate.v1.Call
+	6,  // 12: chartergate.v1.CheckResponse.decision:type_name -> chartergate.v1.Decision
+	2,  // 13: chartergate.v1.ReserveRequest.call:type_name -> chartergate.v1.Call
+	28, // 14: chartergate.v1.ReserveRequest.ttl:type_name -> google.protobuf.Duration
+	6,  // 15: chartergate.v1.ReserveResponse.decision:type_name -> chartergate.v1.Decision
+	7,  // 16: chartergate.v1.ReserveResponse.hold:type_name -> chartergate.v1.Hold
+	29, // 17: chartergate.v1.SettleRequest.usage:type_name -> chartergate.v1.Usage
+	30, // 18: chartergate.v1.SettleRequest.raw_usage:type_name -> chartergate.v1.RawUsage
+	31, // 19: chartergate.v1.SettleRequest.outcome:type_name -> chartergate.v1.Outcome
+	32, // 20: chartergate.v1.Settlement.lines:type_name -> chartergate.v1.CostLine
+	26, // 21: chartergate.v1.Settlement.settle_time:type_name -> google.protobuf.Timestamp
+	13, // 22: chartergate.v1.SettleResponse.settlement:type_name -> chartergate.v1.Settlement
+	28, // 23: chartergate.v1.ExtendRequest.ttl:type_name -> google.protobuf.Duration
+	7,  // 24: chartergate.v1.ExtendResponse.hold:type_name -> chartergate.v1.Hold
+	8,  // 25: chartergate.v1.SessionOperation.check:type_name -> chartergate.v1.CheckRequest
+	10, // 26: chartergate.v1.SessionOperation.reserve:type_name -> chartergate.v1.ReserveRequest
+	12, // 27: chartergate.v1.SessionOperation.settle:type_name -> chartergate.v1.SettleRequest
+	15, // 28: chartergate.v1.SessionOperation.release:type_name -> chartergate.v1.ReleaseRequest
+	17, // 29: chartergate.v1.SessionOperation.extend:type_name -> chartergate.v1.ExtendRequest
+	19, // 30: chartergate.v1.SessionRequest.operations:type_name -> chartergate.v1.SessionOperation
+	9,  // 31: chartergate.v1.SessionResult.check:type_name -> chartergate.v1.CheckResponse
+	11, // 32: chartergate.v1.SessionResult.reserve:type_name -> chartergate.v1.ReserveResponse
+	14, // 33: chartergate.v1.SessionResult.settle:type_name -> chartergate.v1.SettleResponse
+	16, // 34: chartergate.v1.SessionResult.release:type_name -> chartergate.v1.ReleaseResponse
+	18, // 35: chartergate.v1.SessionResult.extend:type_name -> chartergate.v1.ExtendResponse
+	21, // 36: chartergate.v1.SessionResult.error:type_name -> chartergate.v1.SessionError
+	22, // 37: chartergate.v1.SessionResponse.results:type_name -> chartergate.v1.SessionResult
+	8,  // 38: chartergate.v1.PreflightService.Check:input_type -> chartergate.v1.CheckRequest
+	10, // 39: chartergate.v1.PreflightService.Reserve:input_type -> chartergate.v1.ReserveRequest
+	12, // 40: chartergate.v1.PreflightService.Settle:input_type -> chartergate.v1.SettleRequest
+	15, // 41: chartergate.v1.PreflightService.Release:input_type -> chartergate.v1.ReleaseRequest
+	17, // 42: chartergate.v1.PreflightService.Extend:input_type -> chartergate.v1.ExtendRequest
+	20, // 43: chartergate.v1.PreflightService.Session:input_type -> chartergate.v1.SessionRequest
+	9,  // 44: chartergate.v1.PreflightService.Check:output_type -> chartergate.v1.CheckResponse
+	11, // 45: chartergate.v1.PreflightService.Reserve:output_type -> chartergate.v1.ReserveResponse
+	14, // 46: chartergate.v1.PreflightService.Settle:output_type -> chartergate.v1.SettleResponse
+	16, // 47: chartergate.v1.PreflightService.Release:output_type -> chartergate.v1.ReleaseResponse
+	18, // 48: chartergate.v1.PreflightService.Extend:output_type -> chartergate.v1.ExtendResponse
+	23, // 49: chartergate.v1.PreflightService.Session:output_type -> chartergate.v1.SessionResponse
+	44, // [44:50] is the sub-list for method output_type
+	38, // [38:44] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_v1_preflight_proto_init() }

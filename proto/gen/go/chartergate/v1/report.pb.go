@@ -215,6 +215,218 @@ func (RiskReason) EnumDescriptor() ([]byte, []int) {
 	return file_chartergate_v1_report_proto_rawDescGZIP(), []int{2}
 }
 
+// A way to spend less on the same tasks.
+type Lever int32
+
+const (
+	// Not set.
+	Lever_LEVER_UNSPECIFIED Lever = 0
+	// Prompt caching, of the input cost of prefixes that were sent within an hour before; of all input where calls gave no
+	// fingerprints. Published: 40 to 90%.
+	Lever_LEVER_CACHING Lever = 1
+	// Prompt caching, of the whole cost. Published for a copilot: 30 to 50%.
+	Lever_LEVER_CACHING_TOTAL Lever = 2
+	// Cheaper tiers, against all calls on the dearest that the charter permits. Published: 50 to 85%.
+	Lever_LEVER_ROUTING Lever = 3
+	// Trimmed contexts, of the input cost. Published: 10 to 35%.
+	Lever_LEVER_TRIMMING Lever = 4
+	// Calls on a cheaper model than they wanted, against that. Published: 80 to 95%.
+	Lever_LEVER_SUBSTITUTION Lever = 5
+	// All of these: against all calls untrimmed and uncached on the dearest permitted tier. Published: 60 to 85%.
+	Lever_LEVER_ALL Lever = 6
+)
+
+// Enum value maps for Lever.
+var (
+	Lever_name = map[int32]string{
+		0: "LEVER_UNSPECIFIED",
+		1: "LEVER_CACHING",
+		2: "LEVER_CACHING_TOTAL",
+		3: "LEVER_ROUTING",
+		4: "LEVER_TRIMMING",
+		5: "LEVER_SUBSTITUTION",
+		6: "LEVER_ALL",
+	}
+	Lever_value = map[string]int32{
+		"LEVER_UNSPECIFIED":   0,
+		"LEVER_CACHING":       1,
+		"LEVER_CACHING_TOTAL": 2,
+		"LEVER_ROUTING":       3,
+		"LEVER_TRIMMING":      4,
+		"LEVER_SUBSTITUTION":  5,
+		"LEVER_ALL":           6,
+	}
+)
+
+func (x Lever) Enum() *Lever {
+	p := new(Lever)
+	*p = x
+	return p
+}
+
+func (x Lever) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Lever) Descriptor() protoreflect.EnumDescriptor {
+	return file_chartergate_v1_report_proto_enumTypes[3].Descriptor()
+}
+
+func (Lever) Type() protoreflect.EnumType {
+	return &file_chartergate_v1_report_proto_enumTypes[3]
+}
+
+func (x Lever) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Lever.Descriptor instead.
+func (Lever) EnumDescriptor() ([]byte, []int) {
+	return file_chartergate_v1_report_proto_rawDescGZIP(), []int{3}
+}
+
+// A measure against its published range.
+type LeverVerdict int32
+
+const (
+	// There is nothing to measure.
+	LeverVerdict_LEVER_VERDICT_UNSPECIFIED LeverVerdict = 0
+	// Below the range.
+	LeverVerdict_LEVER_VERDICT_BELOW LeverVerdict = 1
+	// In the range.
+	LeverVerdict_LEVER_VERDICT_WITHIN LeverVerdict = 2
+	// Above the range.
+	LeverVerdict_LEVER_VERDICT_ABOVE LeverVerdict = 3
+)
+
+// Enum value maps for LeverVerdict.
+var (
+	LeverVerdict_name = map[int32]string{
+		0: "LEVER_VERDICT_UNSPECIFIED",
+		1: "LEVER_VERDICT_BELOW",
+		2: "LEVER_VERDICT_WITHIN",
+		3: "LEVER_VERDICT_ABOVE",
+	}
+	LeverVerdict_value = map[string]int32{
+		"LEVER_VERDICT_UNSPECIFIED": 0,
+		"LEVER_VERDICT_BELOW":       1,
+		"LEVER_VERDICT_WITHIN":      2,
+		"LEVER_VERDICT_ABOVE":       3,
+	}
+)
+
+func (x LeverVerdict) Enum() *LeverVerdict {
+	p := new(LeverVerdict)
+	*p = x
+	return p
+}
+
+func (x LeverVerdict) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LeverVerdict) Descriptor() protoreflect.EnumDescriptor {
+	return file_chartergate_v1_report_proto_enumTypes[4].Descriptor()
+}
+
+func (LeverVerdict) Type() protoreflect.EnumType {
+	return &file_chartergate_v1_report_proto_enumTypes[4]
+}
+
+func (x LeverVerdict) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LeverVerdict.Descriptor instead.
+func (LeverVerdict) EnumDescriptor() ([]byte, []int) {
+	return file_chartergate_v1_report_proto_rawDescGZIP(), []int{4}
+}
+
+// Why a lever saves less than is published.
+type LeverCauseCode int32
+
+const (
+	// Not set.
+	LeverCauseCode_LEVER_CAUSE_CODE_UNSPECIFIED LeverCauseCode = 0
+	// Prompts of a pattern begin with a prefix that was not sent before.
+	LeverCauseCode_LEVER_CAUSE_CODE_PREFIX_CHANGES LeverCauseCode = 1
+	// Prefixes are sent again after more than 5 minutes.
+	LeverCauseCode_LEVER_CAUSE_CODE_SHORT_TTL LeverCauseCode = 2
+	// Prompts have fewer tokens than the provider caches.
+	LeverCauseCode_LEVER_CAUSE_CODE_SHORT_PROMPTS LeverCauseCode = 3
+	// Cache writes cost more than input.
+	LeverCauseCode_LEVER_CAUSE_CODE_WRITE_PREMIUM LeverCauseCode = 4
+	// Prefixes that were sent within 5 minutes before are not read from a cache.
+	LeverCauseCode_LEVER_CAUSE_CODE_UNUSED_CACHE LeverCauseCode = 5
+	// Most calls repeat nothing.
+	LeverCauseCode_LEVER_CAUSE_CODE_FEW_REPEATS LeverCauseCode = 6
+	// Calls give no fingerprints of their prompts: what is repeated is not known.
+	LeverCauseCode_LEVER_CAUSE_CODE_NO_FINGERPRINTS LeverCauseCode = 7
+	// Many calls run on the dearest tier.
+	LeverCauseCode_LEVER_CAUSE_CODE_EXPENSIVE_TIER LeverCauseCode = 8
+	// Part of the input is context overhead.
+	LeverCauseCode_LEVER_CAUSE_CODE_CONTEXT_OVERHEAD LeverCauseCode = 9
+	// The prompts of runs grow from call to call.
+	LeverCauseCode_LEVER_CAUSE_CODE_GROWING_HISTORY LeverCauseCode = 10
+)
+
+// Enum value maps for LeverCauseCode.
+var (
+	LeverCauseCode_name = map[int32]string{
+		0:  "LEVER_CAUSE_CODE_UNSPECIFIED",
+		1:  "LEVER_CAUSE_CODE_PREFIX_CHANGES",
+		2:  "LEVER_CAUSE_CODE_SHORT_TTL",
+		3:  "LEVER_CAUSE_CODE_SHORT_PROMPTS",
+		4:  "LEVER_CAUSE_CODE_WRITE_PREMIUM",
+		5:  "LEVER_CAUSE_CODE_UNUSED_CACHE",
+		6:  "LEVER_CAUSE_CODE_FEW_REPEATS",
+		7:  "LEVER_CAUSE_CODE_NO_FINGERPRINTS",
+		8:  "LEVER_CAUSE_CODE_EXPENSIVE_TIER",
+		9:  "LEVER_CAUSE_CODE_CONTEXT_OVERHEAD",
+		10: "LEVER_CAUSE_CODE_GROWING_HISTORY",
+	}
+	LeverCauseCode_value = map[string]int32{
+		"LEVER_CAUSE_CODE_UNSPECIFIED":      0,
+		"LEVER_CAUSE_CODE_PREFIX_CHANGES":   1,
+		"LEVER_CAUSE_CODE_SHORT_TTL":        2,
+		"LEVER_CAUSE_CODE_SHORT_PROMPTS":    3,
+		"LEVER_CAUSE_CODE_WRITE_PREMIUM":    4,
+		"LEVER_CAUSE_CODE_UNUSED_CACHE":     5,
+		"LEVER_CAUSE_CODE_FEW_REPEATS":      6,
+		"LEVER_CAUSE_CODE_NO_FINGERPRINTS":  7,
+		"LEVER_CAUSE_CODE_EXPENSIVE_TIER":   8,
+		"LEVER_CAUSE_CODE_CONTEXT_OVERHEAD": 9,
+		"LEVER_CAUSE_CODE_GROWING_HISTORY":  10,
+	}
+)
+
+func (x LeverCauseCode) Enum() *LeverCauseCode {
+	p := new(LeverCauseCode)
+	*p = x
+	return p
+}
+
+func (x LeverCauseCode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LeverCauseCode) Descriptor() protoreflect.EnumDescriptor {
+	return file_chartergate_v1_report_proto_enumTypes[5].Descriptor()
+}
+
+func (LeverCauseCode) Type() protoreflect.EnumType {
+	return &file_chartergate_v1_report_proto_enumTypes[5]
+}
+
+func (x LeverCauseCode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LeverCauseCode.Descriptor instead.
+func (LeverCauseCode) EnumDescriptor() ([]byte, []int) {
+	return file_chartergate_v1_report_proto_rawDescGZIP(), []int{5}
+}
+
 // The time that a report is about: start_time and end_time, or last, or period.
 type ReportWindow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3201,6 +3413,589 @@ func (x *StageCost) GetCostNanos() int64 {
 	return 0
 }
 
+// Request of GetOptimization.
+type GetOptimizationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Default: the last 30 days.
+	Window *ReportWindow `protobuf:"bytes,1,opt,name=window,proto3" json:"window,omitempty"`
+	// As in GetAllocationRequest.
+	Where []string `protobuf:"bytes,2,rep,name=where,proto3" json:"where,omitempty"`
+	// The most features, the dearest; 1 to 10,000; 0 means 100.
+	MaxFeatures   int32 `protobuf:"varint,3,opt,name=max_features,json=maxFeatures,proto3" json:"max_features,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetOptimizationRequest) Reset() {
+	*x = GetOptimizationRequest{}
+	mi := &file_chartergate_v1_report_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetOptimizationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetOptimizationRequest) ProtoMessage() {}
+
+func (x *GetOptimizationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_report_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetOptimizationRequest.ProtoReflect.Descriptor instead.
+func (*GetOptimizationRequest) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_report_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *GetOptimizationRequest) GetWindow() *ReportWindow {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *GetOptimizationRequest) GetWhere() []string {
+	if x != nil {
+		return x.Where
+	}
+	return nil
+}
+
+func (x *GetOptimizationRequest) GetMaxFeatures() int32 {
+	if x != nil {
+		return x.MaxFeatures
+	}
+	return 0
+}
+
+// What the levers saved.
+type Optimization struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it covers.
+	Scope *ReportScope `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	// The dearest first; one of each currency. None: nothing was settled in the window.
+	Features []*FeatureOptimization `protobuf:"bytes,2,rep,name=features,proto3" json:"features,omitempty"`
+	// How many are not given.
+	MoreFeatures  int64 `protobuf:"varint,3,opt,name=more_features,json=moreFeatures,proto3" json:"more_features,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Optimization) Reset() {
+	*x = Optimization{}
+	mi := &file_chartergate_v1_report_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Optimization) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Optimization) ProtoMessage() {}
+
+func (x *Optimization) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_report_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Optimization.ProtoReflect.Descriptor instead.
+func (*Optimization) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_report_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Optimization) GetScope() *ReportScope {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
+func (x *Optimization) GetFeatures() []*FeatureOptimization {
+	if x != nil {
+		return x.Features
+	}
+	return nil
+}
+
+func (x *Optimization) GetMoreFeatures() int64 {
+	if x != nil {
+		return x.MoreFeatures
+	}
+	return 0
+}
+
+// What the levers saved one feature.
+type FeatureOptimization struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The feature.
+	Feature string `protobuf:"bytes,1,opt,name=feature,proto3" json:"feature,omitempty"`
+	// ISO 4217 code.
+	Currency string `protobuf:"bytes,2,opt,name=currency,proto3" json:"currency,omitempty"`
+	// The sums of the window.
+	Totals *UsageTotals `protobuf:"bytes,3,opt,name=totals,proto3" json:"totals,omitempty"`
+	// What calls said of their prompts.
+	Signals *PromptSignals `protobuf:"bytes,4,opt,name=signals,proto3" json:"signals,omitempty"`
+	// One for each lever, in their order.
+	Effects []*LeverEffect `protobuf:"bytes,5,rep,name=effects,proto3" json:"effects,omitempty"`
+	// Models without a price in this currency now: their calls are left out of comparisons.
+	UnpricedModels []string `protobuf:"bytes,6,rep,name=unpriced_models,json=unpricedModels,proto3" json:"unpriced_models,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *FeatureOptimization) Reset() {
+	*x = FeatureOptimization{}
+	mi := &file_chartergate_v1_report_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FeatureOptimization) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FeatureOptimization) ProtoMessage() {}
+
+func (x *FeatureOptimization) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_report_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FeatureOptimization.ProtoReflect.Descriptor instead.
+func (*FeatureOptimization) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_report_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *FeatureOptimization) GetFeature() string {
+	if x != nil {
+		return x.Feature
+	}
+	return ""
+}
+
+func (x *FeatureOptimization) GetCurrency() string {
+	if x != nil {
+		return x.Currency
+	}
+	return ""
+}
+
+func (x *FeatureOptimization) GetTotals() *UsageTotals {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
+func (x *FeatureOptimization) GetSignals() *PromptSignals {
+	if x != nil {
+		return x.Signals
+	}
+	return nil
+}
+
+func (x *FeatureOptimization) GetEffects() []*LeverEffect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
+func (x *FeatureOptimization) GetUnpricedModels() []string {
+	if x != nil {
+		return x.UnpricedModels
+	}
+	return nil
+}
+
+// What calls said of their prompts: the evidence. Counts of settled calls, and input tokens. Leased calls have none.
+type PromptSignals struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Calls that gave fingerprints.
+	PrefixedCalls int64 `protobuf:"varint,1,opt,name=prefixed_calls,json=prefixedCalls,proto3" json:"prefixed_calls,omitempty"`
+	// Calls whose prefix, as far as the provider caches it, was sent before.
+	RepeatCalls int64 `protobuf:"varint,2,opt,name=repeat_calls,json=repeatCalls,proto3" json:"repeat_calls,omitempty"`
+	// Of these, calls where that was more than 5 minutes before.
+	LateRepeatCalls int64 `protobuf:"varint,3,opt,name=late_repeat_calls,json=lateRepeatCalls,proto3" json:"late_repeat_calls,omitempty"`
+	// Of these, calls where that was more than 1 hour before.
+	StaleRepeatCalls int64 `protobuf:"varint,4,opt,name=stale_repeat_calls,json=staleRepeatCalls,proto3" json:"stale_repeat_calls,omitempty"`
+	// Calls long enough to be cached whose prefix is new though their prompt pattern is not.
+	PrefixChangeCalls int64 `protobuf:"varint,5,opt,name=prefix_change_calls,json=prefixChangeCalls,proto3" json:"prefix_change_calls,omitempty"`
+	// Calls with fewer input tokens than the provider caches.
+	ShortPromptCalls int64 `protobuf:"varint,6,opt,name=short_prompt_calls,json=shortPromptCalls,proto3" json:"short_prompt_calls,omitempty"`
+	// Tokens in prefixes that were sent within 5 minutes before.
+	RepeatTokens int64 `protobuf:"varint,7,opt,name=repeat_tokens,json=repeatTokens,proto3" json:"repeat_tokens,omitempty"`
+	// Tokens more than these in prefixes that were sent within 1 hour before.
+	LateTokens int64 `protobuf:"varint,8,opt,name=late_tokens,json=lateTokens,proto3" json:"late_tokens,omitempty"`
+	// Calls of a run that had a call before.
+	RunCalls int64 `protobuf:"varint,9,opt,name=run_calls,json=runCalls,proto3" json:"run_calls,omitempty"`
+	// Tokens that these have more than the run's call before.
+	RunGrowthTokens int64 `protobuf:"varint,10,opt,name=run_growth_tokens,json=runGrowthTokens,proto3" json:"run_growth_tokens,omitempty"`
+	// Calls whose decision said to trim the context.
+	TrimCalls int64 `protobuf:"varint,11,opt,name=trim_calls,json=trimCalls,proto3" json:"trim_calls,omitempty"`
+	// Tokens that these had less than their estimates.
+	TrimmedTokens int64 `protobuf:"varint,12,opt,name=trimmed_tokens,json=trimmedTokens,proto3" json:"trimmed_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromptSignals) Reset() {
+	*x = PromptSignals{}
+	mi := &file_chartergate_v1_report_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromptSignals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromptSignals) ProtoMessage() {}
+
+func (x *PromptSignals) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_report_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromptSignals.ProtoReflect.Descriptor instead.
+func (*PromptSignals) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_report_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *PromptSignals) GetPrefixedCalls() int64 {
+	if x != nil {
+		return x.PrefixedCalls
+	}
+	return 0
+}
+
+func (x *PromptSignals) GetRepeatCalls() int64 {
+	if x != nil {
+		return x.RepeatCalls
+	}
+	return 0
+}
+
+func (x *PromptSignals) GetLateRepeatCalls() int64 {
+	if x != nil {
+		return x.LateRepeatCalls
+	}
+	return 0
+}
+
+func (x *PromptSignals) GetStaleRepeatCalls() int64 {
+	if x != nil {
+		return x.StaleRepeatCalls
+	}
+	return 0
+}
+
+func (x *PromptSignals) GetPrefixChangeCalls() int64 {
+	if x != nil {
+		return x.PrefixChangeCalls
+	}
+	return 0
+}
+
+func (x *PromptSignals) GetShortPromptCalls() int64 {
+	if x != nil {
+		return x.ShortPromptCalls
+	}
+	return 0
+}
+
+func (x *PromptSignals) GetRepeatTokens() int64 {
+	if x != nil {
+		return x.RepeatTokens
+	}
+	return 0
+}
+
+func (x *PromptSignals) GetLateTokens() int64 {
+	if x != nil {
+		return x.LateTokens
+	}
+	return 0
+}
+
+func (x *PromptSignals) GetRunCalls() int64 {
+	if x != nil {
+		return x.RunCalls
+	}
+	return 0
+}
+
+func (x *PromptSignals) GetRunGrowthTokens() int64 {
+	if x != nil {
+		return x.RunGrowthTokens
+	}
+	return 0
+}
+
+func (x *PromptSignals) GetTrimCalls() int64 {
+	if x != nil {
+		return x.TrimCalls
+	}
+	return 0
+}
+
+func (x *PromptSignals) GetTrimmedTokens() int64 {
+	if x != nil {
+		return x.TrimmedTokens
+	}
+	return 0
+}
+
+// What one lever saved. What caching and substitution saved was counted at settlement; the rest is compared at the rates
+// of the window's end, those of the standard tier without thresholds.
+type LeverEffect struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which.
+	Lever Lever `protobuf:"varint,1,opt,name=lever,proto3,enum=chartergate.v1.Lever" json:"lever,omitempty"`
+	// What it bears on would have cost without it, in nanos.
+	BaselineNanos int64 `protobuf:"varint,2,opt,name=baseline_nanos,json=baselineNanos,proto3" json:"baseline_nanos,omitempty"`
+	// What it saved of that, in nanos. Negative where it cost more.
+	SavedNanos int64 `protobuf:"varint,3,opt,name=saved_nanos,json=savedNanos,proto3" json:"saved_nanos,omitempty"`
+	// The same in per mille, rounded half up. 0 where there is nothing to measure.
+	SavedPermille int64 `protobuf:"varint,4,opt,name=saved_permille,json=savedPermille,proto3" json:"saved_permille,omitempty"`
+	// The published range, in per mille.
+	RangeLowPermille int64 `protobuf:"varint,5,opt,name=range_low_permille,json=rangeLowPermille,proto3" json:"range_low_permille,omitempty"`
+	// Its upper end.
+	RangeHighPermille int64 `protobuf:"varint,6,opt,name=range_high_permille,json=rangeHighPermille,proto3" json:"range_high_permille,omitempty"`
+	// How it compares.
+	Verdict LeverVerdict `protobuf:"varint,7,opt,name=verdict,proto3,enum=chartergate.v1.LeverVerdict" json:"verdict,omitempty"`
+	// The same in a sentence.
+	Summary string `protobuf:"bytes,8,opt,name=summary,proto3" json:"summary,omitempty"`
+	// Why it is below the range, or what is known where it is not measured; what would save most first.
+	Causes        []*LeverCause `protobuf:"bytes,9,rep,name=causes,proto3" json:"causes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeverEffect) Reset() {
+	*x = LeverEffect{}
+	mi := &file_chartergate_v1_report_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeverEffect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeverEffect) ProtoMessage() {}
+
+func (x *LeverEffect) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_report_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeverEffect.ProtoReflect.Descriptor instead.
+func (*LeverEffect) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_report_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *LeverEffect) GetLever() Lever {
+	if x != nil {
+		return x.Lever
+	}
+	return Lever_LEVER_UNSPECIFIED
+}
+
+func (x *LeverEffect) GetBaselineNanos() int64 {
+	if x != nil {
+		return x.BaselineNanos
+	}
+	return 0
+}
+
+func (x *LeverEffect) GetSavedNanos() int64 {
+	if x != nil {
+		return x.SavedNanos
+	}
+	return 0
+}
+
+func (x *LeverEffect) GetSavedPermille() int64 {
+	if x != nil {
+		return x.SavedPermille
+	}
+	return 0
+}
+
+func (x *LeverEffect) GetRangeLowPermille() int64 {
+	if x != nil {
+		return x.RangeLowPermille
+	}
+	return 0
+}
+
+func (x *LeverEffect) GetRangeHighPermille() int64 {
+	if x != nil {
+		return x.RangeHighPermille
+	}
+	return 0
+}
+
+func (x *LeverEffect) GetVerdict() LeverVerdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return LeverVerdict_LEVER_VERDICT_UNSPECIFIED
+}
+
+func (x *LeverEffect) GetSummary() string {
+	if x != nil {
+		return x.Summary
+	}
+	return ""
+}
+
+func (x *LeverEffect) GetCauses() []*LeverCause {
+	if x != nil {
+		return x.Causes
+	}
+	return nil
+}
+
+// Why a lever saves less than is published, with the evidence of the window.
+type LeverCause struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which cause.
+	Code LeverCauseCode `protobuf:"varint,1,opt,name=code,proto3,enum=chartergate.v1.LeverCauseCode" json:"code,omitempty"`
+	// It was seen in so many calls,
+	Calls int64 `protobuf:"varint,2,opt,name=calls,proto3" json:"calls,omitempty"`
+	// of so many. 0: it is not counted in calls.
+	OfCalls int64 `protobuf:"varint,3,opt,name=of_calls,json=ofCalls,proto3" json:"of_calls,omitempty"`
+	// The tokens that it is about.
+	Tokens int64 `protobuf:"varint,4,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// What it would save at most if the cause were gone, in nanos, each cause by itself. Not set where that is not known.
+	CouldSaveNanos *int64 `protobuf:"varint,5,opt,name=could_save_nanos,json=couldSaveNanos,proto3,oneof" json:"could_save_nanos,omitempty"`
+	// The evidence in a sentence.
+	Summary string `protobuf:"bytes,6,opt,name=summary,proto3" json:"summary,omitempty"`
+	// What to do about it.
+	Action        string `protobuf:"bytes,7,opt,name=action,proto3" json:"action,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeverCause) Reset() {
+	*x = LeverCause{}
+	mi := &file_chartergate_v1_report_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeverCause) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeverCause) ProtoMessage() {}
+
+func (x *LeverCause) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_report_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeverCause.ProtoReflect.Descriptor instead.
+func (*LeverCause) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_report_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *LeverCause) GetCode() LeverCauseCode {
+	if x != nil {
+		return x.Code
+	}
+	return LeverCauseCode_LEVER_CAUSE_CODE_UNSPECIFIED
+}
+
+func (x *LeverCause) GetCalls() int64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *LeverCause) GetOfCalls() int64 {
+	if x != nil {
+		return x.OfCalls
+	}
+	return 0
+}
+
+func (x *LeverCause) GetTokens() int64 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
+func (x *LeverCause) GetCouldSaveNanos() int64 {
+	if x != nil && x.CouldSaveNanos != nil {
+		return *x.CouldSaveNanos
+	}
+	return 0
+}
+
+func (x *LeverCause) GetSummary() string {
+	if x != nil {
+		return x.Summary
+	}
+	return ""
+}
+
+func (x *LeverCause) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
 var File_chartergate_v1_report_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_report_proto_rawDesc = "" +
@@ -3500,7 +4295,61 @@ const file_chartergate_v1_report_proto_rawDesc = "" +
 	"\tStageCost\x12\x1a\n" +
 	"\bcurrency\x18\x01 \x01(\tR\bcurrency\x12\x1d\n" +
 	"\n" +
-	"cost_nanos\x18\x02 \x01(\x03R\tcostNanos*\x81\x01\n" +
+	"cost_nanos\x18\x02 \x01(\x03R\tcostNanos\"\xa5\x01\n" +
+	"\x16GetOptimizationRequest\x124\n" +
+	"\x06window\x18\x01 \x01(\v2\x1c.chartergate.v1.ReportWindowR\x06window\x12&\n" +
+	"\x05where\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\x80\x02\"\x05r\x03\x18\x90\x03R\x05where\x12-\n" +
+	"\fmax_features\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x90N(\x00R\vmaxFeatures\"\xa7\x01\n" +
+	"\fOptimization\x121\n" +
+	"\x05scope\x18\x01 \x01(\v2\x1b.chartergate.v1.ReportScopeR\x05scope\x12?\n" +
+	"\bfeatures\x18\x02 \x03(\v2#.chartergate.v1.FeatureOptimizationR\bfeatures\x12#\n" +
+	"\rmore_features\x18\x03 \x01(\x03R\fmoreFeatures\"\x99\x02\n" +
+	"\x13FeatureOptimization\x12\x18\n" +
+	"\afeature\x18\x01 \x01(\tR\afeature\x12\x1a\n" +
+	"\bcurrency\x18\x02 \x01(\tR\bcurrency\x123\n" +
+	"\x06totals\x18\x03 \x01(\v2\x1b.chartergate.v1.UsageTotalsR\x06totals\x127\n" +
+	"\asignals\x18\x04 \x01(\v2\x1d.chartergate.v1.PromptSignalsR\asignals\x125\n" +
+	"\aeffects\x18\x05 \x03(\v2\x1b.chartergate.v1.LeverEffectR\aeffects\x12'\n" +
+	"\x0funpriced_models\x18\x06 \x03(\tR\x0eunpricedModels\"\xe6\x03\n" +
+	"\rPromptSignals\x12%\n" +
+	"\x0eprefixed_calls\x18\x01 \x01(\x03R\rprefixedCalls\x12!\n" +
+	"\frepeat_calls\x18\x02 \x01(\x03R\vrepeatCalls\x12*\n" +
+	"\x11late_repeat_calls\x18\x03 \x01(\x03R\x0flateRepeatCalls\x12,\n" +
+	"\x12stale_repeat_calls\x18\x04 \x01(\x03R\x10staleRepeatCalls\x12.\n" +
+	"\x13prefix_change_calls\x18\x05 \x01(\x03R\x11prefixChangeCalls\x12,\n" +
+	"\x12short_prompt_calls\x18\x06 \x01(\x03R\x10shortPromptCalls\x12#\n" +
+	"\rrepeat_tokens\x18\a \x01(\x03R\frepeatTokens\x12\x1f\n" +
+	"\vlate_tokens\x18\b \x01(\x03R\n" +
+	"lateTokens\x12\x1b\n" +
+	"\trun_calls\x18\t \x01(\x03R\brunCalls\x12*\n" +
+	"\x11run_growth_tokens\x18\n" +
+	" \x01(\x03R\x0frunGrowthTokens\x12\x1d\n" +
+	"\n" +
+	"trim_calls\x18\v \x01(\x03R\ttrimCalls\x12%\n" +
+	"\x0etrimmed_tokens\x18\f \x01(\x03R\rtrimmedTokens\"\x8d\x03\n" +
+	"\vLeverEffect\x12+\n" +
+	"\x05lever\x18\x01 \x01(\x0e2\x15.chartergate.v1.LeverR\x05lever\x12%\n" +
+	"\x0ebaseline_nanos\x18\x02 \x01(\x03R\rbaselineNanos\x12\x1f\n" +
+	"\vsaved_nanos\x18\x03 \x01(\x03R\n" +
+	"savedNanos\x12%\n" +
+	"\x0esaved_permille\x18\x04 \x01(\x03R\rsavedPermille\x12,\n" +
+	"\x12range_low_permille\x18\x05 \x01(\x03R\x10rangeLowPermille\x12.\n" +
+	"\x13range_high_permille\x18\x06 \x01(\x03R\x11rangeHighPermille\x126\n" +
+	"\averdict\x18\a \x01(\x0e2\x1c.chartergate.v1.LeverVerdictR\averdict\x12\x18\n" +
+	"\asummary\x18\b \x01(\tR\asummary\x122\n" +
+	"\x06causes\x18\t \x03(\v2\x1a.chartergate.v1.LeverCauseR\x06causes\"\xff\x01\n" +
+	"\n" +
+	"LeverCause\x122\n" +
+	"\x04code\x18\x01 \x01(\x0e2\x1e.chartergate.v1.LeverCauseCodeR\x04code\x12\x14\n" +
+	"\x05calls\x18\x02 \x01(\x03R\x05calls\x12\x19\n" +
+	"\bof_calls\x18\x03 \x01(\x03R\aofCalls\x12\x16\n" +
+	"\x06tokens\x18\x04 \x01(\x03R\x06tokens\x12-\n" +
+	"\x10could_save_nanos\x18\x05 \x01(\x03H\x00R\x0ecouldSaveNanos\x88\x01\x01\x12\x18\n" +
+	"\asummary\x18\x06 \x01(\tR\asummary\x12\x16\n" +
+	"\x06action\x18\a \x01(\tR\x06actionB\x13\n" +
+	"\x11_could_save_nanos*\x81\x01\n" +
 	"\n" +
 	"ReportStep\x12\x1b\n" +
 	"\x17REPORT_STEP_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -3522,13 +4371,40 @@ const file_chartergate_v1_report_proto_rawDesc = "" +
 	"\x19RISK_REASON_FORECAST_HIGH\x10\x03\x12\x19\n" +
 	"\x15RISK_REASON_THRESHOLD\x10\x04\x12\x16\n" +
 	"\x12RISK_REASON_FORCED\x10\x05\x12\x18\n" +
-	"\x14RISK_REASON_OVERFLOW\x10\x062\xc3\x03\n" +
+	"\x14RISK_REASON_OVERFLOW\x10\x06*\x98\x01\n" +
+	"\x05Lever\x12\x15\n" +
+	"\x11LEVER_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rLEVER_CACHING\x10\x01\x12\x17\n" +
+	"\x13LEVER_CACHING_TOTAL\x10\x02\x12\x11\n" +
+	"\rLEVER_ROUTING\x10\x03\x12\x12\n" +
+	"\x0eLEVER_TRIMMING\x10\x04\x12\x16\n" +
+	"\x12LEVER_SUBSTITUTION\x10\x05\x12\r\n" +
+	"\tLEVER_ALL\x10\x06*y\n" +
+	"\fLeverVerdict\x12\x1d\n" +
+	"\x19LEVER_VERDICT_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13LEVER_VERDICT_BELOW\x10\x01\x12\x18\n" +
+	"\x14LEVER_VERDICT_WITHIN\x10\x02\x12\x17\n" +
+	"\x13LEVER_VERDICT_ABOVE\x10\x03*\x9c\x03\n" +
+	"\x0eLeverCauseCode\x12 \n" +
+	"\x1cLEVER_CAUSE_CODE_UNSPECIFIED\x10\x00\x12#\n" +
+	"\x1fLEVER_CAUSE_CODE_PREFIX_CHANGES\x10\x01\x12\x1e\n" +
+	"\x1aLEVER_CAUSE_CODE_SHORT_TTL\x10\x02\x12\"\n" +
+	"\x1eLEVER_CAUSE_CODE_SHORT_PROMPTS\x10\x03\x12\"\n" +
+	"\x1eLEVER_CAUSE_CODE_WRITE_PREMIUM\x10\x04\x12!\n" +
+	"\x1dLEVER_CAUSE_CODE_UNUSED_CACHE\x10\x05\x12 \n" +
+	"\x1cLEVER_CAUSE_CODE_FEW_REPEATS\x10\x06\x12$\n" +
+	" LEVER_CAUSE_CODE_NO_FINGERPRINTS\x10\a\x12#\n" +
+	"\x1fLEVER_CAUSE_CODE_EXPENSIVE_TIER\x10\b\x12%\n" +
+	"!LEVER_CAUSE_CODE_CONTEXT_OVERHEAD\x10\t\x12$\n" +
+	" LEVER_CAUSE_CODE_GROWING_HISTORY\x10\n" +
+	"2\x9c\x04\n" +
 	"\rReportService\x12Q\n" +
 	"\rGetAllocation\x12$.chartergate.v1.GetAllocationRequest\x1a\x1a.chartergate.v1.Allocation\x12B\n" +
 	"\bGetTrend\x12\x1f.chartergate.v1.GetTrendRequest\x1a\x15.chartergate.v1.Trend\x12Z\n" +
 	"\x10GetUnitEconomics\x12'.chartergate.v1.GetUnitEconomicsRequest\x1a\x1d.chartergate.v1.UnitEconomics\x12Z\n" +
 	"\x10GetBudgetsAtRisk\x12'.chartergate.v1.GetBudgetsAtRiskRequest\x1a\x1d.chartergate.v1.BudgetsAtRisk\x12c\n" +
-	"\x13GetExecutiveSummary\x12*.chartergate.v1.GetExecutiveSummaryRequest\x1a .chartergate.v1.ExecutiveSummaryBNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
+	"\x13GetExecutiveSummary\x12*.chartergate.v1.GetExecutiveSummaryRequest\x1a .chartergate.v1.ExecutiveSummary\x12W\n" +
+	"\x0fGetOptimization\x12&.chartergate.v1.GetOptimizationRequest\x1a\x1c.chartergate.v1.OptimizationBNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
 
 var (
 	file_chartergate_v1_report_proto_rawDescOnce sync.Once
@@ -3542,133 +4418,154 @@ func file_chartergate_v1_report_proto_rawDescGZIP() []byte {
 	return file_chartergate_v1_report_proto_rawDescData
 }
 
-var file_chartergate_v1_report_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_chartergate_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_chartergate_v1_report_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_chartergate_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_chartergate_v1_report_proto_goTypes = []any{
 	(ReportStep)(0),                    // 0: chartergate.v1.ReportStep
 	(RiskSeverity)(0),                  // 1: chartergate.v1.RiskSeverity
 	(RiskReason)(0),                    // 2: chartergate.v1.RiskReason
-	(*ReportWindow)(nil),               // 3: chartergate.v1.ReportWindow
-	(*ReportScope)(nil),                // 4: chartergate.v1.ReportScope
-	(*LedgerPosition)(nil),             // 5: chartergate.v1.LedgerPosition
-	(*CostComponents)(nil),             // 6: chartergate.v1.CostComponents
-	(*UsageTotals)(nil),                // 7: chartergate.v1.UsageTotals
-	(*GetAllocationRequest)(nil),       // 8: chartergate.v1.GetAllocationRequest
-	(*Allocation)(nil),                 // 9: chartergate.v1.Allocation
-	(*AllocationTable)(nil),            // 10: chartergate.v1.AllocationTable
-	(*AllocationRow)(nil),              // 11: chartergate.v1.AllocationRow
-	(*DimensionGap)(nil),               // 12: chartergate.v1.DimensionGap
-	(*LedgerComparison)(nil),           // 13: chartergate.v1.LedgerComparison
-	(*GetTrendRequest)(nil),            // 14: chartergate.v1.GetTrendRequest
-	(*Trend)(nil),                      // 15: chartergate.v1.Trend
-	(*TrendTable)(nil),                 // 16: chartergate.v1.TrendTable
-	(*TrendSeries)(nil),                // 17: chartergate.v1.TrendSeries
-	(*TrendPoint)(nil),                 // 18: chartergate.v1.TrendPoint
-	(*Forecast)(nil),                   // 19: chartergate.v1.Forecast
-	(*BudgetRunOut)(nil),               // 20: chartergate.v1.BudgetRunOut
-	(*GetUnitEconomicsRequest)(nil),    // 21: chartergate.v1.GetUnitEconomicsRequest
-	(*UnitEconomics)(nil),              // 22: chartergate.v1.UnitEconomics
-	(*UnitEconomicsTable)(nil),         // 23: chartergate.v1.UnitEconomicsTable
-	(*UnitEconomicsRow)(nil),           // 24: chartergate.v1.UnitEconomicsRow
-	(*GetBudgetsAtRiskRequest)(nil),    // 25: chartergate.v1.GetBudgetsAtRiskRequest
-	(*BudgetsAtRisk)(nil),              // 26: chartergate.v1.BudgetsAtRisk
-	(*BudgetRisk)(nil),                 // 27: chartergate.v1.BudgetRisk
-	(*FeatureSpend)(nil),               // 28: chartergate.v1.FeatureSpend
-	(*GetExecutiveSummaryRequest)(nil), // 29: chartergate.v1.GetExecutiveSummaryRequest
-	(*ExecutiveSummary)(nil),           // 30: chartergate.v1.ExecutiveSummary
-	(*ExecutiveTable)(nil),             // 31: chartergate.v1.ExecutiveTable
-	(*Mover)(nil),                      // 32: chartergate.v1.Mover
-	(*StageSummary)(nil),               // 33: chartergate.v1.StageSummary
-	(*StageCost)(nil),                  // 34: chartergate.v1.StageCost
-	(*timestamppb.Timestamp)(nil),      // 35: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 36: google.protobuf.Duration
-	(*Usage)(nil),                      // 37: chartergate.v1.Usage
-	(*Owner)(nil),                      // 38: chartergate.v1.Owner
-	(Stage)(0),                         // 39: chartergate.v1.Stage
+	(Lever)(0),                         // 3: chartergate.v1.Lever
+	(LeverVerdict)(0),                  // 4: chartergate.v1.LeverVerdict
+	(LeverCauseCode)(0),                // 5: chartergate.v1.LeverCauseCode
+	(*ReportWindow)(nil),               // 6: chartergate.v1.ReportWindow
+	(*ReportScope)(nil),                // 7: chartergate.v1.ReportScope
+	(*LedgerPosition)(nil),             // 8: chartergate.v1.LedgerPosition
+	(*CostComponents)(nil),             // 9: chartergate.v1.CostComponents
+	(*UsageTotals)(nil),                // 10: chartergate.v1.UsageTotals
+	(*GetAllocationRequest)(nil),       // 11: chartergate.v1.GetAllocationRequest
+	(*Allocation)(nil),                 // 12: chartergate.v1.Allocation
+	(*AllocationTable)(nil),            // 13: chartergate.v1.AllocationTable
+	(*AllocationRow)(nil),              // 14: chartergate.v1.AllocationRow
+	(*DimensionGap)(nil),               // 15: chartergate.v1.DimensionGap
+	(*LedgerComparison)(nil),           // 16: chartergate.v1.LedgerComparison
+	(*GetTrendRequest)(nil),            // 17: chartergate.v1.GetTrendRequest
+	(*Trend)(nil),                      // 18: chartergate.v1.Trend
+	(*TrendTable)(nil),                 // 19: chartergate.v1.TrendTable
+	(*TrendSeries)(nil),                // 20: chartergate.v1.TrendSeries
+	(*TrendPoint)(nil),                 // 21: chartergate.v1.TrendPoint
+	(*Forecast)(nil),                   // 22: chartergate.v1.Forecast
+	(*BudgetRunOut)(nil),               // 23: chartergate.v1.BudgetRunOut
+	(*GetUnitEconomicsRequest)(nil),    // 24: chartergate.v1.GetUnitEconomicsRequest
+	(*UnitEconomics)(nil),              // 25: chartergate.v1.UnitEconomics
+	(*UnitEconomicsTable)(nil),         // 26: chartergate.v1.UnitEconomicsTable
+	(*UnitEconomicsRow)(nil),           // 27: chartergate.v1.UnitEconomicsRow
+	(*GetBudgetsAtRiskRequest)(nil),    // 28: chartergate.v1.GetBudgetsAtRiskRequest
+	(*BudgetsAtRisk)(nil),              // 29: chartergate.v1.BudgetsAtRisk
+	(*BudgetRisk)(nil),                 // 30: chartergate.v1.BudgetRisk
+	(*FeatureSpend)(nil),               // 31: chartergate.v1.FeatureSpend
+	(*GetExecutiveSummaryRequest)(nil), // 32: chartergate.v1.GetExecutiveSummaryRequest
+	(*ExecutiveSummary)(nil),           // 33: chartergate.v1.ExecutiveSummary
+	(*ExecutiveTable)(nil),             // 34: chartergate.v1.ExecutiveTable
+	(*Mover)(nil),                      // 35: chartergate.v1.Mover
+	(*StageSummary)(nil),               // 36: chartergate.v1.StageSummary
+	(*StageCost)(nil),                  // 37: chartergate.v1.StageCost
+	(*GetOptimizationRequest)(nil),     // 38: chartergate.v1.GetOptimizationRequest
+	(*Optimization)(nil),               // 39: chartergate.v1.Optimization
+	(*FeatureOptimization)(nil),        // 40: chartergate.v1.FeatureOptimization
+	(*PromptSignals)(nil),              // 41: chartergate.v1.PromptSignals
+	(*LeverEffect)(nil),                // 42: chartergate.v1.LeverEffect
+	(*LeverCause)(nil),                 // 43: chartergate.v1.LeverCause
+	(*timestamppb.Timestamp)(nil),      // 44: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 45: google.protobuf.Duration
+	(*Usage)(nil),                      // 46: chartergate.v1.Usage
+	(*Owner)(nil),                      // 47: chartergate.v1.Owner
+	(Stage)(0),                         // 48: chartergate.v1.Stage
 }
 var file_chartergate_v1_report_proto_depIdxs = []int32{
-	35, // 0: chartergate.v1.ReportWindow.start_time:type_name -> google.protobuf.Timestamp
-	35, // 1: chartergate.v1.ReportWindow.end_time:type_name -> google.protobuf.Timestamp
-	36, // 2: chartergate.v1.ReportWindow.last:type_name -> google.protobuf.Duration
-	35, // 3: chartergate.v1.ReportScope.start_time:type_name -> google.protobuf.Timestamp
-	35, // 4: chartergate.v1.ReportScope.end_time:type_name -> google.protobuf.Timestamp
-	35, // 5: chartergate.v1.ReportScope.create_time:type_name -> google.protobuf.Timestamp
-	35, // 6: chartergate.v1.ReportScope.as_of_time:type_name -> google.protobuf.Timestamp
-	5,  // 7: chartergate.v1.ReportScope.positions:type_name -> chartergate.v1.LedgerPosition
-	6,  // 8: chartergate.v1.UsageTotals.components:type_name -> chartergate.v1.CostComponents
-	37, // 9: chartergate.v1.UsageTotals.usage:type_name -> chartergate.v1.Usage
-	3,  // 10: chartergate.v1.GetAllocationRequest.window:type_name -> chartergate.v1.ReportWindow
-	4,  // 11: chartergate.v1.Allocation.scope:type_name -> chartergate.v1.ReportScope
-	10, // 12: chartergate.v1.Allocation.tables:type_name -> chartergate.v1.AllocationTable
-	13, // 13: chartergate.v1.Allocation.ledger:type_name -> chartergate.v1.LedgerComparison
-	11, // 14: chartergate.v1.AllocationTable.rows:type_name -> chartergate.v1.AllocationRow
-	11, // 15: chartergate.v1.AllocationTable.rest:type_name -> chartergate.v1.AllocationRow
-	11, // 16: chartergate.v1.AllocationTable.total:type_name -> chartergate.v1.AllocationRow
-	12, // 17: chartergate.v1.AllocationTable.gaps:type_name -> chartergate.v1.DimensionGap
-	7,  // 18: chartergate.v1.AllocationRow.totals:type_name -> chartergate.v1.UsageTotals
-	35, // 19: chartergate.v1.LedgerComparison.start_time:type_name -> google.protobuf.Timestamp
-	3,  // 20: chartergate.v1.GetTrendRequest.window:type_name -> chartergate.v1.ReportWindow
+	44, // 0: chartergate.v1.ReportWindow.start_time:type_name -> google.protobuf.Timestamp
+	44, // 1: chartergate.v1.ReportWindow.end_time:type_name -> google.protobuf.Timestamp
+	45, // 2: chartergate.v1.ReportWindow.last:type_name -> google.protobuf.Duration
+	44, // 3: chartergate.v1.ReportScope.start_time:type_name -> google.protobuf.Timestamp
+	44, // 4: chartergate.v1.ReportScope.end_time:type_name -> google.protobuf.Timestamp
+	44, // 5: chartergate.v1.ReportScope.create_time:type_name -> google.protobuf.Timestamp
+	44, // 6: chartergate.v1.ReportScope.as_of_time:type_name -> google.protobuf.Timestamp
+	8,  // 7: chartergate.v1.ReportScope.positions:type_name -> chartergate.v1.LedgerPosition
+	9,  // 8: chartergate.v1.UsageTotals.components:type_name -> chartergate.v1.CostComponents
+	46, // 9: chartergate.v1.UsageTotals.usage:type_name -> chartergate.v1.Usage
+	6,  // 10: chartergate.v1.GetAllocationRequest.window:type_name -> chartergate.v1.ReportWindow
+	7,  // 11: chartergate.v1.Allocation.scope:type_name -> chartergate.v1.ReportScope
+	13, // 12: chartergate.v1.Allocation.tables:type_name -> chartergate.v1.AllocationTable
+	16, // 13: chartergate.v1.Allocation.ledger:type_name -> chartergate.v1.LedgerComparison
+	14, // 14: chartergate.v1.AllocationTable.rows:type_name -> chartergate.v1.AllocationRow
+	14, // 15: chartergate.v1.AllocationTable.rest:type_name -> chartergate.v1.AllocationRow
+	14, // 16: chartergate.v1.AllocationTable.total:type_name -> chartergate.v1.AllocationRow
+	15, // 17: chartergate.v1.AllocationTable.gaps:type_name -> chartergate.v1.DimensionGap
+	10, // 18: chartergate.v1.AllocationRow.totals:type_name -> chartergate.v1.UsageTotals
+	44, // 19: chartergate.v1.LedgerComparison.start_time:type_name -> google.protobuf.Timestamp
+	6,  // 20: chartergate.v1.GetTrendRequest.window:type_name -> chartergate.v1.ReportWindow
 	0,  // 21: chartergate.v1.GetTrendRequest.step:type_name -> chartergate.v1.ReportStep
-	4,  // 22: chartergate.v1.Trend.scope:type_name -> chartergate.v1.ReportScope
+	7,  // 22: chartergate.v1.Trend.scope:type_name -> chartergate.v1.ReportScope
 	0,  // 23: chartergate.v1.Trend.step:type_name -> chartergate.v1.ReportStep
-	35, // 24: chartergate.v1.Trend.previous_start_time:type_name -> google.protobuf.Timestamp
-	35, // 25: chartergate.v1.Trend.previous_end_time:type_name -> google.protobuf.Timestamp
-	16, // 26: chartergate.v1.Trend.tables:type_name -> chartergate.v1.TrendTable
-	17, // 27: chartergate.v1.TrendTable.series:type_name -> chartergate.v1.TrendSeries
-	17, // 28: chartergate.v1.TrendTable.total:type_name -> chartergate.v1.TrendSeries
-	20, // 29: chartergate.v1.TrendTable.run_outs:type_name -> chartergate.v1.BudgetRunOut
-	18, // 30: chartergate.v1.TrendSeries.points:type_name -> chartergate.v1.TrendPoint
-	19, // 31: chartergate.v1.TrendSeries.forecast:type_name -> chartergate.v1.Forecast
-	35, // 32: chartergate.v1.TrendPoint.start_time:type_name -> google.protobuf.Timestamp
-	35, // 33: chartergate.v1.Forecast.end_time:type_name -> google.protobuf.Timestamp
-	38, // 34: chartergate.v1.BudgetRunOut.owner:type_name -> chartergate.v1.Owner
-	35, // 35: chartergate.v1.BudgetRunOut.run_out_time:type_name -> google.protobuf.Timestamp
-	35, // 36: chartergate.v1.BudgetRunOut.end_time:type_name -> google.protobuf.Timestamp
-	3,  // 37: chartergate.v1.GetUnitEconomicsRequest.window:type_name -> chartergate.v1.ReportWindow
-	4,  // 38: chartergate.v1.UnitEconomics.scope:type_name -> chartergate.v1.ReportScope
-	35, // 39: chartergate.v1.UnitEconomics.previous_start_time:type_name -> google.protobuf.Timestamp
-	35, // 40: chartergate.v1.UnitEconomics.previous_end_time:type_name -> google.protobuf.Timestamp
-	23, // 41: chartergate.v1.UnitEconomics.tables:type_name -> chartergate.v1.UnitEconomicsTable
-	24, // 42: chartergate.v1.UnitEconomicsTable.rows:type_name -> chartergate.v1.UnitEconomicsRow
-	24, // 43: chartergate.v1.UnitEconomicsTable.total:type_name -> chartergate.v1.UnitEconomicsRow
+	44, // 24: chartergate.v1.Trend.previous_start_time:type_name -> google.protobuf.Timestamp
+	44, // 25: chartergate.v1.Trend.previous_end_time:type_name -> google.protobuf.Timestamp
+	19, // 26: chartergate.v1.Trend.tables:type_name -> chartergate.v1.TrendTable
+	20, // 27: chartergate.v1.TrendTable.series:type_name -> chartergate.v1.TrendSeries
+	20, // 28: chartergate.v1.TrendTable.total:type_name -> chartergate.v1.TrendSeries
+	23, // 29: chartergate.v1.TrendTable.run_outs:type_name -> chartergate.v1.BudgetRunOut
+	21, // 30: chartergate.v1.TrendSeries.points:type_name -> chartergate.v1.TrendPoint
+	22, // 31: chartergate.v1.TrendSeries.forecast:type_name -> chartergate.v1.Forecast
+	44, // 32: chartergate.v1.TrendPoint.start_time:type_name -> google.protobuf.Timestamp
+	44, // 33: chartergate.v1.Forecast.end_time:type_name -> google.protobuf.Timestamp
+	47, // 34: chartergate.v1.BudgetRunOut.owner:type_name -> chartergate.v1.Owner
+	44, // 35: chartergate.v1.BudgetRunOut.run_out_time:type_name -> google.protobuf.Timestamp
+	44, // 36: chartergate.v1.BudgetRunOut.end_time:type_name -> google.protobuf.Timestamp
+	6,  // 37: chartergate.v1.GetUnitEconomicsRequest.window:type_name -> chartergate.v1.ReportWindow
+	7,  // 38: chartergate.v1.UnitEconomics.scope:type_name -> chartergate.v1.ReportScope
+	44, // 39: chartergate.v1.UnitEconomics.previous_start_time:type_name -> google.protobuf.Timestamp
+	44, // 40: chartergate.v1.UnitEconomics.previous_end_time:type_name -> google.protobuf.Timestamp
+	26, // 41: chartergate.v1.UnitEconomics.tables:type_name -> chartergate.v1.UnitEconomicsTable
+	27, // 42: chartergate.v1.UnitEconomicsTable.rows:type_name -> chartergate.v1.UnitEconomicsRow
+	27, // 43: chartergate.v1.UnitEconomicsTable.total:type_name -> chartergate.v1.UnitEconomicsRow
 	1,  // 44: chartergate.v1.GetBudgetsAtRiskRequest.min_severity:type_name -> chartergate.v1.RiskSeverity
-	4,  // 45: chartergate.v1.BudgetsAtRisk.scope:type_name -> chartergate.v1.ReportScope
-	27, // 46: chartergate.v1.BudgetsAtRisk.budgets:type_name -> chartergate.v1.BudgetRisk
-	38, // 47: chartergate.v1.BudgetRisk.owner:type_name -> chartergate.v1.Owner
+	7,  // 45: chartergate.v1.BudgetsAtRisk.scope:type_name -> chartergate.v1.ReportScope
+	30, // 46: chartergate.v1.BudgetsAtRisk.budgets:type_name -> chartergate.v1.BudgetRisk
+	47, // 47: chartergate.v1.BudgetRisk.owner:type_name -> chartergate.v1.Owner
 	1,  // 48: chartergate.v1.BudgetRisk.severity:type_name -> chartergate.v1.RiskSeverity
 	2,  // 49: chartergate.v1.BudgetRisk.reasons:type_name -> chartergate.v1.RiskReason
-	35, // 50: chartergate.v1.BudgetRisk.end_time:type_name -> google.protobuf.Timestamp
-	19, // 51: chartergate.v1.BudgetRisk.forecast:type_name -> chartergate.v1.Forecast
-	35, // 52: chartergate.v1.BudgetRisk.run_out_time:type_name -> google.protobuf.Timestamp
-	28, // 53: chartergate.v1.BudgetRisk.top_features:type_name -> chartergate.v1.FeatureSpend
-	3,  // 54: chartergate.v1.GetExecutiveSummaryRequest.window:type_name -> chartergate.v1.ReportWindow
-	4,  // 55: chartergate.v1.ExecutiveSummary.scope:type_name -> chartergate.v1.ReportScope
-	35, // 56: chartergate.v1.ExecutiveSummary.previous_start_time:type_name -> google.protobuf.Timestamp
-	35, // 57: chartergate.v1.ExecutiveSummary.previous_end_time:type_name -> google.protobuf.Timestamp
-	31, // 58: chartergate.v1.ExecutiveSummary.tables:type_name -> chartergate.v1.ExecutiveTable
-	27, // 59: chartergate.v1.ExecutiveSummary.budgets_at_risk:type_name -> chartergate.v1.BudgetRisk
-	33, // 60: chartergate.v1.ExecutiveSummary.stages:type_name -> chartergate.v1.StageSummary
-	7,  // 61: chartergate.v1.ExecutiveTable.totals:type_name -> chartergate.v1.UsageTotals
-	19, // 62: chartergate.v1.ExecutiveTable.forecast:type_name -> chartergate.v1.Forecast
-	32, // 63: chartergate.v1.ExecutiveTable.movers:type_name -> chartergate.v1.Mover
-	24, // 64: chartergate.v1.ExecutiveTable.targets:type_name -> chartergate.v1.UnitEconomicsRow
-	39, // 65: chartergate.v1.StageSummary.stage:type_name -> chartergate.v1.Stage
-	34, // 66: chartergate.v1.StageSummary.costs:type_name -> chartergate.v1.StageCost
-	8,  // 67: chartergate.v1.ReportService.GetAllocation:input_type -> chartergate.v1.GetAllocationRequest
-	14, // 68: chartergate.v1.ReportService.GetTrend:input_type -> chartergate.v1.GetTrendRequest
-	21, // 69: chartergate.v1.ReportService.GetUnitEconomics:input_type -> chartergate.v1.GetUnitEconomicsRequest
-	25, // 70: chartergate.v1.ReportService.GetBudgetsAtRisk:input_type -> chartergate.v1.GetBudgetsAtRiskRequest
-	29, // 71: chartergate.v1.ReportService.GetExecutiveSummary:input_type -> chartergate.v1.GetExecutiveSummaryRequest
-	9,  // 72: chartergate.v1.ReportService.GetAllocation:output_type -> chartergate.v1.Allocation
-	15, // 73: chartergate.v1.ReportService.GetTrend:output_type -> chartergate.v1.Trend
-	22, // 74: chartergate.v1.ReportService.GetUnitEconomics:output_type -> chartergate.v1.UnitEconomics
-	26, // 75: chartergate.v1.ReportService.GetBudgetsAtRisk:output_type -> chartergate.v1.BudgetsAtRisk
-	30, // 76: chartergate.v1.ReportService.GetExecutiveSummary:output_type -> chartergate.v1.ExecutiveSummary
-	72, // [72:77] is the sub-list for method output_type
-	67, // [67:72] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	44, // 50: chartergate.v1.BudgetRisk.end_time:type_name -> google.protobuf.Timestamp
+	22, // 51: chartergate.v1.BudgetRisk.forecast:type_name -> chartergate.v1.Forecast
+	44, // 52: chartergate.v1.BudgetRisk.run_out_time:type_name -> google.protobuf.Timestamp
+	31, // 53: chartergate.v1.BudgetRisk.top_features:type_name -> chartergate.v1.FeatureSpend
+	6,  // 54: chartergate.v1.GetExecutiveSummaryRequest.window:type_name -> chartergate.v1.ReportWindow
+	7,  // 55: chartergate.v1.ExecutiveSummary.scope:type_name -> chartergate.v1.ReportScope
+	44, // 56: chartergate.v1.ExecutiveSummary.previous_start_time:type_name -> google.protobuf.Timestamp
+	44, // 57: chartergate.v1.ExecutiveSummary.previous_end_time:type_name -> google.protobuf.Timestamp
+	34, // 58: chartergate.v1.ExecutiveSummary.tables:type_name -> chartergate.v1.ExecutiveTable
+	30, // 59: chartergate.v1.ExecutiveSummary.budgets_at_risk:type_name -> chartergate.v1.BudgetRisk
+	36, // 60: chartergate.v1.ExecutiveSummary.stages:type_name -> chartergate.v1.StageSummary
+	10, // 61: chartergate.v1.ExecutiveTable.totals:type_name -> chartergate.v1.UsageTotals
+	22, // 62: chartergate.v1.ExecutiveTable.forecast:type_name -> chartergate.v1.Forecast
+	35, // 63: chartergate.v1.ExecutiveTable.movers:type_name -> chartergate.v1.Mover
+	27, // 64: chartergate.v1.ExecutiveTable.targets:type_name -> chartergate.v1.UnitEconomicsRow
+	48, // 65: chartergate.v1.StageSummary.stage:type_name -> chartergate.v1.Stage
+	37, // 66: chartergate.v1.StageSummary.costs:type_name -> chartergate.v1.StageCost
+	6,  // 67: chartergate.v1.GetOptimizationRequest.window:type_name -> chartergate.v1.ReportWindow
+	7,  // 68: chartergate.v1.Optimization.scope:type_name -> chartergate.v1.ReportScope
+	40, // 69: chartergate.v1.Optimization.features:type_name -> chartergate.v1.FeatureOptimization
+	10, // 70: chartergate.v1.FeatureOptimization.totals:type_name -> chartergate.v1.UsageTotals
+	41, // 71: chartergate.v1.FeatureOptimization.signals:type_name -> chartergate.v1.PromptSignals
+	42, // 72: chartergate.v1.FeatureOptimization.effects:type_name -> chartergate.v1.LeverEffect
+	3,  // 73: chartergate.v1.LeverEffect.lever:type_name -> chartergate.v1.Lever
+	4,  // 74: chartergate.v1.LeverEffect.verdict:type_name -> chartergate.v1.LeverVerdict
+	43, // 75: chartergate.v1.LeverEffect.causes:type_name -> chartergate.v1.LeverCause
+	5,  // 76: chartergate.v1.LeverCause.code:type_name -> chartergate.v1.LeverCauseCode
+	11, // 77: chartergate.v1.ReportService.GetAllocation:input_type -> chartergate.v1.GetAllocationRequest
+	17, // 78: chartergate.v1.ReportService.GetTrend:input_type -> chartergate.v1.GetTrendRequest
+	24, // 79: chartergate.v1.ReportService.GetUnitEconomics:input_type -> chartergate.v1.GetUnitEconomicsRequest
+	28, // 80: chartergate.v1.ReportService.GetBudgetsAtRisk:input_type -> chartergate.v1.GetBudgetsAtRiskRequest
+	32, // 81: chartergate.v1.ReportService.GetExecutiveSummary:input_type -> chartergate.v1.GetExecutiveSummaryRequest
+	38, // 82: chartergate.v1.ReportService.GetOptimization:input_type -> chartergate.v1.GetOptimizationRequest
+	12, // 83: chartergate.v1.ReportService.GetAllocation:output_type -> chartergate.v1.Allocation
+	18, // 84: chartergate.v1.ReportService.GetTrend:output_type -> chartergate.v1.Trend
+	25, // 85: chartergate.v1.ReportService.GetUnitEconomics:output_type -> chartergate.v1.UnitEconomics
+	29, // 86: chartergate.v1.ReportService.GetBudgetsAtRisk:output_type -> chartergate.v1.BudgetsAtRisk
+	33, // 87: chartergate.v1.ReportService.GetExecutiveSummary:output_type -> chartergate.v1.ExecutiveSummary
+	39, // 88: chartergate.v1.ReportService.GetOptimization:output_type -> chartergate.v1.Optimization
+	83, // [83:89] is the sub-list for method output_type
+	77, // [77:83] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_v1_report_proto_init() }
@@ -3684,13 +4581,14 @@ func file_chartergate_v1_report_proto_init() {
 	file_chartergate_v1_report_proto_msgTypes[21].OneofWrappers = []any{}
 	file_chartergate_v1_report_proto_msgTypes[28].OneofWrappers = []any{}
 	file_chartergate_v1_report_proto_msgTypes[29].OneofWrappers = []any{}
+	file_chartergate_v1_report_proto_msgTypes[37].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chartergate_v1_report_proto_rawDesc), len(file_chartergate_v1_report_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   32,
+			NumEnums:      6,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	ReportService_GetUnitEconomics_FullMethodName    = "/chartergate.v1.ReportService/GetUnitEconomics"
 	ReportService_GetBudgetsAtRisk_FullMethodName    = "/chartergate.v1.ReportService/GetBudgetsAtRisk"
 	ReportService_GetExecutiveSummary_FullMethodName = "/chartergate.v1.ReportService/GetExecutiveSummary"
+	ReportService_GetOptimization_FullMethodName     = "/chartergate.v1.ReportService/GetOptimization"
 )
 
 // ReportServiceClient is the client API for ReportService service.
@@ -51,6 +52,9 @@ type ReportServiceClient interface {
 	// A month or quarter in brief: total and change, what moved, unit costs against targets, savings, budgets at risk, and
 	// the stages of the features.
 	GetExecutiveSummary(ctx context.Context, in *GetExecutiveSummaryRequest, opts ...grpc.CallOption) (*ExecutiveSummary, error)
+	// What prompt caching, tier routing, context trimming and model substitution saved each feature, against the ranges that
+	// are published of them, and where they save less, why.
+	GetOptimization(ctx context.Context, in *GetOptimizationRequest, opts ...grpc.CallOption) (*Optimization, error)
 }
 
 type reportServiceClient struct {
@@ -111,6 +115,16 @@ func (c *reportServiceClient) GetExecutiveSummary(ctx context.Context, in *GetEx
 	return out, nil
 }
 
+func (c *reportServiceClient) GetOptimization(ctx context.Context, in *GetOptimizationRequest, opts ...grpc.CallOption) (*Optimization, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Optimization)
+	err := c.cc.Invoke(ctx, ReportService_GetOptimization_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ReportServiceServer is the server API for ReportService service.
 // All implementations must embed UnimplementedReportServiceServer
 // for forward compatibility.
@@ -136,6 +150,9 @@ type ReportServiceServer interface {
 	// A month or quarter in brief: total and change, what moved, unit costs against targets, savings, budgets at risk, and
 	// the stages of the features.
 	GetExecutiveSummary(context.Context, *GetExecutiveSummaryRequest) (*ExecutiveSummary, error)
+	// What prompt caching, tier routing, context trimming and model substitution saved each feature, against the ranges that
+	// are published of them, and where they save less, why.
+	GetOptimization(context.Context, *GetOptimizationRequest) (*Optimization, error)
 	mustEmbedUnimplementedReportServiceServer()
 }
 
@@ -160,6 +177,9 @@ func (UnimplementedReportServiceServer) GetBudgetsAtRisk(context.Context, *GetBu
 }
 func (UnimplementedReportServiceServer) GetExecutiveSummary(context.Context, *GetExecutiveSummaryRequest) (*ExecutiveSummary, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetExecutiveSummary not implemented")
+}
+func (UnimplementedReportServiceServer) GetOptimization(context.Context, *GetOptimizationRequest) (*Optimization, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetOptimization not implemented")
 }
 func (UnimplementedReportServiceServer) mustEmbedUnimplementedReportServiceServer() {}
 func (UnimplementedReportServiceServer) testEmbeddedByValue()                       {}
@@ -272,6 +292,24 @@ func _ReportService_GetExecutiveSummary_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ReportService_GetOptimization_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetOptimizationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReportServiceServer).GetOptimization(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReportService_GetOptimization_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReportServiceServer).GetOptimization(ctx, req.(*GetOptimizationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ReportService_ServiceDesc is the grpc.ServiceDesc for ReportService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -298,6 +336,10 @@ var ReportService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetExecutiveSummary",
 			Handler:    _ReportService_GetExecutiveSummary_Handler,
+		},
+		{
+			MethodName: "GetOptimization",
+			Handler:    _ReportService_GetOptimization_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

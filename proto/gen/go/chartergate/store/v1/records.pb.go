@@ -750,7 +750,10 @@ type Entry struct {
 	// The cost by component, which adds up to amount. Absent: written by an earlier version, or no cost.
 	Cost *Cost `protobuf:"bytes,28,opt,name=cost,proto3" json:"cost,omitempty"`
 	// What was not spent. Absent: nothing.
-	Saved         *Saved `protobuf:"bytes,29,opt,name=saved,proto3" json:"saved,omitempty"`
+	Saved *Saved `protobuf:"bytes,29,opt,name=saved,proto3" json:"saved,omitempty"`
+	// What the call's prompt says about caching. Absent where the call gave neither fingerprints nor a run
+	// and was not told to trim its context.
+	Signals       *CallSignals `protobuf:"bytes,30,opt,name=signals,proto3" json:"signals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -988,6 +991,95 @@ func (x *Entry) GetSaved() *Saved {
 	return nil
 }
 
+func (x *Entry) GetSignals() *CallSignals {
+	if x != nil {
+		return x.Signals
+	}
+	return nil
+}
+
+// The signals of one call, as core/usage.CallSignals.
+type CallSignals struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which counts of the signals it adds one to: bits as in core/usage.SignalFlags.
+	Flags uint32 `protobuf:"varint,1,opt,name=flags,proto3" json:"flags,omitempty"`
+	// Input tokens in a prefix that was sent within 5 minutes before.
+	RepeatTokens int64 `protobuf:"varint,2,opt,name=repeat_tokens,json=repeatTokens,proto3" json:"repeat_tokens,omitempty"`
+	// Input tokens more than these in a prefix that was sent within 1 hour before.
+	LateTokens int64 `protobuf:"varint,3,opt,name=late_tokens,json=lateTokens,proto3" json:"late_tokens,omitempty"`
+	// Input tokens more than in the call before of the same run.
+	RunGrowth int64 `protobuf:"varint,4,opt,name=run_growth,json=runGrowth,proto3" json:"run_growth,omitempty"`
+	// Input tokens of the estimate, where the decision said to trim the context.
+	Untrimmed     int64 `protobuf:"varint,5,opt,name=untrimmed,proto3" json:"untrimmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallSignals) Reset() {
+	*x = CallSignals{}
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallSignals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallSignals) ProtoMessage() {}
+
+func (x *CallSignals) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallSignals.ProtoReflect.Descriptor instead.
+func (*CallSignals) Descriptor() ([]byte, []int) {
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CallSignals) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *CallSignals) GetRepeatTokens() int64 {
+	if x != nil {
+		return x.RepeatTokens
+	}
+	return 0
+}
+
+func (x *CallSignals) GetLateTokens() int64 {
+	if x != nil {
+		return x.LateTokens
+	}
+	return 0
+}
+
+func (x *CallSignals) GetRunGrowth() int64 {
+	if x != nil {
+		return x.RunGrowth
+	}
+	return 0
+}
+
+func (x *CallSignals) GetUntrimmed() int64 {
+	if x != nil {
+		return x.Untrimmed
+	}
+	return 0
+}
+
 // A cost by component, in nanos.
 type Cost struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1011,7 +1103,7 @@ type Cost struct {
 
 func (x *Cost) Reset() {
 	*x = Cost{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[8]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1115,7 @@ func (x *Cost) String() string {
 func (*Cost) ProtoMessage() {}
 
 func (x *Cost) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[8]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1128,7 @@ func (x *Cost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cost.ProtoReflect.Descriptor instead.
 func (*Cost) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{8}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Cost) GetInput() int64 {
@@ -1103,7 +1195,7 @@ type Saved struct {
 
 func (x *Saved) Reset() {
 	*x = Saved{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[9]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1207,7 @@ func (x *Saved) String() string {
 func (*Saved) ProtoMessage() {}
 
 func (x *Saved) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[9]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1220,7 @@ func (x *Saved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Saved.ProtoReflect.Descriptor instead.
 func (*Saved) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{9}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Saved) GetCacheRead() int64 {
@@ -1170,7 +1262,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1274,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1287,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{10}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Batch) GetAccounts() []*Account {
@@ -1254,7 +1346,7 @@ type RequestIndex struct {
 
 func (x *RequestIndex) Reset() {
 	*x = RequestIndex{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +1358,7 @@ func (x *RequestIndex) String() string {
 func (*RequestIndex) ProtoMessage() {}
 
 func (x *RequestIndex) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +1371,7 @@ func (x *RequestIndex) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestIndex.ProtoReflect.Descriptor instead.
 func (*RequestIndex) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{11}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RequestIndex) GetJournal() string {
@@ -1363,7 +1455,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1375,7 +1467,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1388,7 +1480,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{12}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Chunk) GetMarks() []byte {
@@ -1420,7 +1512,7 @@ type JournalTail struct {
 
 func (x *JournalTail) Reset() {
 	*x = JournalTail{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1524,7 @@ func (x *JournalTail) String() string {
 func (*JournalTail) ProtoMessage() {}
 
 func (x *JournalTail) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1537,7 @@ func (x *JournalTail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalTail.ProtoReflect.Descriptor instead.
 func (*JournalTail) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{13}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *JournalTail) GetNext() uint64 {
@@ -1480,7 +1572,7 @@ type Compaction struct {
 
 func (x *Compaction) Reset() {
 	*x = Compaction{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1584,7 @@ func (x *Compaction) String() string {
 func (*Compaction) ProtoMessage() {}
 
 func (x *Compaction) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1597,7 @@ func (x *Compaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Compaction.ProtoReflect.Descriptor instead.
 func (*Compaction) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{14}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Compaction) GetRevision() int64 {
@@ -1529,7 +1621,7 @@ type Dead struct {
 
 func (x *Dead) Reset() {
 	*x = Dead{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +1633,7 @@ func (x *Dead) String() string {
 func (*Dead) ProtoMessage() {}
 
 func (x *Dead) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,7 +1646,7 @@ func (x *Dead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dead.ProtoReflect.Descriptor instead.
 func (*Dead) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{15}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Dead) GetTimeMs() int64 {
@@ -1582,7 +1674,7 @@ type Takeover struct {
 
 func (x *Takeover) Reset() {
 	*x = Takeover{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1594,7 +1686,7 @@ func (x *Takeover) String() string {
 func (*Takeover) ProtoMessage() {}
 
 func (x *Takeover) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1607,7 +1699,7 @@ func (x *Takeover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Takeover.ProtoReflect.Descriptor instead.
 func (*Takeover) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{16}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Takeover) GetSuccessor() string {
@@ -1628,7 +1720,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[17]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1640,7 +1732,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[17]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1653,7 +1745,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{17}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Closed) GetTimeMs() int64 {
@@ -1686,7 +1778,7 @@ type Alert struct {
 
 func (x *Alert) Reset() {
 	*x = Alert{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[18]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +1790,7 @@ func (x *Alert) String() string {
 func (*Alert) ProtoMessage() {}
 
 func (x *Alert) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[18]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +1803,7 @@ func (x *Alert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alert.ProtoReflect.Descriptor instead.
 func (*Alert) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{18}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Alert) GetAccount() *Account {
@@ -1810,7 +1902,7 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\aaccount\x18\x01 \x01(\v2\x1d.chartergate.store.v1.AccountR\aaccount\x12\x14\n" +
 	"\x05alloc\x18\x02 \x01(\x03R\x05alloc\x12\x14\n" +
 	"\x05spent\x18\x03 \x01(\x03R\x05spent\x12\x10\n" +
-	"\x03gen\x18\x04 \x01(\x03R\x03gen\"\x94\x06\n" +
+	"\x03gen\x18\x04 \x01(\x03R\x03gen\"\xd1\x06\n" +
 	"\x05Entry\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x123\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1f.chartergate.store.v1.EntryKindR\x04kind\x12\x16\n" +
@@ -1842,7 +1934,16 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\x04task\x18\x1a \x01(\tR\x04task\x12\x16\n" +
 	"\x06wanted\x18\x1b \x01(\tR\x06wanted\x12.\n" +
 	"\x04cost\x18\x1c \x01(\v2\x1a.chartergate.store.v1.CostR\x04cost\x121\n" +
-	"\x05saved\x18\x1d \x01(\v2\x1b.chartergate.store.v1.SavedR\x05saved\"\xc3\x01\n" +
+	"\x05saved\x18\x1d \x01(\v2\x1b.chartergate.store.v1.SavedR\x05saved\x12;\n" +
+	"\asignals\x18\x1e \x01(\v2!.chartergate.store.v1.CallSignalsR\asignals\"\xa6\x01\n" +
+	"\vCallSignals\x12\x14\n" +
+	"\x05flags\x18\x01 \x01(\rR\x05flags\x12#\n" +
+	"\rrepeat_tokens\x18\x02 \x01(\x03R\frepeatTokens\x12\x1f\n" +
+	"\vlate_tokens\x18\x03 \x01(\x03R\n" +
+	"lateTokens\x12\x1d\n" +
+	"\n" +
+	"run_growth\x18\x04 \x01(\x03R\trunGrowth\x12\x1c\n" +
+	"\tuntrimmed\x18\x05 \x01(\x03R\tuntrimmed\"\xc3\x01\n" +
 	"\x04Cost\x12\x14\n" +
 	"\x05input\x18\x01 \x01(\x03R\x05input\x12)\n" +
 	"\x10context_overhead\x18\x02 \x01(\x03R\x0fcontextOverhead\x12\x16\n" +
@@ -1919,7 +2020,7 @@ func file_chartergate_store_v1_records_proto_rawDescGZIP() []byte {
 }
 
 var file_chartergate_store_v1_records_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_chartergate_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_chartergate_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_chartergate_store_v1_records_proto_goTypes = []any{
 	(EntryKind)(0),            // 0: chartergate.store.v1.EntryKind
 	(*Control)(nil),           // 1: chartergate.store.v1.Control
@@ -1930,44 +2031,46 @@ var file_chartergate_store_v1_records_proto_goTypes = []any{
 	(*BudgetAccount)(nil),     // 6: chartergate.store.v1.BudgetAccount
 	(*Grant)(nil),             // 7: chartergate.store.v1.Grant
 	(*Entry)(nil),             // 8: chartergate.store.v1.Entry
-	(*Cost)(nil),              // 9: chartergate.store.v1.Cost
-	(*Saved)(nil),             // 10: chartergate.store.v1.Saved
-	(*Batch)(nil),             // 11: chartergate.store.v1.Batch
-	(*RequestIndex)(nil),      // 12: chartergate.store.v1.RequestIndex
-	(*Chunk)(nil),             // 13: chartergate.store.v1.Chunk
-	(*JournalTail)(nil),       // 14: chartergate.store.v1.JournalTail
-	(*Compaction)(nil),        // 15: chartergate.store.v1.Compaction
-	(*Dead)(nil),              // 16: chartergate.store.v1.Dead
-	(*Takeover)(nil),          // 17: chartergate.store.v1.Takeover
-	(*Closed)(nil),            // 18: chartergate.store.v1.Closed
-	(*Alert)(nil),             // 19: chartergate.store.v1.Alert
-	(*v1.Charter)(nil),        // 20: chartergate.v1.Charter
-	(*v1.Budget)(nil),         // 21: chartergate.v1.Budget
-	(*v1.Catalog)(nil),        // 22: chartergate.v1.Catalog
-	(*v1.PriceBook)(nil),      // 23: chartergate.v1.PriceBook
-	(*v1.Policy)(nil),         // 24: chartergate.v1.Policy
-	(*v1.PolicyRevision)(nil), // 25: chartergate.v1.PolicyRevision
+	(*CallSignals)(nil),       // 9: chartergate.store.v1.CallSignals
+	(*Cost)(nil),              // 10: chartergate.store.v1.Cost
+	(*Saved)(nil),             // 11: chartergate.store.v1.Saved
+	(*Batch)(nil),             // 12: chartergate.store.v1.Batch
+	(*RequestIndex)(nil),      // 13: chartergate.store.v1.RequestIndex
+	(*Chunk)(nil),             // 14: chartergate.store.v1.Chunk
+	(*JournalTail)(nil),       // 15: chartergate.store.v1.JournalTail
+	(*Compaction)(nil),        // 16: chartergate.store.v1.Compaction
+	(*Dead)(nil),              // 17: chartergate.store.v1.Dead
+	(*Takeover)(nil),          // 18: chartergate.store.v1.Takeover
+	(*Closed)(nil),            // 19: chartergate.store.v1.Closed
+	(*Alert)(nil),             // 20: chartergate.store.v1.Alert
+	(*v1.Charter)(nil),        // 21: chartergate.v1.Charter
+	(*v1.Budget)(nil),         // 22: chartergate.v1.Budget
+	(*v1.Catalog)(nil),        // 23: chartergate.v1.Catalog
+	(*v1.PriceBook)(nil),      // 24: chartergate.v1.PriceBook
+	(*v1.Policy)(nil),         // 25: chartergate.v1.Policy
+	(*v1.PolicyRevision)(nil), // 26: chartergate.v1.PolicyRevision
 }
 var file_chartergate_store_v1_records_proto_depIdxs = []int32{
-	20, // 0: chartergate.store.v1.Control.charter:type_name -> chartergate.v1.Charter
-	21, // 1: chartergate.store.v1.Control.budget:type_name -> chartergate.v1.Budget
-	22, // 2: chartergate.store.v1.Control.catalog:type_name -> chartergate.v1.Catalog
-	23, // 3: chartergate.store.v1.Control.price_book:type_name -> chartergate.v1.PriceBook
-	24, // 4: chartergate.store.v1.Control.policy:type_name -> chartergate.v1.Policy
-	25, // 5: chartergate.store.v1.Control.policy_revision:type_name -> chartergate.v1.PolicyRevision
+	21, // 0: chartergate.store.v1.Control.charter:type_name -> chartergate.v1.Charter
+	22, // 1: chartergate.store.v1.Control.budget:type_name -> chartergate.v1.Budget
+	23, // 2: chartergate.store.v1.Control.catalog:type_name -> chartergate.v1.Catalog
+	24, // 3: chartergate.store.v1.Control.price_book:type_name -> chartergate.v1.PriceBook
+	25, // 4: chartergate.store.v1.Control.policy:type_name -> chartergate.v1.Policy
+	26, // 5: chartergate.store.v1.Control.policy_revision:type_name -> chartergate.v1.PolicyRevision
 	3,  // 6: chartergate.store.v1.BudgetAccount.account:type_name -> chartergate.store.v1.Account
 	3,  // 7: chartergate.store.v1.Grant.account:type_name -> chartergate.store.v1.Account
 	0,  // 8: chartergate.store.v1.Entry.kind:type_name -> chartergate.store.v1.EntryKind
-	9,  // 9: chartergate.store.v1.Entry.cost:type_name -> chartergate.store.v1.Cost
-	10, // 10: chartergate.store.v1.Entry.saved:type_name -> chartergate.store.v1.Saved
-	3,  // 11: chartergate.store.v1.Batch.accounts:type_name -> chartergate.store.v1.Account
-	8,  // 12: chartergate.store.v1.Batch.entries:type_name -> chartergate.store.v1.Entry
-	3,  // 13: chartergate.store.v1.Alert.account:type_name -> chartergate.store.v1.Account
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	10, // 9: chartergate.store.v1.Entry.cost:type_name -> chartergate.store.v1.Cost
+	11, // 10: chartergate.store.v1.Entry.saved:type_name -> chartergate.store.v1.Saved
+	9,  // 11: chartergate.store.v1.Entry.signals:type_name -> chartergate.store.v1.CallSignals
+	3,  // 12: chartergate.store.v1.Batch.accounts:type_name -> chartergate.store.v1.Account
+	8,  // 13: chartergate.store.v1.Batch.entries:type_name -> chartergate.store.v1.Entry
+	3,  // 14: chartergate.store.v1.Alert.account:type_name -> chartergate.store.v1.Account
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_store_v1_records_proto_init() }
@@ -1989,7 +2092,7 @@ func file_chartergate_store_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chartergate_store_v1_records_proto_rawDesc), len(file_chartergate_store_v1_records_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
