@@ -1,0 +1,204 @@
+package billing
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/chartergate/chartergate/core/money"
+)
+
+// shownLines is how many lines a report names for each reason.
+const shownLines = 5
+
+// Report says what a file holds and what could not be read of it.
+type Report struct {
+	File     string    `json:"file"`
+	Format   string    `json:"format"`
+	Hash     string    `json:"sha256,omitempty"`
+	State    string    `json:"state"` // imported, already imported, dry run
+	Read     int64     `json:"rows_read"`
+	Imported int64     `json:"rows_imported"`
+	Skipped  int64     `json:"rows_skipped"`
+	Restated int64     `json:"rows_restated"` // lines of earlier imports that these replace
+	Removed  int64     `json:"rows_removed"`  // lines of earlier imports that --replace takes away
+	Kept     int64     `json:"rows_kept"`     // lines of earlier imports, of the same accounts and periods, that the file does not have
+	Reasons  []Reason  `json:"skipped,omitempty"`
+	Totals   []Total   `json:"totals"`
+	From     time.Time `json:"from"`                     // the first day of a charge
+	To       time.Time `json:"to"`                       // the last
+	Periods  []string  `json:"billing_periods"`          // months
+	Absent   []string  `json:"absent_columns,omitempty"` // what they say is not known
+
+	totals  map[string]*Total
+	months  map[time.Time]bool
+	seconds float64
+}
+
+// Reason counts the rows that were skipped for it.
+type Reason struct {
+	Reason string   `json:"reason"`
+	Rows   int64    `json:"rows"`
+	First  []string `json:"first"` // lines with what is wrong, at most 5
+}
+
+// Total is the sum of one currency. Exact sums have every decimal of the file; the sums in nanos are those of the lines,
+// each rounded once to a nano, half away from zero.
+type Total struct {
+	Currency         string      `json:"currency"`
+	Rows             int64       `json:"rows"`
+	BilledExact      string      `json:"billed_cost"`
+	EffectiveExact   string      `json:"effective_cost"`
+	ListExact        string      `json:"list_cost"`
+	CreditsExact     string      `json:"credits,omitempty"` // of the billed cost, where lines have credits inside
+	Billed           money.Nanos `json:"billed_nanos"`
+	Effective        money.Nanos `json:"effective_nanos"`
+	List             money.Nanos `json:"list_nanos"`
+	WithoutEffective int64       `json:"rows_without_effective_cost,omitempty"`
+	WithoutList      int64       `json:"rows_without_list_cost,omitempty"`
+
+	billed, effective, list, credits Sum
+}
+
+// NewReport begins the report of a file.
+func NewReport(f *File) *Report {
+	return &Report{File: f.name, Format: f.label, Absent: f.Absent, totals: map[string]*Total{}, months: map[time.Time]bool{}}
+}
+
+// Count counts a line. Error: a sum in nanos that overflows.
+func (r *Report) Count(l *Line) error {
+	r.Read++
+	r.Imported++
+	day := l.Start.Truncate(24 * time.Hour)
+	if r.From.IsZero() || day.Before(r.From) {
+		r.From = day
+	}
+	if day.After(r.To) {
+		r.To = day
+	}
+	if !r.months[l.PeriodStart] {
+		r.months[l.PeriodStart] = true
+	}
+	t := r.totals[l.Currency]
+	if t == nil {
+		t = &Total{Currency: l.Currency}
+		r.totals[l.Currency] = t
+	}
+	return t.add(l)
+}
+
+func (t *Total) add(l *Line) error {
+	t.Rows++
+	t.credits.Add(l.Credits)
+	for _, c := range []struct {
+		d       *Decimal
+		exact   *Sum
+		nanos   *money.Nanos
+		without *int64
+	}{{&l.Billed, &t.billed, &t.Billed, nil}, {l.Effective, &t.effective, &t.Effective, &t.WithoutEffective}, {l.List, &t.list, &t.List, &t.WithoutList}} {
+		if c.d == nil {
+			*c.without++
+			continue
+		}
+		c.exact.Add(*c.d)
+		a, err := c.d.Amount()
+		if err == nil {
+			*c.nanos, err = money.Add(*c.nanos, a.Nanos)
+		}
+		if err != nil {
+			return fmt.Errorf("the sum in %s: %w", t.Currency, err)
+		}
+	}
+	return nil
+}
+
+// Skip counts a record that could not be read.
+func (r *Report) Skip(e *RowError) {
+	r.Read++
+	r.Skipped++
+	i := slices.IndexFunc(r.Reasons, func(x Reason) bool { return x.Reason == e.Reason })
+	if i < 0 {
+		i = len(r.Reasons)
+		r.Reasons = append(r.Reasons, Reason{Reason: e.Reason})
+	}
+	x := &r.Reasons[i]
+	if x.Rows++; len(x.First) < shownLines {
+		x.First = append(x.First, e.Error())
+	}
+}
+
+// Finish writes the sums down.
+func (r *Report) Finish() {
+	r.Totals = r.Totals[:0]
+	for _, t := range r.totals {
+		t.BilledExact, t.EffectiveExact, t.ListExact = t.billed.String(), t.effective.String(), t.list.String()
+		if c := t.credits.String(); c != "0" {
+			t.CreditsExact = c
+		}
+		r.Totals = append(r.Totals, *t)
+	}
+	slices.SortFunc(r.Totals, func(a, b Total) int {
+		if a.Currency < b.Currency {
+			return -1
+		}
+		return 1
+	})
+	r.Periods = r.Periods[:0]
+	for m := range r.months {
+		r.Periods = append(r.Periods, m.Format("2006-01"))
+	}
+	slices.Sort(r.Periods)
+	r.Periods = slices.Compact(r.Periods)
+}
+
+// ErrNothing says that no record of a file could be read; the report tells why.
+var ErrNothing = errors.New("no row could be read")
+
+// Scan reads a bill to its end, calls each for every line, and reports. Errors: those of Open; ErrNothing; what each gives.
+func Scan(path string, o Options, each func(*Line) error) (*Report, error) {
+	f, err := Open(path, o)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Scan(each)
+}
+
+// Scan reads the rest of the file.
+func (f *File) Scan(each func(*Line) error) (*Report, error) {
+	r := NewReport(f)
+	for {
+		var l Line
+		err := f.Next(&l)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if e, ok := errors.AsType[*RowError](err); ok {
+			r.Skip(e)
+			continue
+		}
+		if err == nil {
+			err = r.Count(&l)
+		}
+		if err == nil && each != nil {
+			err = each(&l)
+		}
+		if err != nil {
+			return r, err
+		}
+	}
+	r.Finish()
+	return r, r.nothing()
+}
+
+func (r *Report) nothing() error {
+	if r.Imported > 0 {
+		return nil
+	}
+	if len(r.Reasons) == 0 {
+		return named(r.File, ErrEmpty)
+	}
+	return fmt.Errorf("%s: %w: %s", r.File, ErrNothing, r.Reasons[0].First[0])
+}
