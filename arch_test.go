@@ -32,6 +32,7 @@ var rules = []rule{
 	{"store/embedded", []string{"go.etcd.io/etcd", "go.uber.org/zap", module + "store"}, "starts etcd and knows nothing of what is kept in it"},
 	{"store/storetest", []string{module + "core", module + "store", module + "proto", "google.golang.org/protobuf"},
 		"one suite for every store; it fills records by their contract"},
+	{"store/sql", []string{module + "core", module + "store", "github.com/jackc/pgx", "modernc.org/sqlite"}, "only this folder knows SQL"},
 	{"store", []string{module + "core", module + "store"}, "the promises of a store are in the words of core"},
 	{"policy", []string{module + "core", "github.com/open-policy-agent/opa"}, "only this folder knows Rego"},
 	{"server/preflight", []string{module + "core", module + "store"},

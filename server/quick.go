@@ -98,6 +98,7 @@ func validUsage(u *chartergatev1.Usage) bool {
 	return u != nil && in(u.InputTokens, maxTokens) && in(u.CacheReadTokens, maxTokens) &&
 		in(u.CacheWrite_5MTokens, maxTokens) && in(u.CacheWrite_1HTokens, maxTokens) && in(u.OutputTokens, maxTokens) &&
 		in(u.ReasoningTokens, maxTokens) && in(u.AudioInputTokens, maxTokens) && in(u.AudioOutputTokens, maxTokens) &&
+		in(u.AudioCacheReadTokens, maxTokens) && in(u.ImageInputTokens, maxTokens) && in(u.ImageOutputTokens, maxTokens) &&
 		in(u.ContextOverheadTokens, maxTokens) && in(u.RetrievalHops, maxUsageCalls) && in(u.EmbeddingTokens, maxTokens) &&
 		in(u.VectorQueries, maxUsageCalls) && validCounts(u.ToolCalls, 32, maxUsageCalls) &&
 		in(u.GpuMilliseconds, maxTokens) && in(u.StorageBytes, maxUsageBytes) && in(u.EgressBytes, maxUsageBytes)

@@ -243,7 +243,8 @@ func furtherRates(p *pb.Price) string {
 		set  bool
 	}{
 		{"1h cache write", p.CacheWrite_1HNanos != nil}, {"reasoning", p.ReasoningNanos != nil},
-		{"audio", p.AudioInputNanos != nil || p.AudioOutputNanos != nil}, {"request", p.RequestNanos != nil},
+		{"audio", p.AudioInputNanos != nil || p.AudioOutputNanos != nil || p.AudioCacheReadNanos != nil},
+		{"image", p.ImageInputNanos != nil || p.ImageOutputNanos != nil}, {"request", p.RequestNanos != nil},
 		{"embedding", p.EmbeddingNanos != nil}, {"vector query", p.VectorQueryNanos != nil}, {"tools", len(p.GetToolCallNanos()) > 0},
 		{"storage", p.StorageMegabyteNanos != nil}, {"egress", p.EgressMegabyteNanos != nil}, {"overhead", p.GetOverheadPpm() > 0},
 	} {

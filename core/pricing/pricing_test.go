@@ -34,12 +34,15 @@ func drawUsage(t *rapid.T) usage.Usage {
 	n := func(name string) int64 {
 		return rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(0, 2e6), rapid.Int64Range(0, 1e9)).Draw(t, name)
 	}
-	return usage.Usage{
+	u := usage.Usage{
 		InputTokens: n("input"), CacheReadTokens: n("read"), CacheWrite5mTokens: n("write5"), CacheWrite1hTokens: n("write1"),
 		OutputTokens: n("output"), ReasoningTokens: n("reasoning"), AudioInputTokens: n("audio in"), AudioOutputTokens: n("audio out"),
+		AudioCacheReadTokens: n("audio read"), ImageInputTokens: n("image in"), ImageOutputTokens: n("image out"),
 		EmbeddingTokens: n("embedding"), VectorQueries: n("vector"), GPUMilliseconds: n("gpu"), StorageBytes: n("storage"),
 		EgressBytes: n("egress"), ToolCalls: map[string]int64{"search": n("search"), "code": n("code")},
 	}
+	u.ContextOverheadTokens = rapid.Int64Range(0, u.AllInput()).Draw(t, "overhead")
+	return u
 }
 
 // exact is the formula of the price in rational numbers, rounded once, half up. ok is false where a unit has no rate.
@@ -66,11 +69,12 @@ func exact(p *Price, u *usage.Usage) (cost *big.Int, ok bool) {
 				return true
 			}
 		}
-		return selfHosted && units[0] < Request && gpu > 0
+		return selfHosted && units[0].tokens() && gpu > 0
 	}
 	ok = chain(u.InputTokens, Input) && chain(u.CacheReadTokens, CacheRead, Input) && chain(u.CacheWrite5mTokens, CacheWrite5m, Input) &&
 		chain(u.CacheWrite1hTokens, CacheWrite1h, CacheWrite5m, Input) && chain(u.OutputTokens, Output) &&
 		chain(u.ReasoningTokens, Reasoning, Output) && chain(u.AudioInputTokens, AudioInput) && chain(u.AudioOutputTokens, AudioOutput) &&
+		chain(u.AudioCacheReadTokens, AudioCacheRead, AudioInput) && chain(u.ImageInputTokens, ImageInput, Input) && chain(u.ImageOutputTokens, ImageOutput, Output) &&
 		chain(u.EmbeddingTokens, Embedding) && chain(u.VectorQueries, VectorQuery) && chain(u.StorageBytes, StorageByte) && chain(u.EgressBytes, EgressByte)
 	if gpu > 0 {
 		if !selfHosted {
@@ -125,6 +129,15 @@ func TestCostIsTheExactSumRoundedOnce(t *testing.T) {
 		}
 		if sum != total {
 			t.Fatalf("the lines add up to %d, the total is %d", sum, total)
+		}
+		split, c, err := p.Split(&u)
+		if sum, err2 := c.Total(); err != nil || err2 != nil || split != got || sum != got {
+			t.Fatalf("the components of %d add up to %d, to split is %d: %v, %v", got, sum, split, err, err2)
+		}
+		for _, part := range []money.Nanos{c.Input, c.ContextOverhead, c.Output, c.Retrieval, c.Tools, c.Compute, c.Other} {
+			if part < 0 {
+				t.Fatalf("a negative component: %+v", c)
+			}
 		}
 	})
 }

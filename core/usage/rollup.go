@@ -37,7 +37,8 @@ type Attribution struct {
 
 // Rollup is what was counted in one hour for one attribution.
 type Rollup struct {
-	Hour time.Time // its start, UTC
+	Hour   time.Time // its start, UTC
+	Newest time.Time // the newest settlement in it; zero: not known
 	Attribution
 	Totals
 }

@@ -10,7 +10,7 @@ type count struct {
 	most int64
 }
 
-func (u *Usage) counts() [15]count {
+func (u *Usage) counts() [18]count {
 	return [...]count{
 		{"input_tokens", &u.InputTokens, MaxTokens},
 		{"cache_read_tokens", &u.CacheReadTokens, MaxTokens},
@@ -20,6 +20,9 @@ func (u *Usage) counts() [15]count {
 		{"reasoning_tokens", &u.ReasoningTokens, MaxTokens},
 		{"audio_input_tokens", &u.AudioInputTokens, MaxTokens},
 		{"audio_output_tokens", &u.AudioOutputTokens, MaxTokens},
+		{"audio_cache_read_tokens", &u.AudioCacheReadTokens, MaxTokens},
+		{"image_input_tokens", &u.ImageInputTokens, MaxTokens},
+		{"image_output_tokens", &u.ImageOutputTokens, MaxTokens},
 		{"context_overhead_tokens", &u.ContextOverheadTokens, MaxTokens},
 		{"retrieval_hops", &u.RetrievalHops, MaxCalls},
 		{"embedding_tokens", &u.EmbeddingTokens, MaxTokens},
@@ -34,10 +37,11 @@ func (u *Usage) counts() [15]count {
 // nanoseconds.
 func (u *Usage) within() bool {
 	tokens := max(u.InputTokens, u.CacheReadTokens, u.CacheWrite5mTokens, u.CacheWrite1hTokens, u.OutputTokens, u.ReasoningTokens,
-		u.AudioInputTokens, u.AudioOutputTokens, u.ContextOverheadTokens, u.EmbeddingTokens, u.GPUMilliseconds)
+		u.AudioInputTokens, u.AudioOutputTokens, u.AudioCacheReadTokens, u.ImageInputTokens, u.ImageOutputTokens,
+		u.ContextOverheadTokens, u.EmbeddingTokens, u.GPUMilliseconds)
 	least := min(u.InputTokens, u.CacheReadTokens, u.CacheWrite5mTokens, u.CacheWrite1hTokens, u.OutputTokens, u.ReasoningTokens,
-		u.AudioInputTokens, u.AudioOutputTokens, u.ContextOverheadTokens, u.EmbeddingTokens, u.GPUMilliseconds, u.RetrievalHops,
-		u.VectorQueries, u.StorageBytes, u.EgressBytes)
+		u.AudioInputTokens, u.AudioOutputTokens, u.AudioCacheReadTokens, u.ImageInputTokens, u.ImageOutputTokens,
+		u.ContextOverheadTokens, u.EmbeddingTokens, u.GPUMilliseconds, u.RetrievalHops, u.VectorQueries, u.StorageBytes, u.EgressBytes)
 	return least >= 0 && tokens <= MaxTokens && max(u.RetrievalHops, u.VectorQueries) <= MaxCalls &&
 		max(u.StorageBytes, u.EgressBytes) <= MaxBytes
 }
@@ -50,6 +54,8 @@ func (u *Usage) Add(v *Usage) bool {
 		CacheWrite5mTokens: u.CacheWrite5mTokens + v.CacheWrite5mTokens, CacheWrite1hTokens: u.CacheWrite1hTokens + v.CacheWrite1hTokens,
 		OutputTokens: u.OutputTokens + v.OutputTokens, ReasoningTokens: u.ReasoningTokens + v.ReasoningTokens,
 		AudioInputTokens: u.AudioInputTokens + v.AudioInputTokens, AudioOutputTokens: u.AudioOutputTokens + v.AudioOutputTokens,
+		AudioCacheReadTokens: u.AudioCacheReadTokens + v.AudioCacheReadTokens,
+		ImageInputTokens:     u.ImageInputTokens + v.ImageInputTokens, ImageOutputTokens: u.ImageOutputTokens + v.ImageOutputTokens,
 		ContextOverheadTokens: u.ContextOverheadTokens + v.ContextOverheadTokens, RetrievalHops: u.RetrievalHops + v.RetrievalHops,
 		EmbeddingTokens: u.EmbeddingTokens + v.EmbeddingTokens, VectorQueries: u.VectorQueries + v.VectorQueries, ToolCalls: u.ToolCalls,
 		GPUMilliseconds: u.GPUMilliseconds + v.GPUMilliseconds, StorageBytes: u.StorageBytes + v.StorageBytes,

@@ -9,14 +9,17 @@ import (
 // Usage is what one call used. Every token is counted in one field only; ContextOverheadTokens and RetrievalHops are
 // for reports and are not priced.
 type Usage struct {
-	InputTokens           int64 // neither read from nor written to a cache
+	InputTokens           int64 // neither read from nor written to a cache; without audio and image
 	CacheReadTokens       int64
 	CacheWrite5mTokens    int64
 	CacheWrite1hTokens    int64
-	OutputTokens          int64 // without reasoning and audio
+	OutputTokens          int64 // without reasoning, audio and image
 	ReasoningTokens       int64
 	AudioInputTokens      int64
 	AudioOutputTokens     int64
+	AudioCacheReadTokens  int64 // audio input read from a cache
+	ImageInputTokens      int64
+	ImageOutputTokens     int64
 	ContextOverheadTokens int64
 	RetrievalHops         int64
 	EmbeddingTokens       int64
@@ -60,11 +63,14 @@ func (u *Usage) Validate() error {
 
 // AllInput is the sum of the input classes.
 func (u *Usage) AllInput() int64 {
-	return u.InputTokens + u.CacheReadTokens + u.CacheWrite5mTokens + u.CacheWrite1hTokens + u.AudioInputTokens
+	return u.InputTokens + u.CacheReadTokens + u.CacheWrite5mTokens + u.CacheWrite1hTokens + u.AudioInputTokens +
+		u.AudioCacheReadTokens + u.ImageInputTokens
 }
 
 // AllOutput is the sum of the output classes.
-func (u *Usage) AllOutput() int64 { return u.OutputTokens + u.ReasoningTokens + u.AudioOutputTokens }
+func (u *Usage) AllOutput() int64 {
+	return u.OutputTokens + u.ReasoningTokens + u.AudioOutputTokens + u.ImageOutputTokens
+}
 
 // Outcome says how the user's task ended.
 type Outcome int32

@@ -203,7 +203,7 @@ type Usage struct {
 	CacheWrite_5MTokens int64 `protobuf:"varint,3,opt,name=cache_write_5m_tokens,json=cacheWrite5mTokens,proto3" json:"cache_write_5m_tokens,omitempty"`
 	// Input tokens written to a prompt cache that lives 1 hour.
 	CacheWrite_1HTokens int64 `protobuf:"varint,4,opt,name=cache_write_1h_tokens,json=cacheWrite1hTokens,proto3" json:"cache_write_1h_tokens,omitempty"`
-	// Output tokens, without reasoning and audio tokens.
+	// Output tokens, without reasoning, audio and image tokens.
 	OutputTokens int64 `protobuf:"varint,5,opt,name=output_tokens,json=outputTokens,proto3" json:"output_tokens,omitempty"`
 	// Hidden reasoning tokens. Priced as output where the price book has no reasoning rate.
 	ReasoningTokens int64 `protobuf:"varint,6,opt,name=reasoning_tokens,json=reasoningTokens,proto3" json:"reasoning_tokens,omitempty"`
@@ -211,6 +211,12 @@ type Usage struct {
 	AudioInputTokens int64 `protobuf:"varint,7,opt,name=audio_input_tokens,json=audioInputTokens,proto3" json:"audio_input_tokens,omitempty"`
 	// Audio tokens out.
 	AudioOutputTokens int64 `protobuf:"varint,8,opt,name=audio_output_tokens,json=audioOutputTokens,proto3" json:"audio_output_tokens,omitempty"`
+	// Audio tokens in that were read from cache. Priced as audio tokens in where the price has no rate of their own.
+	AudioCacheReadTokens int64 `protobuf:"varint,17,opt,name=audio_cache_read_tokens,json=audioCacheReadTokens,proto3" json:"audio_cache_read_tokens,omitempty"`
+	// Image tokens in. Priced as input where the price has no image rate.
+	ImageInputTokens int64 `protobuf:"varint,18,opt,name=image_input_tokens,json=imageInputTokens,proto3" json:"image_input_tokens,omitempty"`
+	// Image tokens out. Priced as output where the price has no image rate.
+	ImageOutputTokens int64 `protobuf:"varint,19,opt,name=image_output_tokens,json=imageOutputTokens,proto3" json:"image_output_tokens,omitempty"`
 	// The part of all input tokens that is context overhead (history, retrieved passages, system prompt).
 	// At most the sum of the input classes. For reports; not priced again.
 	ContextOverheadTokens int64 `protobuf:"varint,9,opt,name=context_overhead_tokens,json=contextOverheadTokens,proto3" json:"context_overhead_tokens,omitempty"`
@@ -315,6 +321,27 @@ func (x *Usage) GetAudioInputTokens() int64 {
 func (x *Usage) GetAudioOutputTokens() int64 {
 	if x != nil {
 		return x.AudioOutputTokens
+	}
+	return 0
+}
+
+func (x *Usage) GetAudioCacheReadTokens() int64 {
+	if x != nil {
+		return x.AudioCacheReadTokens
+	}
+	return 0
+}
+
+func (x *Usage) GetImageInputTokens() int64 {
+	if x != nil {
+		return x.ImageInputTokens
+	}
+	return 0
+}
+
+func (x *Usage) GetImageOutputTokens() int64 {
+	if x != nil {
+		return x.ImageOutputTokens
 	}
 	return 0
 }
@@ -447,7 +474,7 @@ const file_chartergate_v1_common_proto_rawDesc = "" +
 	"\x05Owner\x12\x1d\n" +
 	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\x04name\x12 \n" +
 	"\x05email\x18\x02 \x01(\tB\n" +
-	"\xbaH\a\xd8\x01\x01r\x02`\x01R\x05email\"\xa1\b\n" +
+	"\xbaH\a\xd8\x01\x01r\x02`\x01R\x05email\"\xe6\t\n" +
 	"\x05Usage\x121\n" +
 	"\finput_tokens\x18\x01 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\vinputTokens\x12:\n" +
 	"\x11cache_read_tokens\x18\x02 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x0fcacheReadTokens\x12A\n" +
@@ -456,7 +483,10 @@ const file_chartergate_v1_common_proto_rawDesc = "" +
 	"\routput_tokens\x18\x05 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\foutputTokens\x129\n" +
 	"\x10reasoning_tokens\x18\x06 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x0freasoningTokens\x12<\n" +
 	"\x12audio_input_tokens\x18\a \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x10audioInputTokens\x12>\n" +
-	"\x13audio_output_tokens\x18\b \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x11audioOutputTokens\x12F\n" +
+	"\x13audio_output_tokens\x18\b \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x11audioOutputTokens\x12E\n" +
+	"\x17audio_cache_read_tokens\x18\x11 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x14audioCacheReadTokens\x12<\n" +
+	"\x12image_input_tokens\x18\x12 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x10imageInputTokens\x12>\n" +
+	"\x13image_output_tokens\x18\x13 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x11imageOutputTokens\x12F\n" +
 	"\x17context_overhead_tokens\x18\t \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x15contextOverheadTokens\x124\n" +
 	"\x0eretrieval_hops\x18\n" +
 	" \x01(\x03B\r\xbaH\n" +

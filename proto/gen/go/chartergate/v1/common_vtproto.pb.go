@@ -96,6 +96,27 @@ func (m *Usage) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.ImageOutputTokens != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.ImageOutputTokens))
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0x98
+	}
+	if m.ImageInputTokens != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.ImageInputTokens))
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0x90
+	}
+	if m.AudioCacheReadTokens != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.AudioCacheReadTokens))
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0x88
+	}
 	if m.EgressBytes != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.EgressBytes))
 		i--
@@ -319,6 +340,15 @@ func (m *Usage) SizeVT() (n int) {
 	}
 	if m.EgressBytes != 0 {
 		n += 2 + protohelpers.SizeOfVarint(uint64(m.EgressBytes))
+	}
+	if m.AudioCacheReadTokens != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.AudioCacheReadTokens))
+	}
+	if m.ImageInputTokens != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.ImageInputTokens))
+	}
+	if m.ImageOutputTokens != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.ImageOutputTokens))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -894,6 +924,63 @@ func (m *Usage) UnmarshalVTUnsafe(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.EgressBytes |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 17:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field AudioCacheReadTokens", wireType)
+			}
+			m.AudioCacheReadTokens = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.AudioCacheReadTokens |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 18:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field ImageInputTokens", wireType)
+			}
+			m.ImageInputTokens = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.ImageInputTokens |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 19:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field ImageOutputTokens", wireType)
+			}
+			m.ImageOutputTokens = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.ImageOutputTokens |= int64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

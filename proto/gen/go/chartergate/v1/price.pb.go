@@ -50,6 +50,12 @@ type Price struct {
 	AudioInputNanos *int64 `protobuf:"varint,9,opt,name=audio_input_nanos,json=audioInputNanos,proto3,oneof" json:"audio_input_nanos,omitempty"`
 	// Nanos per million audio tokens out.
 	AudioOutputNanos *int64 `protobuf:"varint,10,opt,name=audio_output_nanos,json=audioOutputNanos,proto3,oneof" json:"audio_output_nanos,omitempty"`
+	// Nanos per million audio tokens read from cache. Absent: the audio input rate.
+	AudioCacheReadNanos *int64 `protobuf:"varint,25,opt,name=audio_cache_read_nanos,json=audioCacheReadNanos,proto3,oneof" json:"audio_cache_read_nanos,omitempty"`
+	// Nanos per million image tokens in. Absent: the input rate.
+	ImageInputNanos *int64 `protobuf:"varint,26,opt,name=image_input_nanos,json=imageInputNanos,proto3,oneof" json:"image_input_nanos,omitempty"`
+	// Nanos per million image tokens out. Absent: the output rate.
+	ImageOutputNanos *int64 `protobuf:"varint,27,opt,name=image_output_nanos,json=imageOutputNanos,proto3,oneof" json:"image_output_nanos,omitempty"`
 	// Nanos per million requests. Absent: free.
 	RequestNanos *int64 `protobuf:"varint,11,opt,name=request_nanos,json=requestNanos,proto3,oneof" json:"request_nanos,omitempty"`
 	// Nanos per million tokens embedded for retrieval.
@@ -178,6 +184,27 @@ func (x *Price) GetAudioInputNanos() int64 {
 func (x *Price) GetAudioOutputNanos() int64 {
 	if x != nil && x.AudioOutputNanos != nil {
 		return *x.AudioOutputNanos
+	}
+	return 0
+}
+
+func (x *Price) GetAudioCacheReadNanos() int64 {
+	if x != nil && x.AudioCacheReadNanos != nil {
+		return *x.AudioCacheReadNanos
+	}
+	return 0
+}
+
+func (x *Price) GetImageInputNanos() int64 {
+	if x != nil && x.ImageInputNanos != nil {
+		return *x.ImageInputNanos
+	}
+	return 0
+}
+
+func (x *Price) GetImageOutputNanos() int64 {
+	if x != nil && x.ImageOutputNanos != nil {
+		return *x.ImageOutputNanos
 	}
 	return 0
 }
@@ -824,7 +851,7 @@ var File_chartergate_v1_price_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_price_proto_rawDesc = "" +
 	"\n" +
-	"\x1achartergate/v1/price.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\r\n" +
+	"\x1achartergate/v1/price.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x0f\n" +
 	"\x05Price\x12 \n" +
 	"\x05model\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x05model\x12I\n" +
@@ -838,17 +865,20 @@ const file_chartergate_v1_price_proto_rawDesc = "" +
 	"\x0freasoning_nanos\x18\b \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x05R\x0ereasoningNanos\x88\x01\x01\x128\n" +
 	"\x11audio_input_nanos\x18\t \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x06R\x0faudioInputNanos\x88\x01\x01\x12:\n" +
 	"\x12audio_output_nanos\x18\n" +
-	" \x01(\x03B\a\xbaH\x04\"\x02(\x00H\aR\x10audioOutputNanos\x88\x01\x01\x121\n" +
-	"\rrequest_nanos\x18\v \x01(\x03B\a\xbaH\x04\"\x02(\x00H\bR\frequestNanos\x88\x01\x01\x125\n" +
-	"\x0fembedding_nanos\x18\f \x01(\x03B\a\xbaH\x04\"\x02(\x00H\tR\x0eembeddingNanos\x88\x01\x01\x12:\n" +
-	"\x12vector_query_nanos\x18\r \x01(\x03B\a\xbaH\x04\"\x02(\x00H\n" +
-	"R\x10vectorQueryNanos\x88\x01\x01\x12h\n" +
+	" \x01(\x03B\a\xbaH\x04\"\x02(\x00H\aR\x10audioOutputNanos\x88\x01\x01\x12A\n" +
+	"\x16audio_cache_read_nanos\x18\x19 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\bR\x13audioCacheReadNanos\x88\x01\x01\x128\n" +
+	"\x11image_input_nanos\x18\x1a \x01(\x03B\a\xbaH\x04\"\x02(\x00H\tR\x0fimageInputNanos\x88\x01\x01\x12:\n" +
+	"\x12image_output_nanos\x18\x1b \x01(\x03B\a\xbaH\x04\"\x02(\x00H\n" +
+	"R\x10imageOutputNanos\x88\x01\x01\x121\n" +
+	"\rrequest_nanos\x18\v \x01(\x03B\a\xbaH\x04\"\x02(\x00H\vR\frequestNanos\x88\x01\x01\x125\n" +
+	"\x0fembedding_nanos\x18\f \x01(\x03B\a\xbaH\x04\"\x02(\x00H\fR\x0eembeddingNanos\x88\x01\x01\x12:\n" +
+	"\x12vector_query_nanos\x18\r \x01(\x03B\a\xbaH\x04\"\x02(\x00H\rR\x10vectorQueryNanos\x88\x01\x01\x12h\n" +
 	"\x0ftool_call_nanos\x18\x0e \x03(\v2(.chartergate.v1.Price.ToolCallNanosEntryB\x16\xbaH\x13\x9a\x01\x10\x10@\"\x06r\x04\x10\x01\x18@*\x04\"\x02(\x00R\rtoolCallNanos\x122\n" +
-	"\x0egpu_hour_nanos\x18\x0f \x01(\x03B\a\xbaH\x04\"\x02(\x00H\vR\fgpuHourNanos\x88\x01\x01\x12M\n" +
+	"\x0egpu_hour_nanos\x18\x0f \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x0eR\fgpuHourNanos\x88\x01\x01\x12M\n" +
 	"\x1fgpu_milliseconds_per_mtok_input\x18\x10 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x1bgpuMillisecondsPerMtokInput\x12O\n" +
 	" gpu_milliseconds_per_mtok_output\x18\x11 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x1cgpuMillisecondsPerMtokOutput\x12B\n" +
-	"\x16storage_megabyte_nanos\x18\x12 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\fR\x14storageMegabyteNanos\x88\x01\x01\x12@\n" +
-	"\x15egress_megabyte_nanos\x18\x13 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\rR\x13egressMegabyteNanos\x88\x01\x01\x12/\n" +
+	"\x16storage_megabyte_nanos\x18\x12 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x0fR\x14storageMegabyteNanos\x88\x01\x01\x12@\n" +
+	"\x15egress_megabyte_nanos\x18\x13 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x10R\x13egressMegabyteNanos\x88\x01\x01\x12/\n" +
 	"\foverhead_ppm\x18\x14 \x01(\x03B\f\xbaH\t\"\a\x18\x80\xad\xe2\x04(\x00R\voverheadPpm\x12 \n" +
 	"\x06source\x18\x15 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06source\x12\x1d\n" +
 	"\n" +
@@ -865,7 +895,10 @@ const file_chartergate_v1_price_proto_rawDesc = "" +
 	"\r_output_nanosB\x12\n" +
 	"\x10_reasoning_nanosB\x14\n" +
 	"\x12_audio_input_nanosB\x15\n" +
-	"\x13_audio_output_nanosB\x10\n" +
+	"\x13_audio_output_nanosB\x19\n" +
+	"\x17_audio_cache_read_nanosB\x14\n" +
+	"\x12_image_input_nanosB\x15\n" +
+	"\x13_image_output_nanosB\x10\n" +
 	"\x0e_request_nanosB\x12\n" +
 	"\x10_embedding_nanosB\x15\n" +
 	"\x13_vector_query_nanosB\x11\n" +
