@@ -3,6 +3,8 @@ package billing
 import (
 	"encoding/json"
 	"strings"
+
+	"github.com/chartergate/chartergate/core/bill"
 )
 
 func awsVersion(t table) string {
@@ -47,7 +49,7 @@ func tagColumns(t table) []tagColumn {
 }
 
 // bindAWS reads cost and usage reports: billed is the unblended cost, effective spreads commitments over what they cover.
-func bindAWS(r *reader) (func([]string, *Line) error, error) {
+func bindAWS(r *reader) (func([]string, *bill.Line) error, error) {
 	billed := r.required("lineItem/UnblendedCost")
 	currency := r.required("lineItem/CurrencyCode")
 	start := r.required("lineItem/UsageStartDate")
@@ -82,8 +84,8 @@ func bindAWS(r *reader) (func([]string, *Line) error, error) {
 		"lineitemusagestartdate", "lineitemusageenddate", "lineitemproductcode", "lineitemusagetype", "lineitemoperation", "lineitemavailabilityzone",
 		"lineitemresourceid", "lineitemcurrencycode", "lineitemlineitemdescription", "lineitemtaxtype", "productsku", "pricingterm", "pricingratecode",
 		"reservationreservationarn", "savingsplansavingsplanarn", "reservationsubscriptionid")
-	effective := func(record []string, kind string, l *Line) error {
-		var d Decimal
+	effective := func(record []string, kind string, l *bill.Line) error {
+		var d bill.Decimal
 		var err error
 		switch kind {
 		case "DiscountedUsage":
@@ -92,22 +94,22 @@ func bindAWS(r *reader) (func([]string, *Line) error, error) {
 			d, err = r.cost(&planned, record)
 		case "SavingsPlanNegation", "SavingsPlanUpfrontFee":
 		case "SavingsPlanRecurringFee":
-			var used Decimal
+			var used bill.Decimal
 			if d, err = r.cost(&commitment, record); err == nil {
 				if used, err = r.decimal(&committed, record); err == nil {
-					d, err = d.Minus(used)
+					d = d.Minus(used)
 				}
 			}
 		case "RIFee":
-			var more Decimal
+			var more bill.Decimal
 			if d, err = r.decimal(&unusedUpfront, record); err == nil {
 				if more, err = r.decimal(&unusedRecurring, record); err == nil {
-					d, err = d.Plus(more)
+					d = d.Plus(more)
 				}
 			}
 		case "Fee":
 			if d = l.Billed; reservation.of(record) != "" {
-				d = Decimal{}
+				d = bill.Decimal{}
 			}
 		default:
 			d = l.Billed
@@ -118,7 +120,7 @@ func bindAWS(r *reader) (func([]string, *Line) error, error) {
 		l.Effective = &d
 		return err
 	}
-	return func(record []string, l *Line) (err error) {
+	return func(record []string, l *bill.Line) (err error) {
 		if err := r.span(l, record, &start, &end, &periodStart, &periodEnd); err != nil {
 			return err
 		}
@@ -165,7 +167,7 @@ func bindAWS(r *reader) (func([]string, *Line) error, error) {
 }
 
 // tagColumns reads tags that are columns.
-func (r *reader) tagColumns(list []tagColumn, record []string, l *Line) (parsedTags, error) {
+func (r *reader) tagColumns(list []tagColumn, record []string, l *bill.Line) (parsedTags, error) {
 	r.key.buffer = r.key.buffer[:0]
 	any := false
 	for _, c := range list {

@@ -1,5 +1,7 @@
 package billing
 
+import "github.com/chartergate/chartergate/core/bill"
+
 import "strings"
 
 func azureVersion(t table) string {
@@ -14,7 +16,7 @@ func azureVersion(t table) string {
 
 // bindAzure reads cost details. Billed is the cost in the billing currency; an amortised export gives effective cost in
 // the same column, so effective is the same.
-func bindAzure(r *reader) (func([]string, *Line) error, error) {
+func bindAzure(r *reader) (func([]string, *bill.Line) error, error) {
 	billed := r.required("CostInBillingCurrency", "cost", "extendedcost", "pretaxcost")
 	currency := r.required("BillingCurrencyCode", "billingcurrency", "currency", "currencycode")
 	start := r.required("Date", "usagedate", "usagedatetime")
@@ -38,7 +40,7 @@ func bindAzure(r *reader) (func([]string, *Line) error, error) {
 		"resourceid", "instanceid", "resourcename", "meterid", "partnumber", "metername", "metersubcategory", "resourcelocation", "chargetype", "pricingmodel", "reservationid", "productorderid",
 		"benefitid", "costallocationrulename", "invoicesectionid", "billingcurrencycode", "billingcurrency", "publishertype", "publishername", "frequency", "term",
 		"servicefamily", "additionalinfo", "serviceinfo2", "unitofmeasure", "costcenter")
-	return func(record []string, l *Line) (err error) {
+	return func(record []string, l *bill.Line) (err error) {
 		if err := r.span(l, record, &start, &field{}, &periodStart, &periodEnd); err != nil {
 			return err
 		}

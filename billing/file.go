@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/chartergate/chartergate/core/bill"
 )
 
 // Options say how to read a bill. The zero value finds out.
@@ -56,7 +58,7 @@ func (f *File) Progress() (read, size int64) { return min(f.read.Load(), f.size)
 
 // Next reads the next line into l. Errors: io.EOF; *RowError for a record that cannot be used, after which the next can
 // be read; any other is of the whole file.
-func (f *File) Next(l *Line) error {
+func (f *File) Next(l *bill.Line) error {
 	record, err := f.table.next()
 	if errors.Is(err, io.EOF) {
 		if f.rows == 0 {
@@ -66,7 +68,7 @@ func (f *File) Next(l *Line) error {
 	}
 	f.rows++
 	if err == nil {
-		*l = Line{Row: f.rows}
+		*l = bill.Line{Row: f.rows}
 		if err = f.parse(record, l); err == nil {
 			err = checkLine(l)
 		}
@@ -83,8 +85,11 @@ func (f *File) Next(l *Line) error {
 	return named(f.name, err)
 }
 
+// maxField is the longest value of a line's attribute, in bytes.
+const maxField = 16 << 10
+
 // checkLine refuses what databases do not take.
-func checkLine(l *Line) error {
+func checkLine(l *bill.Line) error {
 	for _, c := range []struct{ name, value string }{
 		{"provider", l.Provider}, {"sub-account", l.SubAccount}, {"service", l.Service}, {"SKU", l.SKU}, {"meter", l.Meter}, {"region", l.Region}, {"resource", l.Resource},
 		{"resource group", l.ResourceGroup}, {"category", l.Category}, {"unit", l.Unit}, {"feature tag", l.Feature}, {"model", l.Model}, {"billing account", l.Account},
@@ -99,12 +104,15 @@ func checkLine(l *Line) error {
 	if len(l.Tags) > 4*maxField {
 		return &fault{"", "too long", fmt.Sprintf("the tags have %d bytes, at most %d are kept", len(l.Tags), 4*maxField)}
 	}
-	for _, d := range []*Decimal{&l.Billed, l.List, l.Effective, &l.Credits} {
+	for _, d := range []*bill.Decimal{&l.Billed, l.List, l.Effective, &l.Credits} {
 		if d != nil {
 			if _, err := d.Amount(); err != nil {
 				return &fault{"", "wrong number", err.Error()}
 			}
 		}
+	}
+	if _, _, ok := l.Quantity.Units(); !ok {
+		return &fault{"", "wrong number", "the quantity " + quote(l.Quantity.String()) + " is too large"}
 	}
 	return nil
 }

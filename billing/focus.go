@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/chartergate/chartergate/core/bill"
 )
 
 // focusVersion tells the version by the columns that it added.
@@ -23,7 +25,7 @@ func focusVersion(t table) string {
 	return "FOCUS " + v
 }
 
-func bindFOCUS(r *reader) (func([]string, *Line) error, error) {
+func bindFOCUS(r *reader) (func([]string, *bill.Line) error, error) {
 	billed := r.required("BilledCost")
 	currency := r.required("BillingCurrency")
 	start := r.required("ChargePeriodStart")
@@ -52,7 +54,7 @@ func bindFOCUS(r *reader) (func([]string, *Line) error, error) {
 		"serviceprovidername", "publishername", "servicename", "skuid", "skupriceid", "skumeter", "regionid", "regionname", "availabilityzone", "resourceid",
 		"resourcename", "chargecategory", "chargeclass", "chargedescription", "chargefrequency", "pricingcategory", "pricingunit", "consumedunit", "commitmentdiscountid",
 		"commitmentdiscountstatus", "billingcurrency", "xusagetype", "xoperation", "invoiceid", "xmodelname", "xtokenclass")
-	return func(record []string, l *Line) (err error) {
+	return func(record []string, l *bill.Line) (err error) {
 		if err := r.span(l, record, &start, &end, &periodStart, &periodEnd); err != nil {
 			return err
 		}

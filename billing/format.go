@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/chartergate/chartergate/core/bill"
 )
 
 // Formats of bills.
@@ -28,7 +30,7 @@ type dialect struct {
 	marks [][]string
 	// label is the version that the columns show.
 	label func(table) string
-	bind  func(*reader) (func(record []string, l *Line) error, error)
+	bind  func(*reader) (func(record []string, l *bill.Line) error, error)
 }
 
 var formats = []dialect{
@@ -176,12 +178,12 @@ type fault struct {
 
 func (e *fault) Error() string { return e.detail }
 
-func (r *reader) decimal(f *field, record []string) (Decimal, error) {
+func (r *reader) decimal(f *field, record []string) (bill.Decimal, error) {
 	v := f.of(record)
 	if v == "" {
-		return Decimal{}, nil
+		return bill.Decimal{}, nil
 	}
-	d, err := ParseDecimal(v)
+	d, err := bill.ParseDecimal(v)
 	if err != nil {
 		return d, &fault{f.name, "wrong number", err.Error()}
 	}
@@ -189,15 +191,15 @@ func (r *reader) decimal(f *field, record []string) (Decimal, error) {
 }
 
 // cost reads an amount that must be there.
-func (r *reader) cost(f *field, record []string) (Decimal, error) {
+func (r *reader) cost(f *field, record []string) (bill.Decimal, error) {
 	if f.of(record) == "" {
-		return Decimal{}, &fault{f.name, "no amount", "is empty: a line needs its cost"}
+		return bill.Decimal{}, &fault{f.name, "no amount", "is empty: a line needs its cost"}
 	}
 	return r.decimal(f, record)
 }
 
 // maybe reads an amount that may be absent.
-func (r *reader) maybe(f *field, record []string) (*Decimal, error) {
+func (r *reader) maybe(f *field, record []string) (*bill.Decimal, error) {
 	if f.of(record) == "" {
 		return nil, nil
 	}
@@ -206,7 +208,7 @@ func (r *reader) maybe(f *field, record []string) (*Decimal, error) {
 }
 
 // span reads when a charge was made, and the period of its bill.
-func (r *reader) span(l *Line, record []string, start, end, periodStart, periodEnd *field) error {
+func (r *reader) span(l *bill.Line, record []string, start, end, periodStart, periodEnd *field) error {
 	at := start.of(record)
 	if at == "" {
 		return &fault{start.name, "no date", "is empty: a line needs its day"}
@@ -235,7 +237,7 @@ func (r *reader) span(l *Line, record []string, start, end, periodStart, periodE
 }
 
 // currency reads an ISO 4217 code.
-func (r *reader) currency(f *field, record []string, l *Line) error {
+func (r *reader) currency(f *field, record []string, l *bill.Line) error {
 	c := strings.ToUpper(strings.TrimSpace(f.of(record)))
 	if len(c) != 3 || strings.Trim(c, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
 		if c == "" {
@@ -248,11 +250,20 @@ func (r *reader) currency(f *field, record []string, l *Line) error {
 }
 
 // tag reads the tags.
-func (r *reader) tag(f *field, record []string, l *Line) (parsedTags, error) {
+func (r *reader) tag(f *field, record []string, l *bill.Line) (parsedTags, error) {
 	p, err := r.tags.parse(f.of(record))
 	if err != nil {
 		return p, &fault{f.name, "wrong tags", err.Error()}
 	}
 	l.Tags, l.Feature = p.text, p.feature
 	return p, nil
+}
+
+// quote shows a value of a file, cut to a length that fits a message.
+func quote(s string) string {
+	const most = 40
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return fmt.Sprintf("%q", s)
 }

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+
+	"github.com/chartergate/chartergate/core/bill"
 )
 
 // bindGCP reads the usage cost export of Google Cloud: a table of BigQuery, exported as JSON lines or flattened to CSV.
 // Billed and effective are the cost with its credits, which are negative; list is the cost at list price.
-func bindGCP(r *reader) (func([]string, *Line) error, error) {
+func bindGCP(r *reader) (func([]string, *bill.Line) error, error) {
 	cost := r.required("cost")
 	currency := r.required("currency")
 	start := r.required("usage_start_time")
@@ -32,7 +34,7 @@ func bindGCP(r *reader) (func([]string, *Line) error, error) {
 	identity := r.columns("billingaccountid", "serviceid", "servicedescription", "skuid", "skudescription", "usagestarttime", "usageendtime", "projectid",
 		"resourcename", "resourceglobalname", "locationlocation", "locationregion", "locationzone", "region", "costtype", "invoicemonth", "exporttime", "currency",
 		"transactiontype", "sellername", "adjustmentinfoid", "adjustmentinfotype", "tags", "labels", "systemlabels", "usageunit")
-	return func(record []string, l *Line) (err error) {
+	return func(record []string, l *bill.Line) (err error) {
 		if err := r.span(l, record, &start, &end, &month, &field{}); err != nil {
 			return err
 		}
@@ -50,9 +52,7 @@ func bindGCP(r *reader) (func([]string, *Line) error, error) {
 				return &fault{credits.name, "wrong credits", err.Error()}
 			}
 		}
-		if l.Billed, err = l.Billed.Plus(l.Credits); err != nil {
-			return &fault{cost.name, "wrong number", err.Error()}
-		}
+		l.Billed = l.Billed.Plus(l.Credits)
 		same := l.Billed
 		l.Effective = &same
 		if l.List, err = r.maybe(&list, record); err != nil {
@@ -75,24 +75,22 @@ func bindGCP(r *reader) (func([]string, *Line) error, error) {
 }
 
 // sumCredits adds a list of {amount} up, exactly: JSON numbers are read as they are written.
-func sumCredits(text string) (Decimal, error) {
+func sumCredits(text string) (bill.Decimal, error) {
 	var list []struct{ Amount json.RawMessage }
 	if err := json.Unmarshal([]byte(text), &list); err != nil {
-		return Decimal{}, fmt.Errorf("%s is not a list of credits: %w", quote(text), err)
+		return bill.Decimal{}, fmt.Errorf("%s is not a list of credits: %w", quote(text), err)
 	}
-	var sum Decimal
+	var sum bill.Decimal
 	for _, c := range list {
 		s := strings.Trim(string(c.Amount), `"`)
 		if s == "" || s == "null" {
 			continue
 		}
-		d, err := ParseDecimal(s)
+		d, err := bill.ParseDecimal(s)
 		if err != nil {
-			return Decimal{}, err
+			return bill.Decimal{}, err
 		}
-		if sum, err = sum.Plus(d); err != nil {
-			return Decimal{}, err
-		}
+		sum = sum.Plus(d)
 	}
 	return sum, nil
 }

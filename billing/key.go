@@ -3,6 +3,8 @@ package billing
 import (
 	"crypto/sha256"
 	"encoding/binary"
+
+	"github.com/chartergate/chartergate/core/bill"
 )
 
 // keyHash makes the keys of lines.
@@ -25,7 +27,7 @@ func (k *keyHash) add(v string) {
 	k.buffer = append(k.buffer, v...)
 }
 
-func (k *keyHash) write(record []string, identity []int, l *Line) {
+func (k *keyHash) write(record []string, identity []int, l *bill.Line) {
 	k.buffer = k.buffer[:0]
 	for n, i := range identity {
 		switch v := record[i]; v {

@@ -3,6 +3,8 @@ package billing
 import (
 	"regexp"
 	"strings"
+
+	"github.com/chartergate/chartergate/core/bill"
 )
 
 // question is what a line says that may tell which model was used, and how.
@@ -21,7 +23,7 @@ type classifier struct{ seen map[question]answer }
 
 func newClassifier() *classifier { return &classifier{make(map[question]answer)} }
 
-func (c *classifier) answer(q *question, l *Line) {
+func (c *classifier) answer(q *question, l *bill.Line) {
 	if !modelServices(q) {
 		q.resource = "" // as nothing else asks for it, and it would fill the memory
 	}
@@ -62,11 +64,11 @@ var (
 		class string
 		at    *regexp.Regexp
 	}{
-		{ClassCacheWrite, regexp.MustCompile(`(?i)cache[-_ ]?(?:write|creation|storage)|cachewrite`)},
-		{ClassCacheRead, regexp.MustCompile(`(?i)cache[-_ ]?(?:read|hit)|cacheread|cach(?:ed?|ing)\b|cchd|\bcd[- ]?inp`)},
-		{ClassEmbedding, regexp.MustCompile(`(?i)embed`)},
-		{ClassOutput, regexp.MustCompile(`(?i)outp|\bopt\b|completion|generated|response|\bout\b`)},
-		{ClassInput, regexp.MustCompile(`(?i)inp|prompt|\bin\b`)},
+		{bill.ClassCacheWrite, regexp.MustCompile(`(?i)cache[-_ ]?(?:write|creation|storage)|cachewrite`)},
+		{bill.ClassCacheRead, regexp.MustCompile(`(?i)cache[-_ ]?(?:read|hit)|cacheread|cach(?:ed?|ing)\b|cchd|\bcd[- ]?inp`)},
+		{bill.ClassEmbedding, regexp.MustCompile(`(?i)embed`)},
+		{bill.ClassOutput, regexp.MustCompile(`(?i)outp|\bopt\b|completion|generated|response|\bout\b`)},
+		{bill.ClassInput, regexp.MustCompile(`(?i)inp|prompt|\bin\b`)},
 	}
 	tiers = []struct{ name, mark string }{
 		{"batch", "batch"}, {"flex", "flex"}, {"priority", "priority"}, {"latency-optimized", "latency"}, {"provisioned", "provisioned"}, {"provisioned", "ptu"}, {"reserved", "reserved"},
@@ -131,7 +133,7 @@ func (a answer) named(q *question) answer {
 
 // perUnit is how many tokens the quantity's unit is.
 func (a answer) perUnit(q *question) int64 {
-	if a.class == "" && !tokens.MatchString(q.unit) || a.class == ClassCompute {
+	if a.class == "" && !tokens.MatchString(q.unit) || a.class == bill.ClassCompute {
 		return 0
 	}
 	if m := factor.FindStringSubmatch(q.unit); m != nil && (m[1] != "" || m[2] != "" || tokens.MatchString(q.unit)) {

@@ -3,6 +3,8 @@ package billing
 import (
 	"regexp"
 	"strings"
+
+	"github.com/chartergate/chartergate/core/bill"
 )
 
 var (
@@ -29,14 +31,14 @@ func awsUsage(q *question) (answer, bool) {
 		if m == "" {
 			return answer{}, true // storage and the like
 		}
-		return answer{model: strings.ToLower(m), class: ClassCompute, tier: sageMakerUse(usage)}, true
+		return answer{model: strings.ToLower(m), class: bill.ClassCompute, tier: sageMakerUse(usage)}, true
 	case !strings.Contains(strings.ToLower(about), "bedrock") && !strings.Contains(usage, "InputToken") && !strings.Contains(usage, "OutputToken"):
 		return answer{}, false
 	}
 	rest := regionPrefix.ReplaceAllString(usage, "")
 	a := answer{class: classOf(rest), tier: tierOf(rest)}
-	if a.class == ClassEmbedding || a.class == "" && strings.Contains(strings.ToLower(about), "embed") {
-		a.class = ClassEmbedding // which have input only
+	if a.class == bill.ClassEmbedding || a.class == "" && strings.Contains(strings.ToLower(about), "embed") {
+		a.class = bill.ClassEmbedding // which have input only
 	}
 	marketplace := strings.HasPrefix(rest, "MP:")
 	name := strings.TrimPrefix(rest, "MP:")
@@ -57,7 +59,7 @@ func awsUsage(q *question) (answer, bool) {
 	if a.class == "" && a.model == "" {
 		return answer{}, true // guardrails, knowledge bases, agents
 	}
-	if a.multiplier = a.perUnit(q); a.multiplier == 0 && a.class != "" && a.class != ClassCompute {
+	if a.multiplier = a.perUnit(q); a.multiplier == 0 && a.class != "" && a.class != bill.ClassCompute {
 		a.multiplier = 1
 	}
 	return a, true

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/chartergate/chartergate/core/money"
+	"github.com/chartergate/chartergate/core/bill"
 )
 
 // shownLines is how many lines a report names for each reason.
@@ -32,9 +32,8 @@ type Report struct {
 	Periods  []string  `json:"billing_periods"`          // months
 	Absent   []string  `json:"absent_columns,omitempty"` // what they say is not known
 
-	totals  map[string]*Total
-	months  map[time.Time]bool
-	seconds float64
+	totals map[string]*Total
+	months map[time.Time]bool
 }
 
 // Reason counts the rows that were skipped for it.
@@ -44,22 +43,23 @@ type Reason struct {
 	First  []string `json:"first"` // lines with what is wrong, at most 5
 }
 
-// Total is the sum of one currency. Exact sums have every decimal of the file; the sums in nanos are those of the lines,
+// Total is the sum of one currency. Exact sums have every decimal of the file; those of the lines are of amounts that were
 // each rounded once to a nano, half away from zero.
 type Total struct {
-	Currency         string      `json:"currency"`
-	Rows             int64       `json:"rows"`
-	BilledExact      string      `json:"billed_cost"`
-	EffectiveExact   string      `json:"effective_cost"`
-	ListExact        string      `json:"list_cost"`
-	CreditsExact     string      `json:"credits,omitempty"` // of the billed cost, where lines have credits inside
-	Billed           money.Nanos `json:"billed_nanos"`
-	Effective        money.Nanos `json:"effective_nanos"`
-	List             money.Nanos `json:"list_nanos"`
-	WithoutEffective int64       `json:"rows_without_effective_cost,omitempty"`
-	WithoutList      int64       `json:"rows_without_list_cost,omitempty"`
+	Currency         string `json:"currency"`
+	Rows             int64  `json:"rows"`
+	BilledExact      string `json:"billed_cost"`
+	EffectiveExact   string `json:"effective_cost"`
+	ListExact        string `json:"list_cost"`
+	CreditsExact     string `json:"credits,omitempty"` // of the billed cost, where lines have credits inside
+	Billed           string `json:"billed_cost_of_lines"`
+	Effective        string `json:"effective_cost_of_lines"`
+	List             string `json:"list_cost_of_lines"`
+	WithoutEffective int64  `json:"rows_without_effective_cost,omitempty"`
+	WithoutList      int64  `json:"rows_without_list_cost,omitempty"`
 
-	billed, effective, list, credits Sum
+	billed, effective, list, credits bill.Sum
+	billedN, effectiveN, listN       bill.Sum
 }
 
 // NewReport begins the report of a file.
@@ -67,8 +67,8 @@ func NewReport(f *File) *Report {
 	return &Report{File: f.name, Format: f.label, Absent: f.Absent, totals: map[string]*Total{}, months: map[time.Time]bool{}}
 }
 
-// Count counts a line. Error: a sum in nanos that overflows.
-func (r *Report) Count(l *Line) error {
+// Count counts a line. Error: money.ErrOverflow.
+func (r *Report) Count(l *bill.Line) error {
 	r.Read++
 	r.Imported++
 	day := l.Start.Truncate(24 * time.Hour)
@@ -89,27 +89,25 @@ func (r *Report) Count(l *Line) error {
 	return t.add(l)
 }
 
-func (t *Total) add(l *Line) error {
+func (t *Total) add(l *bill.Line) error {
 	t.Rows++
 	t.credits.Add(l.Credits)
 	for _, c := range []struct {
-		d       *Decimal
-		exact   *Sum
-		nanos   *money.Nanos
+		d       *bill.Decimal
+		exact   *bill.Sum
+		lines   *bill.Sum
 		without *int64
-	}{{&l.Billed, &t.billed, &t.Billed, nil}, {l.Effective, &t.effective, &t.Effective, &t.WithoutEffective}, {l.List, &t.list, &t.List, &t.WithoutList}} {
+	}{{&l.Billed, &t.billed, &t.billedN, nil}, {l.Effective, &t.effective, &t.effectiveN, &t.WithoutEffective}, {l.List, &t.list, &t.listN, &t.WithoutList}} {
 		if c.d == nil {
 			*c.without++
 			continue
 		}
 		c.exact.Add(*c.d)
 		a, err := c.d.Amount()
-		if err == nil {
-			*c.nanos, err = money.Add(*c.nanos, a.Nanos)
-		}
 		if err != nil {
-			return fmt.Errorf("the sum in %s: %w", t.Currency, err)
+			return err
 		}
+		c.lines.Add(a.Decimal())
 	}
 	return nil
 }
@@ -134,6 +132,7 @@ func (r *Report) Finish() {
 	r.Totals = r.Totals[:0]
 	for _, t := range r.totals {
 		t.BilledExact, t.EffectiveExact, t.ListExact = t.billed.String(), t.effective.String(), t.list.String()
+		t.Billed, t.Effective, t.List = t.billedN.String(), t.effectiveN.String(), t.listN.String()
 		if c := t.credits.String(); c != "0" {
 			t.CreditsExact = c
 		}
@@ -157,25 +156,27 @@ func (r *Report) Finish() {
 var ErrNothing = errors.New("no row could be read")
 
 // Scan reads a bill to its end, calls each for every line, and reports. Errors: those of Open; ErrNothing; what each gives.
-func Scan(path string, o Options, each func(*Line) error) (*Report, error) {
+func Scan(path string, o Options, each func(*bill.Line) error) (*Report, error) {
 	f, err := Open(path, o)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return f.Scan(each)
+	return f.scan(false, each)
 }
 
-// Scan reads the rest of the file.
-func (f *File) Scan(each func(*Line) error) (*Report, error) {
+func (f *File) scan(strict bool, each func(*bill.Line) error) (*Report, error) {
 	r := NewReport(f)
 	for {
-		var l Line
+		var l bill.Line
 		err := f.Next(&l)
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if e, ok := errors.AsType[*RowError](err); ok {
+			if strict && e.Reason != "blank" {
+				return r, fmt.Errorf("%s: %w", f.name, e)
+			}
 			r.Skip(e)
 			continue
 		}

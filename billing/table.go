@@ -15,6 +15,8 @@ import (
 	"golang.org/x/text/encoding/charmap"
 	textunicode "golang.org/x/text/encoding/unicode"
 	"golang.org/x/text/transform"
+
+	"github.com/chartergate/chartergate/core/bill"
 )
 
 // table is a file of records with named columns, whatever its form.
@@ -96,7 +98,7 @@ type File struct {
 	size  int64
 	read  atomic.Int64
 	table table
-	parse func([]string, *Line) error
+	parse func([]string, *bill.Line) error
 	label string
 	rows  int64
 

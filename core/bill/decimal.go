@@ -1,4 +1,4 @@
-package billing
+package bill
 
 import (
 	"errors"
@@ -14,7 +14,7 @@ import (
 type Decimal struct {
 	nanos int64    // whole nanos, towards zero
 	atto  int64    // the rest in 10^-18, below 10^9, of the sign of nanos
-	rest  *big.Int // what is below that in 10^-60; nil for nothing
+	rest  *big.Int // what is below that in 10^-60, or the whole number where nanos cannot hold it; nil for nothing
 }
 
 const (
@@ -29,7 +29,7 @@ var (
 )
 
 // ParseDecimal reads a decimal number, with an exponent or without: `12.50`, `-0.000000001`, `5.64902E-05`. It does not
-// round. Errors: not a number, more than 60 decimals, money.ErrOverflow for more than 9.2 billion.
+// round. Errors: not a number, more than 60 decimals, money.ErrOverflow for more than 10^140.
 func ParseDecimal(s string) (Decimal, error) {
 	s = strings.TrimSpace(s)
 	if len(s) == 0 || len(s) > maxDigits {
@@ -165,26 +165,22 @@ func large(s, mantissa string, scale int, neg bool) (Decimal, error) {
 	if neg {
 		n.Neg(n)
 	}
-	d, ok := fromScaled(n)
-	if !ok {
-		return Decimal{}, fmt.Errorf("%s: %w", quote(s), money.ErrOverflow)
-	}
-	return d, nil
+	return fromScaled(n), nil
 }
 
 // fromScaled splits a number in 10^-60.
-func fromScaled(n *big.Int) (Decimal, bool) {
+func fromScaled(n *big.Int) Decimal {
 	rest, atto := new(big.Int), new(big.Int)
 	q, _ := new(big.Int).QuoRem(n, restScale, rest)
 	q.QuoRem(q, big.NewInt(perNano), atto)
 	if !q.IsInt64() {
-		return Decimal{}, false
+		return Decimal{rest: n}
 	}
 	d := Decimal{nanos: q.Int64(), atto: atto.Int64()}
 	if rest.Sign() != 0 {
 		d.rest = rest
 	}
-	return d, true
+	return d
 }
 
 func (d Decimal) scaled() *big.Int {
@@ -196,20 +192,16 @@ func (d Decimal) scaled() *big.Int {
 	return n
 }
 
-// Plus is the exact sum, or money.ErrOverflow.
-func (d Decimal) Plus(e Decimal) (Decimal, error) {
+// Plus is the exact sum.
+func (d Decimal) Plus(e Decimal) Decimal {
 	if e == (Decimal{}) {
-		return d, nil
+		return d
 	}
-	s, ok := fromScaled(new(big.Int).Add(d.scaled(), e.scaled()))
-	if !ok {
-		return Decimal{}, money.ErrOverflow
-	}
-	return s, nil
+	return fromScaled(new(big.Int).Add(d.scaled(), e.scaled()))
 }
 
-// Minus is the exact difference, or money.ErrOverflow.
-func (d Decimal) Minus(e Decimal) (Decimal, error) {
+// Minus is the exact difference.
+func (d Decimal) Minus(e Decimal) Decimal {
 	e.nanos, e.atto = -e.nanos, -e.atto
 	if e.rest != nil {
 		e.rest = new(big.Int).Neg(e.rest)
@@ -240,10 +232,16 @@ type Amount struct {
 	Atto  int64 // -500,000,000 to 500,000,000
 }
 
+// Decimal is the rounded amount, without what the rounding took off.
+func (a Amount) Decimal() Decimal { return Decimal{nanos: int64(a.Nanos)} }
+
 // Amount rounds. Error: money.ErrOverflow.
 func (d Decimal) Amount() (Amount, error) {
 	n, a := d.nanos, d.atto
 	if d.rest != nil {
+		if d.rest.CmpAbs(restScale) >= 0 {
+			return Amount{}, money.ErrOverflow
+		}
 		if two := new(big.Int).Lsh(d.rest, 1); two.CmpAbs(restScale) >= 0 {
 			a += int64(two.Sign())
 		}
@@ -261,6 +259,17 @@ func (d Decimal) Amount() (Amount, error) {
 		}
 	}
 	return Amount{money.Nanos(n), a}, nil
+}
+
+// Units gives whole units and the rest in nanos, of the number rounded to a nano; false where the units do not fit.
+func (d Decimal) Units() (units, nanos int64, ok bool) {
+	if a, err := d.Amount(); err == nil {
+		return int64(a.Nanos) / perNano, int64(a.Nanos) % perNano, true
+	}
+	left := new(big.Int)
+	q, _ := new(big.Int).QuoRem(d.scaled(), new(big.Int).Mul(restScale, big.NewInt(perNano*perNano)), left)
+	n, _ := quoHalfAway(left, new(big.Int).Mul(restScale, big.NewInt(perNano)))
+	return q.Int64(), n, q.IsInt64()
 }
 
 // Zero says whether it is 0.
@@ -307,9 +316,6 @@ func (s *Sum) Add(d Decimal) {
 	}
 }
 
-// AddAmounts adds a sum of rounded amounts that a database made.
-func (s *Sum) AddAmounts(nanos, atto int64) { s.Add(Decimal{nanos: nanos, atto: atto}) }
-
 func (s *Sum) spill() {
 	if s.more == nil {
 		s.more = new(big.Int)
@@ -345,4 +351,31 @@ func quote(s string) string {
 		s = strings.ToValidUTF8(s[:most], "") + "…"
 	}
 	return fmt.Sprintf("%q", s)
+}
+
+// AddParts adds whole units, nanos and 10^-18, each a sum that a database made of the same sign or not.
+func (s *Sum) AddParts(units, nanos, atto int64) {
+	if s.more == nil {
+		s.more = new(big.Int)
+	}
+	n := new(big.Int).Mul(big.NewInt(units), big.NewInt(perNano))
+	n.Add(n, big.NewInt(nanos)).Mul(n, big.NewInt(perNano))
+	s.more.Add(s.more, n.Add(n, big.NewInt(atto)).Mul(n, restScale))
+}
+
+// AddMillions adds millions of units.
+func (s *Sum) AddMillions(n int64) {
+	m := new(big.Int).Mul(big.NewInt(n), big.NewInt(1_000_000))
+	if s.more == nil {
+		s.more = new(big.Int)
+	}
+	s.more.Add(s.more, m.Mul(m, new(big.Int).Exp(big.NewInt(10), big.NewInt(maxDecimals), nil)))
+}
+
+// Plus adds another sum.
+func (s *Sum) Plus(t *Sum) {
+	if s.more == nil {
+		s.more = new(big.Int)
+	}
+	s.more.Add(s.more, t.scaled())
 }

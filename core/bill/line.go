@@ -1,8 +1,10 @@
-// Package billing reads the bills of providers: FOCUS, AWS cost and usage reports, Azure and Google Cloud exports. It
-// streams: memory does not grow with the file. It writes nothing.
-package billing
+// Package bill says what stands in the bills of providers, and how it differs from what the ledger counted.
+package bill
 
-import "time"
+import (
+	"encoding/binary"
+	"time"
+)
 
 // Line is one line of a bill. Its strings are parts of the record that it was read from: clone what is kept.
 type Line struct {
@@ -47,5 +49,7 @@ const (
 	ClassCompute    = "compute" // hours of machines that serve models
 )
 
-// maxField is the longest value of a line's attribute, in bytes.
-const maxField = 16 << 10
+// KeyParts is the key as two numbers.
+func (l *Line) KeyParts() (int64, int64) {
+	return int64(binary.BigEndian.Uint64(l.Key[:8])), int64(binary.BigEndian.Uint64(l.Key[8:]))
+}
