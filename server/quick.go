@@ -41,7 +41,7 @@ func surelyValid(m proto.Message) bool {
 	case *chartergatev1.RecordUsageRequest:
 		return between(m.Feature, 1, maxFeature) && between(m.Model, 1, maxID) && validUsage(m.Usage) &&
 			len(m.User) <= maxID && len(m.Cohort) <= maxID && len(m.Agent) <= maxID && len(m.Run) <= maxID &&
-			len(m.PromptPattern) <= maxID && validOutcome(m.Outcome) && between(m.RequestId, 1, maxShortID)
+			len(m.PromptPattern) <= maxID && validOutcome(m.Outcome) && between(m.RequestId, 1, maxShortID) && len(m.Task) <= maxID
 	}
 	return false
 }
@@ -73,7 +73,7 @@ func validCounts(m map[string]int64, pairs int, most int64) bool {
 func validCall(c *chartergatev1.Call) bool {
 	if c == nil || !between(c.Feature, 1, maxFeature) || len(c.TaskClass) > maxShortID || !in(int64(c.Complexity), 100) ||
 		len(c.User) > maxID || len(c.Cohort) > maxID || len(c.Agent) > maxID || len(c.Run) > maxID ||
-		len(c.PromptPattern) > maxID || len(c.Model) > maxID || len(c.Tier) > maxShortID ||
+		len(c.PromptPattern) > maxID || len(c.Task) > maxID || len(c.Model) > maxID || len(c.Tier) > maxShortID ||
 		len(c.RequiredCapabilities) > 16 || len(c.Labels) > 16 {
 		return false
 	}

@@ -26,6 +26,41 @@ type Usage interface {
 	// It also tidies up what Apply has added: call it every minute or so. Several servers may at once.
 	Compact(ctx context.Context, before time.Time) error
 	Close() error
+
+	// RecordOutcome counts how a hold's call ended, in the hour and for the attribution that it was made with. first is
+	// what stands: another outcome where one was recorded before, which is not changed.
+	RecordOutcome(ctx context.Context, o usage.HoldOutcome, hour time.Time, a usage.Attribution) (first usage.Outcome, err error)
+	// RecordTaskOutcome counts how a run or task ended, where its last call is counted; where none is known yet, once one
+	// is. first is what stands. Outcomes are remembered for 31 days after the last call.
+	RecordTaskOutcome(ctx context.Context, t usage.Task, o usage.Outcome) (first usage.Outcome, err error)
+
+	// Adjust posts adjustments, all or none of those whose ids are new. Error: ErrConflict where one of an id was posted
+	// before with something else.
+	Adjust(ctx context.Context, list []usage.Adjustment) error
+	// Adjustments lists what was posted for hours of a window, by hour and id, at most limit.
+	Adjustments(ctx context.Context, from, to time.Time, limit int) ([]usage.Adjustment, error)
+
+	// KeepDecisions keeps decisions; one whose id is kept already is left out.
+	KeepDecisions(ctx context.Context, list []usage.Decision) error
+	// Decisions searches. next continues as DecisionQuery.After; empty at the end.
+	Decisions(ctx context.Context, q usage.DecisionQuery) (list []usage.Decision, next string, err error)
+
+	// Position is a number that was kept under a name; 0 where none was.
+	Position(ctx context.Context, name string) (uint64, error)
+	// SetPosition keeps it.
+	SetPosition(ctx context.Context, name string, n uint64) error
+
+	// Prune deletes what is older than it is kept for. Months go as a whole. Zero times keep all.
+	Prune(ctx context.Context, p Prune) error
+	// Lead says whether this process is the one to tidy up for a time from now on.
+	Lead(ctx context.Context, now time.Time, d time.Duration) (bool, error)
+}
+
+// Prune says before when things are deleted.
+type Prune struct {
+	Days      time.Time // days, months, adjustments, and batches that are counted in no later ones
+	Decisions time.Time
+	Outcomes  time.Time // of holds and tasks: those are refused as unknown or counted anew then
 }
 
 // BatchID names a batch of a journal.

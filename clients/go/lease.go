@@ -112,7 +112,7 @@ func template(c *chartergatev1.Call) *chartergatev1.Call {
 	return &chartergatev1.Call{
 		Feature: c.GetFeature(), TaskClass: c.GetTaskClass(), Complexity: c.GetComplexity(),
 		RequiredCapabilities: slices.Clone(c.GetRequiredCapabilities()), User: c.GetUser(), Cohort: c.GetCohort(), Agent: c.GetAgent(),
-		Run: c.GetRun(), PromptPattern: c.GetPromptPattern(), Model: c.GetModel(), Tier: c.GetTier(), Labels: maps.Clone(c.GetLabels()),
+		Run: c.GetRun(), PromptPattern: c.GetPromptPattern(), Task: c.GetTask(), Model: c.GetModel(), Tier: c.GetTier(), Labels: maps.Clone(c.GetLabels()),
 	}
 }
 
@@ -120,7 +120,7 @@ func template(c *chartergatev1.Call) *chartergatev1.Call {
 func (l *Lease) like(c *chartergatev1.Call) bool {
 	return c.GetTaskClass() == l.call.TaskClass && c.GetComplexity() == l.call.Complexity && c.GetUser() == l.call.User &&
 		c.GetCohort() == l.call.Cohort && c.GetAgent() == l.call.Agent && c.GetRun() == l.call.Run &&
-		c.GetPromptPattern() == l.call.PromptPattern && c.GetModel() == l.call.Model && c.GetTier() == l.call.Tier &&
+		c.GetPromptPattern() == l.call.PromptPattern && c.GetTask() == l.call.Task && c.GetModel() == l.call.Model && c.GetTier() == l.call.Tier &&
 		c.GetFeature() == l.call.Feature && slices.Equal(c.GetRequiredCapabilities(), l.call.RequiredCapabilities) &&
 		maps.Equal(c.GetLabels(), l.call.Labels)
 }

@@ -152,7 +152,7 @@ func (m *leases) outside(ctx context.Context, h LeasedHold, r *chartergatev1.Set
 	c := s.lease.call
 	done, err := retry(ctx, m.client, &chartergatev1.RecordUsageRequest{
 		Feature: c.GetFeature(), Model: model, Usage: r.GetUsage(), User: c.GetUser(), Cohort: c.GetCohort(), Agent: c.GetAgent(), Run: c.GetRun(),
-		PromptPattern: c.GetPromptPattern(), Outcome: r.GetOutcome(), RequestId: m.token(h),
+		PromptPattern: c.GetPromptPattern(), Task: c.GetTask(), Outcome: r.GetOutcome(), RequestId: m.token(h),
 	}, m.client.Usage.RecordUsage)
 	if mine {
 		to := holdRecorded

@@ -53,10 +53,10 @@ type leases struct {
 }
 
 // leaseKey is what most calls differ by.
-type leaseKey struct{ feature, user, cohort, agent, run, pattern string }
+type leaseKey struct{ feature, user, cohort, agent, run, pattern, task string }
 
 func keyOf(c *chartergatev1.Call) leaseKey {
-	return leaseKey{c.GetFeature(), c.GetUser(), c.GetCohort(), c.GetAgent(), c.GetRun(), c.GetPromptPattern()}
+	return leaseKey{c.GetFeature(), c.GetUser(), c.GetCohort(), c.GetAgent(), c.GetRun(), c.GetPromptPattern(), c.GetTask()}
 }
 
 type leaseStream struct {

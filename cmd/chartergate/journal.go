@@ -74,6 +74,7 @@ type journalLine struct {
 	Cohort      string          `json:"cohort,omitempty"`
 	Agent       string          `json:"agent,omitempty"`
 	Run         string          `json:"run,omitempty"`
+	Task        string          `json:"task,omitempty"`
 	Pattern     string          `json:"prompt_pattern,omitempty"`
 	RequestID   string          `json:"request_id,omitempty"`
 	Usage       json.RawMessage `json:"usage,omitempty"`
@@ -144,7 +145,7 @@ func newJournalLine(owner string, n uint64, b *storev1.Batch, e *storev1.Entry) 
 		Time: time.UnixMilli(e.GetTimeMs()).UTC(), Kind: short(e.GetKind(), "ENTRY_KIND_"), Feature: e.GetFeature(), Tier: e.GetTier(), Model: e.GetModel(),
 		AmountNanos: e.GetAmount(), ForcedNanos: e.GetForced(), HeldNanos: e.GetHeld(), Late: e.GetLate(), CallTime: time.UnixMilli(e.GetCallMs()).UTC(),
 		Effect: short(pb.Effect(e.GetEffect()), "EFFECT_"), Outcome: short(pb.Outcome(e.GetOutcome()), "OUTCOME_"), User: e.GetUser(), Cohort: e.GetCohort(),
-		Agent: e.GetAgent(), Run: e.GetRun(), Pattern: e.GetPromptPattern(), RequestID: e.GetRequestId(), Journal: fmt.Sprintf("jr/%s/%d", owner, n), Hold: e.GetSeq(),
+		Agent: e.GetAgent(), Run: e.GetRun(), Task: e.GetTask(), Pattern: e.GetPromptPattern(), RequestID: e.GetRequestId(), Journal: fmt.Sprintf("jr/%s/%d", owner, n), Hold: e.GetSeq(),
 	}
 	for _, at := range e.GetPath() {
 		if int(at) >= len(b.GetAccounts()) {

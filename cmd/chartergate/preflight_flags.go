@@ -21,7 +21,7 @@ func addCallFlags(cmd *cobra.Command) callFlags {
 	f.StringVar(&c.TaskClass, "task-class", "", "kind of task, such as chat, extract or code")
 	f.Int32Var(&c.Complexity, "complexity", 0, "how hard it is, 1 to 100; 0: not known")
 	f.StringSliceVar(&c.RequiredCapabilities, "capability", nil, "what the model must be able to do; repeatable")
-	addAttributionFlags(f, &c.User, &c.Cohort, &c.Agent, &c.Run, &c.PromptPattern)
+	addAttributionFlags(f, &c.User, &c.Cohort, &c.Agent, &c.Run, &c.Task, &c.PromptPattern)
 	f.StringVar(&c.Model, "model", "", "model that is asked for; the answer may name another")
 	f.StringVar(&c.Tier, "tier", "", "tier that is asked for; the answer may name another")
 	f.StringToStringVar(&c.Labels, "label", c.Labels, "attribute for policies, NAME=VALUE; repeatable")
@@ -41,11 +41,12 @@ func addCallFlags(cmd *cobra.Command) callFlags {
 var errNoFeature = usagef("--feature is required: the id of a charter; `chartergate get charters` lists them")
 
 // addAttributionFlags adds the flags that say for whom and by what a call is made.
-func addAttributionFlags(f *pflag.FlagSet, user, cohort, agent, run, promptPattern *string) {
+func addAttributionFlags(f *pflag.FlagSet, user, cohort, agent, run, task, promptPattern *string) {
 	f.StringVar(user, "user", "", "who is served; an opaque id")
 	f.StringVar(cohort, "cohort", "", "cohort of the user")
 	f.StringVar(agent, "agent", "", "agent that makes the call")
 	f.StringVar(run, "run", "", "agent run that the call belongs to")
+	f.StringVar(task, "task", "", "user's task that the call is part of")
 	f.StringVar(promptPattern, "prompt-pattern", "", "prompt template of the call")
 }
 

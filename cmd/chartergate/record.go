@@ -29,7 +29,7 @@ charged to every budget of the feature's path as forced spend, also above their 
 	f := cmd.Flags()
 	f.StringVar(&r.Feature, "feature", "", "the feature: the id of its charter (required)")
 	f.StringVar(&r.Model, "model", "", "the model that was used (required)")
-	addAttributionFlags(f, &r.User, &r.Cohort, &r.Agent, &r.Run, &r.PromptPattern)
+	addAttributionFlags(f, &r.User, &r.Cohort, &r.Agent, &r.Run, &r.Task, &r.PromptPattern)
 	f.StringVar(&outcome, "outcome", "", "how the user's task ended: success or failure")
 	f.StringVar(&r.RequestId, "request-id", "", "makes a retry safe: an id is recorded once; a random one, which is told, unless set")
 	completeFeatures(cmd, &c.server)

@@ -61,6 +61,7 @@ type AccountChange struct {
 
 func (j *Journal) queue(e *Entry, now time.Time) {
 	e.count()
+	e.attribute()
 	var b *Batch
 	if n := len(j.batches); n > 0 && !(n == 1 && j.inFlight) {
 		b = j.batches[n-1]

@@ -87,6 +87,15 @@ func (h *Hold) atExpiry() *Entry {
 	return e
 }
 
+// attribute makes the components of the cost add up to the amount.
+func (e *Entry) attribute() {
+	if total, err := e.Cost.Total(); err != nil {
+		e.Cost = usage.Cost{Other: e.Amount}
+	} else {
+		e.Cost.Other += e.Amount - total
+	}
+}
+
 // count fills in the counts of an entry that stands for one call.
 func (e *Entry) count() {
 	if e.Kind == KindRelease || e.Call.Leased {

@@ -84,6 +84,8 @@ func (l *Ledger) attend(a *Account) {
 type Call struct {
 	Feature, Tier, Model                    string
 	User, Cohort, Agent, Run, PromptPattern string
+	Task                                    string // the user's task that it is part of
+	Wanted                                  string // the model that a downgrade spared
 	Effect                                  routing.Effect
 	Leased                                  bool      // the hold is a slice, for many calls
 	Time                                    time.Time // which the price is for
@@ -125,6 +127,8 @@ type Entry struct {
 	Path        []AccountID
 	Call        Call
 	Usage       usage.Usage
+	Cost        usage.Cost // Amount by component; what is in none is in Other
+	Saved       usage.Saved
 	Outcome     usage.Outcome // of one call
 	Counts                    // of all calls that the entry stands for
 	Time        time.Time

@@ -52,6 +52,7 @@ type Call struct {
 	Agent         string
 	Run           string
 	PromptPattern string
+	Task          string // the user's
 	Model         string // asked for; may be empty
 	Tier          string // asked for; may be empty
 	Labels        map[string]string

@@ -41,6 +41,10 @@ type Rollup struct {
 	Newest time.Time // the newest settlement in it; zero: not known
 	Attribution
 	Totals
+	// Outcomes of single calls that Totals leave out: a store counts each hold's once.
+	Outcomes []HoldOutcome
+	// Tasks are the runs and users' tasks that its calls are part of.
+	Tasks []Task
 }
 
 // Totals are sums over settlements, and over decisions that held nothing.

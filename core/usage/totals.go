@@ -9,7 +9,7 @@ import (
 )
 
 // Columns is how many sums Totals has beside those of tools.
-const Columns = 37
+const Columns = 40
 
 // MaxTotalTools is the most tools that Totals name; the others are counted as OtherKey.
 const MaxTotalTools = 100
@@ -28,6 +28,7 @@ func (t *Totals) Columns() [Columns]*int64 {
 		(*int64)(&c.ContextOverhead), (*int64)(&c.Retrieval), (*int64)(&c.Tools), (*int64)(&c.Compute), (*int64)(&c.Other),
 		(*int64)(&t.Forced), (*int64)(&s.CacheRead), (*int64)(&s.CacheWrite), (*int64)(&s.Downgrade),
 		&g.Repeats, &g.PrefixChanges, &g.LateRepeats, &g.ShortPrompts, &g.RepeatTokens, &g.RunGrowth, &g.RunCalls,
+		&u.AudioCacheReadTokens, &u.ImageInputTokens, &u.ImageOutputTokens,
 	}
 }
 

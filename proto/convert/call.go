@@ -18,7 +18,7 @@ func CallFromProto(dst *routing.Call, p *chartergatev1.Call) error {
 	*dst = routing.Call{
 		Feature: p.GetFeature(), TaskClass: p.GetTaskClass(), Complexity: p.GetComplexity(),
 		Capabilities: p.GetRequiredCapabilities(), Estimate: estimate, User: p.GetUser(), Cohort: p.GetCohort(),
-		Agent: p.GetAgent(), Run: p.GetRun(), PromptPattern: p.GetPromptPattern(), Model: p.GetModel(), Tier: p.GetTier(),
+		Agent: p.GetAgent(), Run: p.GetRun(), PromptPattern: p.GetPromptPattern(), Task: p.GetTask(), Model: p.GetModel(), Tier: p.GetTier(),
 		Labels: p.GetLabels(),
 	}
 	return nil

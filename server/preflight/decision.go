@@ -29,6 +29,13 @@ const (
 	CodeContextTooLong
 )
 
+func (c Code) String() string {
+	return [...]string{
+		"", "POLICY", "BUDGET_EXHAUSTED", "BUDGET_HELD", "BUDGET_ALERT", "FITTED_TO_BUDGET", "OVERFLOW", "TRICKLE_LIMIT", "NO_PRICE",
+		"NOT_PERMITTED", "CAPABILITY_MISSING", "POLICY_FAILED", "STAGE", "CONTEXT_TOO_LONG",
+	}[c]
+}
+
 // Reason is one machine-readable reason.
 type Reason struct {
 	Code    Code

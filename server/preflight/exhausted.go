@@ -114,6 +114,7 @@ func (s *Service) overflow(ctx context.Context, q *query, d *Decision, plan *rou
 	for i := range candidates {
 		candidates[i].effect = routing.Downgrade
 	}
+	q.wanted = s.wanted(q, s.models(plan, q.charter, q.snap.Catalog()))
 	leaf := q.path[0].id
 	allowance := step{id: ledger.AccountID{Budget: leaf.Budget, Overflow: q.charter.ID, Start: leaf.Start, End: leaf.End}, span: q.path[0].span}
 	accounts, _, err := s.accounts(ctx, nil, nil, q.snap, q.charter.ID, append([]step{allowance}, q.path[1:]...), q.now)

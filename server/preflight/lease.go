@@ -97,11 +97,13 @@ func (s *Service) SettleSlice(ctx context.Context, token string, use *ledger.Use
 	if err := use.Validate(); err != nil {
 		return nil, err
 	}
+	entry := ledger.Entry{Amount: use.Amount, Usage: use.Usage, Counts: use.Counts}
+	s.sliceComponents(&entry, claim)
 	e, err := s.finish(ctx, claim, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
 		if use.Calls == 0 {
 			return s.ledger.Release(now, claim)
 		}
-		return s.ledger.Settle(now, claim, ledger.Entry{Amount: use.Amount, Usage: use.Usage, Counts: use.Counts})
+		return s.ledger.Settle(now, claim, entry)
 	})
 	if err == nil && e.Mark != 0 { // known by its mark alone: what it was settled at, if it is one of these
 		e.Amount = ledger.AmountUnknown
@@ -163,6 +165,7 @@ func (s *Service) settleRest(ctx context.Context, claim *ledger.Claim, first *le
 			Calls: max(0, use.Calls-first.Calls), Successes: max(0, use.Successes-first.Successes), Failures: max(0, use.Failures-first.Failures),
 		},
 	}
+	s.sliceComponents(&entry, claim)
 	return s.finish(ctx, &ledger.Claim{Path: claim.Path}, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
 		if mine.entry != nil { // it was not written: another replica may have recorded it
 			return nil, nil, &UnavailableError{"another server records the same"}
@@ -171,6 +174,13 @@ func (s *Service) settleRest(ctx context.Context, claim *ledger.Claim, first *le
 		mine.entry = e
 		return e, nil, err
 	})
+}
+
+// sliceComponents is components for a slice, by the price that its client has.
+func (s *Service) sliceComponents(e *ledger.Entry, claim *ledger.Claim) {
+	if price, err := s.Control.Snapshot().Prices().Lookup(claim.Call.Model, claim.Call.Time); err == nil {
+		s.components(e, price, claim.Call.Wanted, claim.Call.Time)
+	}
 }
 
 // sliceSettlement is a settlement without lines. The currency is that of the budgets, if the leaf is still there.

@@ -36,6 +36,7 @@ type query struct {
 	calls    int64         // to hold a slice for; 0: one call
 	offline  bool          // after the deadline
 	recalled time.Duration // by Clock.Boot: since when the call waits for idle money of other replicas; 0: it does not
+	wanted   string        // the model that the call or, where that asks for none, the policy would have
 	asked    money.Nanos   // the least that a call costs which the policy refused for want of money; 0: not known
 
 	input      routing.Input
@@ -99,7 +100,7 @@ func (s *Service) Reserve(ctx context.Context, call *routing.Call, ttl time.Dura
 	return d, hold, nil
 }
 
-func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Duration, hold bool, calls int64) (*Decision, *ledger.Hold, error) {
+func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Duration, hold bool, calls int64) (answer *Decision, held *ledger.Hold, err error) {
 	snap, now := s.Control.Snapshot(), s.Clock.Now()
 	c := snap.Charter(call.Feature)
 	if c == nil {
@@ -107,10 +108,14 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 	}
 	q := queries.Get().(*query)
 	defer func() {
+		if s.Meter != nil && hold && err == nil {
+			s.Meter.Decided(&q.input, answer)
+		}
 		*q = query{} // nothing stays reachable
 		queries.Put(q)
 	}()
 	q.call, q.snap, q.charter, q.now, q.ttl, q.hold, q.calls = call, snap, c, now, ttl, hold, calls
+	q.input = routing.Input{Now: now, Call: call, Charter: c}
 	q.offline = s.Offline > 0 && int64(s.Clock.Boot()) >= s.deadline.Load()
 	path, closed, err := s.path(q.steps[:0], snap, c, call, now)
 	if err != nil {
@@ -249,7 +254,7 @@ func (s *Service) fit(ctx context.Context, q *query, d *Decision, plan *routing.
 		c := &candidates[i]
 		c.effect = plan.Effect
 		if rank := catalog.Rank(c.model.Tier); rank < first || rank < asked {
-			c.effect = routing.Downgrade
+			c.effect, q.wanted = routing.Downgrade, s.wanted(q, models)
 		}
 	}
 	h, res, err := s.take(ctx, q, q.accounts, candidates)
@@ -290,6 +295,23 @@ func wantedRank(plan *routing.Plan, catalog *charter.Catalog) int {
 		return catalog.Rank(plan.Tiers[0])
 	}
 	return -1
+}
+
+// wanted is the model that a call asks for, by itself or by its tier, or else the first of the plan's.
+func (s *Service) wanted(q *query, plan []*charter.Model) string {
+	catalog := q.snap.Catalog()
+	if catalog.Model(q.call.Model) != nil {
+		return q.call.Model
+	}
+	for _, m := range s.models(nil, q.charter, catalog) {
+		if m.Tier == q.call.Tier {
+			return m.ID
+		}
+	}
+	if len(plan) > 0 {
+		return plan[0].ID
+	}
+	return ""
 }
 
 // notPermitted says that what a plan would have first is not to be had.
@@ -375,7 +397,7 @@ func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account
 		now := s.Clock.Now() // expiry counts from when the money is checked
 		res := s.ledger.Reserve(now, accounts, amounts, q.ttl, ledger.Call{
 			Feature: q.call.Feature, User: q.call.User, Cohort: q.call.Cohort, Agent: q.call.Agent, Run: q.call.Run,
-			PromptPattern: q.call.PromptPattern, Leased: q.calls > 0, Time: q.now,
+			PromptPattern: q.call.PromptPattern, Task: q.call.Task, Leased: q.calls > 0, Time: q.now,
 		}, here)
 		if res.Forward {
 			if err := s.toHome(ctx, q); err != nil {
@@ -397,6 +419,9 @@ func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account
 		if res.Hold != nil {
 			c := &candidates[res.Choice]
 			res.Hold.Call.Tier, res.Hold.Call.Model, res.Hold.Call.Effect = c.model.Tier, c.model.ID, c.effect
+			if c.effect == routing.Downgrade && q.wanted != c.model.ID {
+				res.Hold.Call.Wanted = q.wanted
+			}
 		}
 		s.mu.Unlock()
 		if grants {

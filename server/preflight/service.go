@@ -40,6 +40,15 @@ type Metrics interface {
 	Event(e Event)
 }
 
+// Meter is told what is to be counted and kept. Its methods never wait, and keep nothing of what they are given but the
+// batch, which is not changed any more.
+type Meter interface {
+	// Committed says that a batch is in the journal.
+	Committed(b *ledger.Batch)
+	// Decided says what Reserve or Lease answered, and what it knew.
+	Decided(in *routing.Input, d *Decision)
+}
+
 // Event is something that happens between replicas.
 type Event int
 
@@ -55,7 +64,7 @@ const (
 	EventReclaim
 )
 
-// Config is what a Service works with. All fields but MaxTTL and Outbox are required.
+// Config is what a Service works with. All fields but MaxTTL, Meter and Outbox are required.
 type Config struct {
 	Control store.Control
 	Ledger  store.Ledger
@@ -70,6 +79,8 @@ type Config struct {
 	// Offline is how much may be held in all after the deadline while etcd does not answer, from money that was granted
 	// before; counted in the currency of each call's budget. It may be spent beyond a ceiling. 0: calls are refused then.
 	Offline money.Nanos
+	// Meter is told what is to be counted. nil: nobody is.
+	Meter Meter
 	// Outbox takes settlements that leave etcd about a minute after they were made. nil: they stay in etcd, which grows.
 	Outbox store.Outbox
 }

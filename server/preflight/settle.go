@@ -52,8 +52,10 @@ func (s *Service) Settle(ctx context.Context, token string, used *usage.Usage, m
 	if err != nil {
 		return nil, err
 	}
+	entry := ledger.Entry{Amount: cost, Usage: *used, Outcome: outcome, Call: call}
+	s.components(&entry, price, claim.Call.Wanted, claim.Call.Time)
 	e, err := s.finish(ctx, claim, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
-		return s.ledger.Settle(now, claim, ledger.Entry{Amount: cost, Usage: *used, Outcome: outcome, Call: call})
+		return s.ledger.Settle(now, claim, entry)
 	})
 	if err != nil {
 		return nil, err
@@ -339,12 +341,13 @@ func (s *Service) recordUsage(ctx context.Context, use *Use, mine *usageUnderWay
 		Amount: cost, Usage: use.Usage, Outcome: use.Outcome, RequestID: use.RequestID, RequestHash: use.BodyHash,
 		Call: ledger.Call{
 			Feature: c.ID, Model: use.Model, User: use.Call.User, Cohort: use.Call.Cohort, Agent: use.Call.Agent,
-			Run: use.Call.Run, PromptPattern: use.Call.PromptPattern, Time: now,
+			Run: use.Call.Run, PromptPattern: use.Call.PromptPattern, Task: use.Call.Task, Time: now,
 		},
 	}
 	if m := snap.Catalog().Model(use.Model); m != nil {
 		entry.Call.Tier = m.Tier
 	}
+	s.components(&entry, price, "", now)
 	e, err := s.finish(ctx, &ledger.Claim{Path: ids}, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
 		if mine.entry != nil { // it was not written: another replica may have recorded the request
 			return nil, nil, ledger.ErrAgain

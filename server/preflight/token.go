@@ -29,7 +29,7 @@ type scratch struct {
 }
 
 const (
-	tokenVersion = 1
+	tokenVersion = 2
 	macSize      = 16
 	ownerSize    = 16
 	maxToken     = 4096
@@ -75,7 +75,7 @@ func (s *sealer) seal(owner string, h *ledger.Hold, expires time.Time) string {
 	}
 	b = append(b, effect)
 	c := &h.Call
-	for _, str := range [...]string{c.Feature, c.Tier, c.Model, c.User, c.Cohort, c.Agent, c.Run, c.PromptPattern} {
+	for _, str := range [...]string{c.Feature, c.Tier, c.Model, c.User, c.Cohort, c.Agent, c.Run, c.PromptPattern, c.Task, c.Wanted} {
 		b = appendString(b, str)
 	}
 	b = append(b, byte(len(h.Path)))
@@ -134,7 +134,7 @@ func (s *sealer) open(token string) (*ledger.Claim, error) {
 	c.Expires = time.UnixMilli(int64(r.uvarint()))
 	effect := r.byte()
 	c.Call.Effect, c.Call.Leased = routing.Effect(effect&^leasedFlag), effect&leasedFlag != 0
-	for _, str := range [...]*string{&c.Call.Feature, &c.Call.Tier, &c.Call.Model, &c.Call.User, &c.Call.Cohort, &c.Call.Agent, &c.Call.Run, &c.Call.PromptPattern} {
+	for _, str := range [...]*string{&c.Call.Feature, &c.Call.Tier, &c.Call.Model, &c.Call.User, &c.Call.Cohort, &c.Call.Agent, &c.Call.Run, &c.Call.PromptPattern, &c.Call.Task, &c.Call.Wanted} {
 		*str = r.string()
 	}
 	n := int(r.byte())

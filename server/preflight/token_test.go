@@ -31,7 +31,7 @@ func aHold(seed uint64, text string, depth int) (h *ledger.Hold, want *ledger.Cl
 	milli := func() time.Time { return time.UnixMilli(random.Int64N(1 << 45)) }
 	c := ledger.Call{
 		Feature: "f" + piece(), Tier: piece(), Model: piece(), User: "u" + piece(), Cohort: "c" + piece(), Agent: "a" + piece(), Run: "r" + piece(),
-		PromptPattern: piece(), Effect: routing.Effect(random.IntN(5)), Leased: random.IntN(2) == 0, Time: milli(),
+		PromptPattern: piece(), Task: piece(), Wanted: piece(), Effect: routing.Effect(random.IntN(5)), Leased: random.IntN(2) == 0, Time: milli(),
 	}
 	h = &ledger.Hold{Seq: random.Uint64(), Amount: money.Nanos(random.Int64()), Expires: milli(), Call: c}
 	want = &ledger.Claim{Owner: hex.EncodeToString(owner), Seq: h.Seq, Amount: h.Amount, Expires: h.Expires, Call: c, Path: []ledger.AccountID{}}

@@ -342,6 +342,9 @@ func (s *Service) append(ctx context.Context) (worked bool, linger time.Duration
 			s.alerts = append(s.alerts, s.ledger.BatchCommitted(b, rev, hash, s.Clock.Now())...)
 			s.usagesOver(b)
 			s.mu.Unlock()
+			if s.Meter != nil {
+				s.Meter.Committed(b)
+			}
 			// gofail: var afterAcknowledge struct{}
 			return true, 0, nil
 		case errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrTaken) && b.Owner == s.ledger.Owner:

@@ -87,6 +87,7 @@ func (s *segment) fill(p []byte) error {
 // come or not.
 type Reader struct {
 	dirs []string
+	from uint64 // segments below are left out
 	// Torn is how many bytes at the ends of archives were no whole record, as while one is being written.
 	Torn int64
 }
@@ -118,6 +119,9 @@ func (r *Reader) Batches() iter.Seq2[store.OutboxBatch, error] {
 				return
 			}
 			for i, n := range list {
+				if n < r.from {
+					continue
+				}
 				if !r.read(filepath.Join(dir, segmentName(n)), i == len(list)-1, seen, yield) {
 					return
 				}
@@ -194,4 +198,34 @@ func (s *numbers) add(n uint64) bool {
 		s.runs = slices.Insert(s.runs, i, run{n, n})
 	}
 	return true
+}
+
+// Segment is the number of the segment that is being written; those below change no more.
+func (a *Archive) Segment() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.last
+}
+
+// Batches gives the batches of the segments from one number on, each once, as Reader.Batches.
+func (a *Archive) Batches(from uint64) iter.Seq2[store.OutboxBatch, error] {
+	return (&Reader{dirs: []string{a.dir}, from: from}).Batches()
+}
+
+// Name tells this archive from others by the batch that it begins with; empty where it holds none.
+func (a *Archive) Name() (string, error) {
+	list, err := segments(a.dir)
+	if err != nil || len(list) == 0 {
+		return "", err
+	}
+	f, err := os.Open(filepath.Join(a.dir, segmentName(list[0])))
+	if err != nil {
+		return "", fmt.Errorf("archive: %w", err)
+	}
+	defer f.Close()
+	b, err := newSegment(f, f.Name()).next()
+	if err == io.EOF || errors.Is(err, errIncomplete) {
+		return "", nil
+	}
+	return fmt.Sprintf("%s/%d", b.Owner, b.N), err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/chartergate/chartergate/proto/convert"
 	storev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/store/v1"
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
+	"github.com/chartergate/chartergate/store"
 )
 
 func batchKey(owner string, n uint64) string { return key("jr", owner, fmt.Sprintf("%016x", n)) }
@@ -89,8 +90,56 @@ func entryRecord(e *ledger.Entry, path []uint32) *storev1.Entry {
 		TimeMs: e.Time.UnixMilli(), Late: e.Late, Usage: used, Outcome: int32(e.Outcome), User: e.Call.User,
 		Cohort: e.Call.Cohort, Agent: e.Call.Agent, Run: e.Call.Run, PromptPattern: e.Call.PromptPattern,
 		RequestId: e.RequestID, RequestHash: e.RequestHash, Effect: int32(e.Call.Effect),
-		Calls: e.Calls, Successes: e.Successes, Failures: e.Failures,
+		Calls: e.Calls, Successes: e.Successes, Failures: e.Failures, Task: e.Call.Task, Wanted: e.Call.Wanted,
+		Cost: costRecord(&e.Cost), Saved: savedRecord(&e.Saved),
 	}
+}
+
+// costRecord is nil where there is none.
+func costRecord(c *usage.Cost) *storev1.Cost {
+	if *c == (usage.Cost{}) {
+		return nil
+	}
+	return &storev1.Cost{
+		Input: int64(c.Input), ContextOverhead: int64(c.ContextOverhead), Output: int64(c.Output), Retrieval: int64(c.Retrieval),
+		Tools: int64(c.Tools), Compute: int64(c.Compute), Other: int64(c.Other),
+	}
+}
+
+func savedRecord(s *usage.Saved) *storev1.Saved {
+	if *s == (usage.Saved{}) {
+		return nil
+	}
+	return &storev1.Saved{CacheRead: int64(s.CacheRead), CacheWrite: int64(s.CacheWrite), Downgrade: int64(s.Downgrade)}
+}
+
+// cost gives the components of an entry; of one that an earlier version wrote, all is Other.
+func cost(r *storev1.Entry) usage.Cost {
+	c := r.GetCost()
+	if c == nil {
+		return usage.Cost{Other: money.Nanos(r.GetAmount())}
+	}
+	return usage.Cost{
+		Input: money.Nanos(c.GetInput()), ContextOverhead: money.Nanos(c.GetContextOverhead()), Output: money.Nanos(c.GetOutput()),
+		Retrieval: money.Nanos(c.GetRetrieval()), Tools: money.Nanos(c.GetTools()), Compute: money.Nanos(c.GetCompute()), Other: money.Nanos(c.GetOther()),
+	}
+}
+
+// ReadBatch reads what left a journal.
+func ReadBatch(b store.OutboxBatch) (*ledger.Batch, error) {
+	var r storev1.Batch
+	if err := proto.Unmarshal(b.Data, &r); err != nil {
+		return nil, fmt.Errorf("read batch %d of owner %s: %w", b.N, b.Owner, err)
+	}
+	batch := &ledger.Batch{Owner: b.Owner, N: b.N, PrevHash: r.GetPreviousHash(), Time: time.UnixMilli(r.GetTimeMs())}
+	for _, re := range r.GetEntries() {
+		e, err := entry(b.Owner, b.N, &r, re)
+		if err != nil {
+			return nil, err
+		}
+		batch.Entries = append(batch.Entries, e)
+	}
+	return batch, nil
 }
 
 func entry(owner string, n uint64, b *storev1.Batch, r *storev1.Entry) (*ledger.Entry, error) {
@@ -117,7 +166,12 @@ func entry(owner string, n uint64, b *storev1.Batch, r *storev1.Entry) (*ledger.
 		Call: ledger.Call{
 			Feature: r.GetFeature(), Tier: r.GetTier(), Model: r.GetModel(), User: r.GetUser(), Cohort: r.GetCohort(),
 			Agent: r.GetAgent(), Run: r.GetRun(), PromptPattern: r.GetPromptPattern(), Effect: routing.Effect(r.GetEffect()),
-			Time: time.UnixMilli(r.GetCallMs()),
+			Task: r.GetTask(), Wanted: r.GetWanted(), Time: time.UnixMilli(r.GetCallMs()),
+		},
+		Cost: cost(r),
+		Saved: usage.Saved{
+			CacheRead: money.Nanos(r.GetSaved().GetCacheRead()), CacheWrite: money.Nanos(r.GetSaved().GetCacheWrite()),
+			Downgrade: money.Nanos(r.GetSaved().GetDowngrade()),
 		},
 		Batch: &ledger.Batch{Owner: owner, N: n},
 	}, nil

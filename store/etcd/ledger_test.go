@@ -240,8 +240,9 @@ func TestLedgerJournal(t *testing.T) {
 		{
 			Seq: 1, Kind: ledger.KindSettle, Amount: 30, Forced: 10, Held: 20, Late: true, Path: []ledger.AccountID{run, a}, Time: sealed.Add(time.Second),
 			Usage: usage.Usage{InputTokens: 5, ToolCalls: map[string]int64{"web_search": 2}}, Outcome: usage.OutcomeSuccess,
+			Cost: usage.Cost{Input: 1, ContextOverhead: 2, Output: 3, Retrieval: 4, Tools: 5, Compute: 6, Other: 9}, Saved: usage.Saved{CacheRead: 1, CacheWrite: 2, Downgrade: -3},
 			Call: ledger.Call{
-				Feature: "research", Tier: "premium", Model: "m-1", User: "u", Cohort: "c", Agent: "g", Run: "run/1", PromptPattern: "p",
+				Feature: "research", Tier: "premium", Model: "m-1", User: "u", Cohort: "c", Agent: "g", Run: "run/1", PromptPattern: "p", Task: "t/1", Wanted: "m-2",
 				Effect: routing.Downgrade, Time: sealed.Add(-time.Minute),
 			},
 		},

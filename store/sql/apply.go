@@ -122,7 +122,15 @@ func (s *Store) Applied(ctx context.Context, batches []store.BatchID) (map[store
 }
 
 // count adds rollups, a row for each hour.
-func (s *Store) count(t *tx, rollups []usage.Rollup) (err error) {
+func (s *Store) count(t *tx, rollups []usage.Rollup) error {
+	ids, err := s.intern(t)
+	if err != nil {
+		return err
+	}
+	return s.countWith(t, ids, rollups)
+}
+
+func (s *Store) countWith(t *tx, ids *interner, rollups []usage.Rollup) (err error) {
 	defer func() {
 		if err != nil { // what was read of the hours may be of this transaction
 			clear(s.hours)
@@ -133,10 +141,8 @@ func (s *Store) count(t *tx, rollups []usage.Rollup) (err error) {
 		at := rollups[i].Hour.UTC().Truncate(time.Hour).Unix()
 		hours[at] = append(hours[at], &rollups[i])
 	}
-	ids, err := s.intern(t)
-	if err != nil {
-		return err
-	}
+	marks, tasks := newOutcomeMarks(t), map[usage.Task]*taskCalls{}
+	packs := make(map[int64]map[int64]*sums, len(hours))
 	for at, list := range hours {
 		h, err := s.hour(t, at)
 		if err != nil {
@@ -155,8 +161,45 @@ func (s *Store) count(t *tx, rollups []usage.Rollup) (err error) {
 			if err := by[id].add(&r.Totals); err != nil {
 				return err
 			}
+			for _, o := range r.Outcomes {
+				_, fresh, err := marks.set(o)
+				if err != nil {
+					return err
+				}
+				if one := ended(o.Outcome); fresh {
+					if err := by[id].add(&one); err != nil {
+						return err
+					}
+				}
+			}
+			for _, task := range r.Tasks {
+				if tasks[task] == nil {
+					tasks[task] = &taskCalls{}
+				}
+				if c := tasks[task]; at >= c.hour {
+					c.hour, c.dim = at, id
+				}
+				tasks[task].calls++
+			}
 		}
-		if h.last, err = t.insert(levelHour, at, pack(by)); err != nil {
+		packs[at] = by
+	}
+	if err := marks.write(); err != nil {
+		return err
+	}
+	pending, err := noteTasks(t, tasks)
+	if err != nil {
+		return err
+	}
+	for at, by := range pending {
+		for id, totals := range by {
+			if err := packs[at][id].add(totals); err != nil {
+				return err
+			}
+		}
+	}
+	for at, by := range packs {
+		if s.hours[at].last, err = t.insert(levelHour, at, pack(by)); err != nil {
 			return err
 		}
 	}

@@ -207,7 +207,9 @@ type Call struct {
 	// A tier the caller asks for. The answer may name another. Empty leaves the choice to the policy.
 	Tier string `protobuf:"bytes,12,opt,name=tier,proto3" json:"tier,omitempty"`
 	// Free attributes for policies and reports; at most 16.
-	Labels        map[string]string `protobuf:"bytes,13,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,13,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The user's task that the call is part of, so that its outcome can be recorded later. At most 128 bytes.
+	Task          string `protobuf:"bytes,18,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -331,6 +333,13 @@ func (x *Call) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *Call) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
 }
 
 // What a call is expected to use at most. Its price is what Reserve holds.
@@ -1999,7 +2008,7 @@ var File_chartergate_v1_preflight_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\n" +
-	"\x1echartergate/v1/preflight.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x04\n" +
+	"\x1echartergate/v1/preflight.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x05\n" +
 	"\x04Call\x12#\n" +
 	"\afeature\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\afeature\x12&\n" +
 	"\n" +
@@ -2018,7 +2027,8 @@ const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	" \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\rpromptPattern\x12\x1e\n" +
 	"\x05model\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05model\x12\x1b\n" +
 	"\x04tier\x18\f \x01(\tB\a\xbaH\x04r\x02\x18@R\x04tier\x12Q\n" +
-	"\x06labels\x18\r \x03(\v2 .chartergate.v1.Call.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x10\"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x01R\x06labels\x1a9\n" +
+	"\x06labels\x18\r \x03(\v2 .chartergate.v1.Call.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x10\"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x01R\x06labels\x12\x1c\n" +
+	"\x04task\x18\x12 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04task\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9c\x05\n" +

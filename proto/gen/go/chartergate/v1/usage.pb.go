@@ -44,7 +44,9 @@ type RecordUsageRequest struct {
 	// How the user's task ended, if known.
 	Outcome Outcome `protobuf:"varint,9,opt,name=outcome,proto3,enum=chartergate.v1.Outcome" json:"outcome,omitempty"`
 	// Required: real money is recorded once for each id.
-	RequestId     string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The user's task that the call is part of, so that its outcome can be recorded later. At most 128 bytes.
+	Task          string `protobuf:"bytes,13,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -149,6 +151,13 @@ func (x *RecordUsageRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *RecordUsageRequest) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
 // Response of RecordUsage.
 type RecordUsageResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -199,7 +208,7 @@ var File_chartergate_v1_usage_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x1achartergate/v1/usage.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1echartergate/v1/preflight.proto\"\xa4\x03\n" +
+	"\x1achartergate/v1/usage.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1echartergate/v1/preflight.proto\"\xc2\x03\n" +
 	"\x12RecordUsageRequest\x12#\n" +
 	"\afeature\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\afeature\x12 \n" +
 	"\x05model\x18\x02 \x01(\tB\n" +
@@ -213,7 +222,8 @@ const file_chartergate_v1_usage_proto_rawDesc = "" +
 	"\aoutcome\x18\t \x01(\x0e2\x17.chartergate.v1.OutcomeB\b\xbaH\x05\x82\x01\x02\x10\x01R\aoutcome\x12(\n" +
 	"\n" +
 	"request_id\x18\n" +
-	" \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\trequestId\"Q\n" +
+	" \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\trequestId\x12\x1c\n" +
+	"\x04task\x18\r \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04task\"Q\n" +
 	"\x13RecordUsageResponse\x12:\n" +
 	"\n" +
 	"settlement\x18\x01 \x01(\v2\x1a.chartergate.v1.SettlementR\n" +

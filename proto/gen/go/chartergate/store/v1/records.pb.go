@@ -742,7 +742,15 @@ type Entry struct {
 	// How many of them succeeded.
 	Successes int64 `protobuf:"varint,24,opt,name=successes,proto3" json:"successes,omitempty"`
 	// How many of them failed.
-	Failures      int64 `protobuf:"varint,25,opt,name=failures,proto3" json:"failures,omitempty"`
+	Failures int64 `protobuf:"varint,25,opt,name=failures,proto3" json:"failures,omitempty"`
+	// The user's task.
+	Task string `protobuf:"bytes,26,opt,name=task,proto3" json:"task,omitempty"`
+	// The model that a downgrade spared; empty where there was none.
+	Wanted string `protobuf:"bytes,27,opt,name=wanted,proto3" json:"wanted,omitempty"`
+	// The cost by component, which adds up to amount. Absent: written by an earlier version, or no cost.
+	Cost *Cost `protobuf:"bytes,28,opt,name=cost,proto3" json:"cost,omitempty"`
+	// What was not spent. Absent: nothing.
+	Saved         *Saved `protobuf:"bytes,29,opt,name=saved,proto3" json:"saved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -952,6 +960,198 @@ func (x *Entry) GetFailures() int64 {
 	return 0
 }
 
+func (x *Entry) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *Entry) GetWanted() string {
+	if x != nil {
+		return x.Wanted
+	}
+	return ""
+}
+
+func (x *Entry) GetCost() *Cost {
+	if x != nil {
+		return x.Cost
+	}
+	return nil
+}
+
+func (x *Entry) GetSaved() *Saved {
+	if x != nil {
+		return x.Saved
+	}
+	return nil
+}
+
+// A cost by component, in nanos.
+type Cost struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Input and cache tokens, without context overhead.
+	Input int64 `protobuf:"varint,1,opt,name=input,proto3" json:"input,omitempty"`
+	// The share of the input cost that is context overhead.
+	ContextOverhead int64 `protobuf:"varint,2,opt,name=context_overhead,json=contextOverhead,proto3" json:"context_overhead,omitempty"`
+	// Output and reasoning tokens.
+	Output int64 `protobuf:"varint,3,opt,name=output,proto3" json:"output,omitempty"`
+	// Embeddings and vector queries.
+	Retrieval int64 `protobuf:"varint,4,opt,name=retrieval,proto3" json:"retrieval,omitempty"`
+	// Tool calls.
+	Tools int64 `protobuf:"varint,5,opt,name=tools,proto3" json:"tools,omitempty"`
+	// GPU time, storage and egress.
+	Compute int64 `protobuf:"varint,6,opt,name=compute,proto3" json:"compute,omitempty"`
+	// Request fees, operational overhead, and what has no usage.
+	Other         int64 `protobuf:"varint,7,opt,name=other,proto3" json:"other,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cost) Reset() {
+	*x = Cost{}
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cost) ProtoMessage() {}
+
+func (x *Cost) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cost.ProtoReflect.Descriptor instead.
+func (*Cost) Descriptor() ([]byte, []int) {
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Cost) GetInput() int64 {
+	if x != nil {
+		return x.Input
+	}
+	return 0
+}
+
+func (x *Cost) GetContextOverhead() int64 {
+	if x != nil {
+		return x.ContextOverhead
+	}
+	return 0
+}
+
+func (x *Cost) GetOutput() int64 {
+	if x != nil {
+		return x.Output
+	}
+	return 0
+}
+
+func (x *Cost) GetRetrieval() int64 {
+	if x != nil {
+		return x.Retrieval
+	}
+	return 0
+}
+
+func (x *Cost) GetTools() int64 {
+	if x != nil {
+		return x.Tools
+	}
+	return 0
+}
+
+func (x *Cost) GetCompute() int64 {
+	if x != nil {
+		return x.Compute
+	}
+	return 0
+}
+
+func (x *Cost) GetOther() int64 {
+	if x != nil {
+		return x.Other
+	}
+	return 0
+}
+
+// What was not spent, in nanos.
+type Saved struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tokens read from a cache at the input rate, less their cost.
+	CacheRead int64 `protobuf:"varint,1,opt,name=cache_read,json=cacheRead,proto3" json:"cache_read,omitempty"`
+	// The premium paid for cache writes above the input rate.
+	CacheWrite int64 `protobuf:"varint,2,opt,name=cache_write,json=cacheWrite,proto3" json:"cache_write,omitempty"`
+	// The usage on the model that was wanted, less the cost; negative where the downgrade cost more.
+	Downgrade     int64 `protobuf:"varint,3,opt,name=downgrade,proto3" json:"downgrade,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Saved) Reset() {
+	*x = Saved{}
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Saved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Saved) ProtoMessage() {}
+
+func (x *Saved) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Saved.ProtoReflect.Descriptor instead.
+func (*Saved) Descriptor() ([]byte, []int) {
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Saved) GetCacheRead() int64 {
+	if x != nil {
+		return x.CacheRead
+	}
+	return 0
+}
+
+func (x *Saved) GetCacheWrite() int64 {
+	if x != nil {
+		return x.CacheWrite
+	}
+	return 0
+}
+
+func (x *Saved) GetDowngrade() int64 {
+	if x != nil {
+		return x.Downgrade
+	}
+	return 0
+}
+
 // A batch of settlements, at `jr/{owner}/{n}` with n as 16 hexadecimal digits. Committed as one. Collected out of etcd
 // after about a minute: its bytes go to the archive, what a repeated settlement needs to `bm/{owner}/{chunk}`.
 type Batch struct {
@@ -970,7 +1170,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[8]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1182,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[8]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1195,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{8}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Batch) GetAccounts() []*Account {
@@ -1054,7 +1254,7 @@ type RequestIndex struct {
 
 func (x *RequestIndex) Reset() {
 	*x = RequestIndex{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[9]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1266,7 @@ func (x *RequestIndex) String() string {
 func (*RequestIndex) ProtoMessage() {}
 
 func (x *RequestIndex) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[9]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1279,7 @@ func (x *RequestIndex) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestIndex.ProtoReflect.Descriptor instead.
 func (*RequestIndex) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{9}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RequestIndex) GetJournal() string {
@@ -1163,7 +1363,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1375,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[10]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1388,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{10}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Chunk) GetMarks() []byte {
@@ -1220,7 +1420,7 @@ type JournalTail struct {
 
 func (x *JournalTail) Reset() {
 	*x = JournalTail{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1432,7 @@ func (x *JournalTail) String() string {
 func (*JournalTail) ProtoMessage() {}
 
 func (x *JournalTail) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[11]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1445,7 @@ func (x *JournalTail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalTail.ProtoReflect.Descriptor instead.
 func (*JournalTail) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{11}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *JournalTail) GetNext() uint64 {
@@ -1280,7 +1480,7 @@ type Compaction struct {
 
 func (x *Compaction) Reset() {
 	*x = Compaction{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1492,7 @@ func (x *Compaction) String() string {
 func (*Compaction) ProtoMessage() {}
 
 func (x *Compaction) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[12]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1505,7 @@ func (x *Compaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Compaction.ProtoReflect.Descriptor instead.
 func (*Compaction) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{12}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Compaction) GetRevision() int64 {
@@ -1329,7 +1529,7 @@ type Dead struct {
 
 func (x *Dead) Reset() {
 	*x = Dead{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1541,7 @@ func (x *Dead) String() string {
 func (*Dead) ProtoMessage() {}
 
 func (x *Dead) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[13]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1554,7 @@ func (x *Dead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dead.ProtoReflect.Descriptor instead.
 func (*Dead) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{13}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Dead) GetTimeMs() int64 {
@@ -1382,7 +1582,7 @@ type Takeover struct {
 
 func (x *Takeover) Reset() {
 	*x = Takeover{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1594,7 @@ func (x *Takeover) String() string {
 func (*Takeover) ProtoMessage() {}
 
 func (x *Takeover) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[14]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1607,7 @@ func (x *Takeover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Takeover.ProtoReflect.Descriptor instead.
 func (*Takeover) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{14}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Takeover) GetSuccessor() string {
@@ -1428,7 +1628,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1640,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[15]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1653,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{15}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Closed) GetTimeMs() int64 {
@@ -1486,7 +1686,7 @@ type Alert struct {
 
 func (x *Alert) Reset() {
 	*x = Alert{}
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1698,7 @@ func (x *Alert) String() string {
 func (*Alert) ProtoMessage() {}
 
 func (x *Alert) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_store_v1_records_proto_msgTypes[16]
+	mi := &file_chartergate_store_v1_records_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1711,7 @@ func (x *Alert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alert.ProtoReflect.Descriptor instead.
 func (*Alert) Descriptor() ([]byte, []int) {
-	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{16}
+	return file_chartergate_store_v1_records_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Alert) GetAccount() *Account {
@@ -1610,7 +1810,7 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\aaccount\x18\x01 \x01(\v2\x1d.chartergate.store.v1.AccountR\aaccount\x12\x14\n" +
 	"\x05alloc\x18\x02 \x01(\x03R\x05alloc\x12\x14\n" +
 	"\x05spent\x18\x03 \x01(\x03R\x05spent\x12\x10\n" +
-	"\x03gen\x18\x04 \x01(\x03R\x03gen\"\x85\x05\n" +
+	"\x03gen\x18\x04 \x01(\x03R\x03gen\"\x94\x06\n" +
 	"\x05Entry\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x123\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1f.chartergate.store.v1.EntryKindR\x04kind\x12\x16\n" +
@@ -1638,7 +1838,25 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\x06effect\x18\x16 \x01(\x05R\x06effect\x12\x14\n" +
 	"\x05calls\x18\x17 \x01(\x03R\x05calls\x12\x1c\n" +
 	"\tsuccesses\x18\x18 \x01(\x03R\tsuccesses\x12\x1a\n" +
-	"\bfailures\x18\x19 \x01(\x03R\bfailures\"\xb7\x01\n" +
+	"\bfailures\x18\x19 \x01(\x03R\bfailures\x12\x12\n" +
+	"\x04task\x18\x1a \x01(\tR\x04task\x12\x16\n" +
+	"\x06wanted\x18\x1b \x01(\tR\x06wanted\x12.\n" +
+	"\x04cost\x18\x1c \x01(\v2\x1a.chartergate.store.v1.CostR\x04cost\x121\n" +
+	"\x05saved\x18\x1d \x01(\v2\x1b.chartergate.store.v1.SavedR\x05saved\"\xc3\x01\n" +
+	"\x04Cost\x12\x14\n" +
+	"\x05input\x18\x01 \x01(\x03R\x05input\x12)\n" +
+	"\x10context_overhead\x18\x02 \x01(\x03R\x0fcontextOverhead\x12\x16\n" +
+	"\x06output\x18\x03 \x01(\x03R\x06output\x12\x1c\n" +
+	"\tretrieval\x18\x04 \x01(\x03R\tretrieval\x12\x14\n" +
+	"\x05tools\x18\x05 \x01(\x03R\x05tools\x12\x18\n" +
+	"\acompute\x18\x06 \x01(\x03R\acompute\x12\x14\n" +
+	"\x05other\x18\a \x01(\x03R\x05other\"e\n" +
+	"\x05Saved\x12\x1d\n" +
+	"\n" +
+	"cache_read\x18\x01 \x01(\x03R\tcacheRead\x12\x1f\n" +
+	"\vcache_write\x18\x02 \x01(\x03R\n" +
+	"cacheWrite\x12\x1c\n" +
+	"\tdowngrade\x18\x03 \x01(\x03R\tdowngrade\"\xb7\x01\n" +
 	"\x05Batch\x129\n" +
 	"\baccounts\x18\x01 \x03(\v2\x1d.chartergate.store.v1.AccountR\baccounts\x125\n" +
 	"\aentries\x18\x02 \x03(\v2\x1b.chartergate.store.v1.EntryR\aentries\x12#\n" +
@@ -1701,7 +1919,7 @@ func file_chartergate_store_v1_records_proto_rawDescGZIP() []byte {
 }
 
 var file_chartergate_store_v1_records_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_chartergate_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_chartergate_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_chartergate_store_v1_records_proto_goTypes = []any{
 	(EntryKind)(0),            // 0: chartergate.store.v1.EntryKind
 	(*Control)(nil),           // 1: chartergate.store.v1.Control
@@ -1712,40 +1930,44 @@ var file_chartergate_store_v1_records_proto_goTypes = []any{
 	(*BudgetAccount)(nil),     // 6: chartergate.store.v1.BudgetAccount
 	(*Grant)(nil),             // 7: chartergate.store.v1.Grant
 	(*Entry)(nil),             // 8: chartergate.store.v1.Entry
-	(*Batch)(nil),             // 9: chartergate.store.v1.Batch
-	(*RequestIndex)(nil),      // 10: chartergate.store.v1.RequestIndex
-	(*Chunk)(nil),             // 11: chartergate.store.v1.Chunk
-	(*JournalTail)(nil),       // 12: chartergate.store.v1.JournalTail
-	(*Compaction)(nil),        // 13: chartergate.store.v1.Compaction
-	(*Dead)(nil),              // 14: chartergate.store.v1.Dead
-	(*Takeover)(nil),          // 15: chartergate.store.v1.Takeover
-	(*Closed)(nil),            // 16: chartergate.store.v1.Closed
-	(*Alert)(nil),             // 17: chartergate.store.v1.Alert
-	(*v1.Charter)(nil),        // 18: chartergate.v1.Charter
-	(*v1.Budget)(nil),         // 19: chartergate.v1.Budget
-	(*v1.Catalog)(nil),        // 20: chartergate.v1.Catalog
-	(*v1.PriceBook)(nil),      // 21: chartergate.v1.PriceBook
-	(*v1.Policy)(nil),         // 22: chartergate.v1.Policy
-	(*v1.PolicyRevision)(nil), // 23: chartergate.v1.PolicyRevision
+	(*Cost)(nil),              // 9: chartergate.store.v1.Cost
+	(*Saved)(nil),             // 10: chartergate.store.v1.Saved
+	(*Batch)(nil),             // 11: chartergate.store.v1.Batch
+	(*RequestIndex)(nil),      // 12: chartergate.store.v1.RequestIndex
+	(*Chunk)(nil),             // 13: chartergate.store.v1.Chunk
+	(*JournalTail)(nil),       // 14: chartergate.store.v1.JournalTail
+	(*Compaction)(nil),        // 15: chartergate.store.v1.Compaction
+	(*Dead)(nil),              // 16: chartergate.store.v1.Dead
+	(*Takeover)(nil),          // 17: chartergate.store.v1.Takeover
+	(*Closed)(nil),            // 18: chartergate.store.v1.Closed
+	(*Alert)(nil),             // 19: chartergate.store.v1.Alert
+	(*v1.Charter)(nil),        // 20: chartergate.v1.Charter
+	(*v1.Budget)(nil),         // 21: chartergate.v1.Budget
+	(*v1.Catalog)(nil),        // 22: chartergate.v1.Catalog
+	(*v1.PriceBook)(nil),      // 23: chartergate.v1.PriceBook
+	(*v1.Policy)(nil),         // 24: chartergate.v1.Policy
+	(*v1.PolicyRevision)(nil), // 25: chartergate.v1.PolicyRevision
 }
 var file_chartergate_store_v1_records_proto_depIdxs = []int32{
-	18, // 0: chartergate.store.v1.Control.charter:type_name -> chartergate.v1.Charter
-	19, // 1: chartergate.store.v1.Control.budget:type_name -> chartergate.v1.Budget
-	20, // 2: chartergate.store.v1.Control.catalog:type_name -> chartergate.v1.Catalog
-	21, // 3: chartergate.store.v1.Control.price_book:type_name -> chartergate.v1.PriceBook
-	22, // 4: chartergate.store.v1.Control.policy:type_name -> chartergate.v1.Policy
-	23, // 5: chartergate.store.v1.Control.policy_revision:type_name -> chartergate.v1.PolicyRevision
+	20, // 0: chartergate.store.v1.Control.charter:type_name -> chartergate.v1.Charter
+	21, // 1: chartergate.store.v1.Control.budget:type_name -> chartergate.v1.Budget
+	22, // 2: chartergate.store.v1.Control.catalog:type_name -> chartergate.v1.Catalog
+	23, // 3: chartergate.store.v1.Control.price_book:type_name -> chartergate.v1.PriceBook
+	24, // 4: chartergate.store.v1.Control.policy:type_name -> chartergate.v1.Policy
+	25, // 5: chartergate.store.v1.Control.policy_revision:type_name -> chartergate.v1.PolicyRevision
 	3,  // 6: chartergate.store.v1.BudgetAccount.account:type_name -> chartergate.store.v1.Account
 	3,  // 7: chartergate.store.v1.Grant.account:type_name -> chartergate.store.v1.Account
 	0,  // 8: chartergate.store.v1.Entry.kind:type_name -> chartergate.store.v1.EntryKind
-	3,  // 9: chartergate.store.v1.Batch.accounts:type_name -> chartergate.store.v1.Account
-	8,  // 10: chartergate.store.v1.Batch.entries:type_name -> chartergate.store.v1.Entry
-	3,  // 11: chartergate.store.v1.Alert.account:type_name -> chartergate.store.v1.Account
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	9,  // 9: chartergate.store.v1.Entry.cost:type_name -> chartergate.store.v1.Cost
+	10, // 10: chartergate.store.v1.Entry.saved:type_name -> chartergate.store.v1.Saved
+	3,  // 11: chartergate.store.v1.Batch.accounts:type_name -> chartergate.store.v1.Account
+	8,  // 12: chartergate.store.v1.Batch.entries:type_name -> chartergate.store.v1.Entry
+	3,  // 13: chartergate.store.v1.Alert.account:type_name -> chartergate.store.v1.Account
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_store_v1_records_proto_init() }
@@ -1767,7 +1989,7 @@ func file_chartergate_store_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chartergate_store_v1_records_proto_rawDesc), len(file_chartergate_store_v1_records_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

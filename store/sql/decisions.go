@@ -1,0 +1,98 @@
+package sql
+
+import (
+	"context"
+	"database/sql"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/chartergate/chartergate/core/usage"
+)
+
+// decisionRows is how many decisions one statement writes.
+const decisionRows = 100
+
+func number(n int) string { return strconv.Itoa(n) }
+
+// placeholders are `($n, $n+1, …` for so many values from the n-th argument on.
+func placeholders(after, count int) string {
+	b := strings.Builder{}
+	b.WriteByte('(')
+	for i := range count {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString("$" + number(after+i+1))
+	}
+	return b.String()
+}
+
+// KeepDecisions implements store.Usage.
+func (s *Store) KeepDecisions(ctx context.Context, list []usage.Decision) error {
+	return s.transact(ctx, func(t *tx) error {
+		for len(list) > 0 {
+			part := list[:min(len(list), decisionRows)]
+			list = list[len(part):]
+			query, args := strings.Builder{}, make([]any, 0, 9*len(part))
+			query.WriteString(`INSERT INTO decisions (id, time, feature, effect, cohort, run, model, reason, data) VALUES `)
+			for i, d := range part {
+				if i > 0 {
+					query.WriteString(", ")
+				}
+				query.WriteString(placeholders(len(args), 9) + ")")
+				args = append(args, d.ID, d.Time.UnixMilli(), d.Feature, d.Effect, d.Cohort, d.Run, d.Model, d.Reason, string(d.Data))
+			}
+			query.WriteString(` ON CONFLICT (id) DO NOTHING`)
+			if err := t.exec(query.String(), args...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Decisions implements store.Usage.
+func (s *Store) Decisions(ctx context.Context, q usage.DecisionQuery) (list []usage.Decision, next string, err error) {
+	limit := max(1, min(q.Limit, 1000))
+	query, args := strings.Builder{}, []any{}
+	query.WriteString(`SELECT id, time, feature, effect, cohort, run, model, reason, data FROM decisions WHERE 1 = 1`)
+	add := func(condition string, arg any) {
+		args = append(args, arg)
+		query.WriteString(" AND " + condition + " $" + number(len(args)))
+	}
+	if !q.From.IsZero() {
+		add("time >=", q.From.UnixMilli())
+	}
+	if !q.To.IsZero() {
+		add("time <", q.To.UnixMilli())
+	}
+	if q.After != "" {
+		add("id <", q.After)
+	}
+	for _, f := range []struct{ column, value string }{
+		{"feature", q.Feature}, {"effect", q.Effect}, {"cohort", q.Cohort}, {"run", q.Run}, {"model", q.Model}, {"reason", q.Reason},
+	} {
+		if f.value != "" {
+			add(f.column+" =", f.value)
+		}
+	}
+	query.WriteString(` ORDER BY id DESC LIMIT ` + number(limit+1))
+	err = s.view(ctx, func(t *tx) error {
+		return t.each(func(r *sql.Rows) error {
+			var d usage.Decision
+			var at int64
+			if err := r.Scan(&d.ID, &at, &d.Feature, &d.Effect, &d.Cohort, &d.Run, &d.Model, &d.Reason, &d.Data); err != nil {
+				return err
+			}
+			d.Time = time.UnixMilli(at).UTC()
+			list = append(list, d)
+			return nil
+		}, query.String(), args...)
+	})
+	if len(list) > limit {
+		list = list[:limit]
+		next = list[limit-1].ID
+	}
+	return list, next, err
+}
