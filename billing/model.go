@@ -19,13 +19,38 @@ type answer struct {
 }
 
 // classifier answers questions and remembers the answers, as lines repeat them.
-type classifier struct{ seen map[question]answer }
+type classifier struct {
+	seen     map[question]answer
+	services map[[4]string]bool // whether these are of models
+}
 
-func newClassifier() *classifier { return &classifier{make(map[question]answer)} }
+func newClassifier() *classifier {
+	return &classifier{make(map[question]answer), make(map[[4]string]bool)}
+}
+
+// ofModels is modelServices, remembered.
+func (c *classifier) ofModels(q *question) bool {
+	if q.model != "" || q.tagModel != "" || strings.Contains(q.usageType, "oken") {
+		return true
+	}
+	key := [...]string{q.service, q.product, q.category, q.unit}
+	is, ok := c.services[key]
+	if !ok {
+		is = modelServices(q)
+		if len(c.services) >= maxSeen {
+			clear(c.services)
+		}
+		for i := range key {
+			key[i] = strings.Clone(key[i])
+		}
+		c.services[key] = is
+	}
+	return is
+}
 
 func (c *classifier) answer(q *question, l *bill.Line) {
-	if !modelServices(q) {
-		q.resource = "" // as nothing else asks for it, and it would fill the memory
+	if !c.ofModels(q) {
+		return
 	}
 	a, ok := c.seen[*q]
 	if !ok {
