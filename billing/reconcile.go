@@ -77,7 +77,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, c Comparison) (*Result, erro
 	if result.Reconciliation, err = bill.Reconcile(spends, charges); err != nil {
 		return nil, err
 	}
-	result.Proposed, err = propose(result.Rows)
+	posted, err := r.Usage.Adjustments(ctx, c.From, c.To, maxPosted)
+	if err != nil {
+		return nil, err
+	}
+	known := make(map[string]bool, len(posted))
+	for _, a := range posted {
+		known[a.ID] = true
+	}
+	result.Proposed, err = propose(result.Rows, known)
 	return result, err
 }
 
@@ -162,7 +170,10 @@ func (r *Reconciler) charges(ctx context.Context, c Comparison, names *bill.Name
 // notPosted are parts of a variance that no entry corrects: bills come late, and money without a tag was spent all the same.
 var notPosted = []bill.Cause{bill.MissingInBill, bill.Unallocated}
 
-func propose(rows []bill.Variance) ([]Proposal, error) {
+// maxPosted bounds how many entries that were posted before are looked at.
+const maxPosted = 1_000_000
+
+func propose(rows []bill.Variance, posted map[string]bool) ([]Proposal, error) {
 	var list []Proposal
 	for _, v := range rows {
 		p := Proposal{Parts: make(map[bill.Cause]money.Nanos)}
@@ -186,9 +197,12 @@ func propose(rows []bill.Variance) ([]Proposal, error) {
 		p.Attribution = usage.Attribution{Feature: v.Feature, Provider: v.Provider, Model: v.Model, Currency: v.Currency, Effect: usage.EffectAdjustment}
 		p.Reason = "billing reconciliation: " + strings.Join(reasons, ", ")
 		p.Corrects = fmt.Sprintf("%s %s of feature %q on %s: ledger %s, billed %s", v.Provider, v.Model, v.Feature, v.Day.Format(time.DateOnly), v.Ledger, v.Billed)
-		// The same difference has the same id, so that posting twice counts once; a bill that is corrected later has another.
-		sum := sha256.Sum256([]byte(v.Currency + "\x00" + p.Corrects + "\x00" + p.Amount.String()))
-		p.ID = "bill-" + hex.EncodeToString(sum[:12])
+		// The same difference has the same id, so that who accepts it at the same time posts it once. One that was posted
+		// and has come back, since the bill went to and fro, has another.
+		for n := 0; p.ID == "" || posted[p.ID]; n++ {
+			sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%d", v.Currency, p.Corrects, p.Amount, n))
+			p.ID = "bill-" + hex.EncodeToString(sum[:12])
+		}
 		list = append(list, p)
 	}
 	return list, nil
@@ -231,4 +245,17 @@ func Group(rows []bill.Variance, by []string) ([]bill.Variance, error) {
 	}
 	slices.SortFunc(list, func(a, b bill.Variance) int { return a.Compare(b.Key) })
 	return list, nil
+}
+
+// Accept posts proposals. One that was posted before counts once. Errors: those of store.Usage.
+func Accept(ctx context.Context, s store.Usage, list []Proposal, now time.Time) error {
+	adjustments := make([]usage.Adjustment, len(list))
+	for i := range list {
+		adjustments[i] = list[i].Adjustment
+		adjustments[i].Time = now
+	}
+	if len(adjustments) == 0 {
+		return nil
+	}
+	return s.Adjust(ctx, adjustments)
 }

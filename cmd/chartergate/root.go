@@ -26,6 +26,7 @@ var commands = []struct {
 	{"call", newRecordCommand},
 	{"measure", newReplayCommand},
 	{"measure", newBenchCommand},
+	{"measure", newBillingCommand},
 }
 
 func newRoot() *cobra.Command {

@@ -1,0 +1,416 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+
+	"github.com/chartergate/chartergate/billing"
+	"github.com/chartergate/chartergate/core/bill"
+	"github.com/chartergate/chartergate/store"
+	"github.com/chartergate/chartergate/store/sql"
+)
+
+// databaseEnv names the usage database where --database-url does not; the password is better there than on the command
+// line, which every process on the machine can read.
+const databaseEnv = "CHARTERGATE_DATABASE_URL"
+
+// usageDatabase is the file of the embedded database in the data directory.
+const usageDatabase = "usage.db"
+
+// databaseFlags name the usage database.
+type databaseFlags struct{ url, dataDir, output string }
+
+func (d *databaseFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&d.url, "database-url", os.Getenv(databaseEnv), "database of usage and bills, postgres://user@host/database; default "+databaseEnv+" of the environment")
+	cmd.Flags().StringVar(&d.dataDir, "data-dir", "chartergate-data", "data directory of the server whose embedded database is used; it may be running")
+	cmd.Flags().StringVarP(&d.output, "output", "o", "table", "table or json")
+	completeFlag(cmd, "output", func() []string { return journalOutputs })
+}
+
+func (d *databaseFlags) open(ctx context.Context) (*sql.Store, error) {
+	if d.output != "table" && d.output != "json" {
+		return nil, usagef("unknown output %q: use table or json", d.output)
+	}
+	return sql.Open(ctx, cmp.Or(d.url, "sqlite:"+filepath.Join(d.dataDir, usageDatabase)), sql.Options{})
+}
+
+// closing closes s, and gives its error where there is no other.
+func closing(s *sql.Store, err *error) { *err = errors.Join(*err, s.Close()) }
+
+func newBillingCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "billing",
+		Short: "Import the bills of providers, sum them up, and compare them with the ledger",
+		Args:  noArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newBillingImportCommand(), newBillingListCommand(), newBillingTotalsCommand(), newBillingReconcileCommand())
+	return cmd
+}
+
+type billingImport struct {
+	databaseFlags
+	options                        billing.Options
+	dryRun, strict, replace, again bool
+}
+
+func newBillingImportCommand() *cobra.Command {
+	var o billingImport
+	cmd := &cobra.Command{
+		Use:   "import FILE...",
+		Short: "Import bills: FOCUS, AWS, Azure and Google Cloud exports",
+		Long: `Import bills into the usage database: FOCUS 1.0 to 1.4, AWS cost and usage reports (legacy and 2.0), Azure cost exports and
+Google Cloud detailed exports; as CSV, JSON lines or Parquet, CSV and JSON also compressed with gzip. The format is found by the columns.
+
+The files of one command are one delivery. A file that was imported before is left out. A line that is in an earlier
+file too, by all that identifies it but its amounts, takes that line's place: a corrected export restates. Lines that a
+corrected export no longer has stay, unless --replace says that the files are all there is of their accounts and months.
+An import that was stopped goes on when it is started again. What is wrong with a file leaves nothing of the delivery behind; rows
+that cannot be read are skipped and reported, or refuse the file with --strict.`,
+		Example: `  chartergate billing import focus-2026-09.csv.gz
+  chartergate billing import --dry-run cur/*.parquet
+  chartergate billing import --replace corrected-2026-09.csv -o json`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("name the files to import")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
+	}
+	o.add(cmd)
+	f := cmd.Flags()
+	f.StringVar(&o.options.Format, "format", "", "format, instead of finding it: "+strings.Join(billing.Formats, ", "))
+	f.StringVar(&o.options.Encoding, "encoding", "", "encoding of text: utf-8, utf-16 or windows-1252")
+	f.StringSliceVar(&o.options.FeatureTags, "feature-tag", nil, "tags that name the feature, preferred ones first (default "+strings.Join(billing.DefaultFeatureTags, ",")+")")
+	f.BoolVar(&o.dryRun, "dry-run", false, "read and report only; no database is needed")
+	f.BoolVar(&o.strict, "strict", false, "refuse a file with a row that cannot be read")
+	f.BoolVar(&o.replace, "replace", false, "take lines of earlier files away that are of the same accounts and months and not in these")
+	f.BoolVar(&o.again, "again", false, "import files again that were imported before, as with other feature tags")
+	completeFlag(cmd, "format", func() []string { return billing.Formats })
+	completeFlag(cmd, "encoding", func() []string { return []string{billing.UTF8, billing.UTF16, billing.Windows} })
+	return cmd
+}
+
+func (o *billingImport) run(cmd *cobra.Command, paths []string) (err error) {
+	if f := o.options.Format; f != "" && !slices.Contains(billing.Formats, f) {
+		return usagef("unknown format %q: use one of %s", f, strings.Join(billing.Formats, ", "))
+	}
+	if o.output != "table" && o.output != "json" {
+		return usagef("unknown output %q: use table or json", o.output)
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	progress := &billingProgress{w: cmd.ErrOrStderr()}
+	var reports []*billing.Report
+	if o.dryRun {
+		reports, err = billing.DryRun(paths, o.options, o.strict, progress.show)
+	} else {
+		var s *sql.Store
+		if s, err = o.open(ctx); err != nil {
+			return err
+		}
+		defer closing(s, &err)
+		m := &billing.Importer{Bills: s, Options: o.options, Strict: o.strict, Replace: o.replace, Again: o.again, Now: time.Now, Progress: progress.show}
+		reports, err = m.Import(ctx, paths)
+	}
+	progress.finish()
+	if err != nil {
+		return err
+	}
+	if o.output == "json" {
+		return indented(cmd.OutOrStdout(), reports)
+	}
+	for _, r := range reports {
+		printReport(cmd.OutOrStdout(), r)
+	}
+	return nil
+}
+
+func indented(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+func printReport(w io.Writer, r *billing.Report) {
+	fmt.Fprintf(w, "%s: %s, %s\n", visible(r.File), r.Format, r.State)
+	fmt.Fprintf(w, "  rows      %s read, %s imported, %s skipped\n", thousands(r.Read), thousands(r.Imported), thousands(r.Skipped))
+	if r.Restated+r.Removed+r.Kept > 0 {
+		fmt.Fprintf(w, "  earlier   %s lines restated, %s removed, %s kept that are not in this delivery\n", thousands(r.Restated), thousands(r.Removed), thousands(r.Kept))
+	}
+	if r.Imported > 0 {
+		fmt.Fprintf(w, "  charges   %s to %s, billed in %s\n", r.From.Format(time.DateOnly), r.To.Format(time.DateOnly), strings.Join(r.Periods, ", "))
+	}
+	for _, t := range r.Totals {
+		fmt.Fprintf(w, "  %s       billed %s, effective %s, list %s\n", t.Currency, t.BilledExact, t.EffectiveExact, t.ListExact)
+		if t.Billed != t.BilledExact || t.Effective != t.EffectiveExact || t.List != t.ListExact {
+			fmt.Fprintf(w, "            as lines, each rounded to a nano: billed %s, effective %s, list %s\n", t.Billed, t.Effective, t.List)
+		}
+		if t.CreditsExact != "" {
+			fmt.Fprintf(w, "            billed has credits of %s in it\n", t.CreditsExact)
+		}
+		if t.WithoutEffective+t.WithoutList > 0 {
+			fmt.Fprintf(w, "            %s rows without an effective cost, %s without a list cost\n", thousands(t.WithoutEffective), thousands(t.WithoutList))
+		}
+	}
+	if len(r.Absent) > 0 {
+		fmt.Fprintf(w, "  unknown   the file has no column %s\n", strings.Join(r.Absent, ", "))
+	}
+	for _, x := range r.Reasons {
+		fmt.Fprintf(w, "  skipped   %s: %s rows\n", x.Reason, thousands(x.Rows))
+		for _, line := range x.First {
+			fmt.Fprintf(w, "            %s\n", visible(line))
+		}
+	}
+}
+
+// billingProgress is a bar on a terminal, of the file's bytes.
+type billingProgress struct {
+	w    io.Writer
+	file string
+	bar  *progressbar.ProgressBar
+}
+
+func (p *billingProgress) show(file string, read, size int64) {
+	if !isTerminal(p.w) {
+		return
+	}
+	if file != p.file {
+		p.finish()
+		p.file = file
+		p.bar = progressbar.NewOptions64(size, progressbar.OptionSetWriter(p.w), progressbar.OptionSetWidth(30), progressbar.OptionShowBytes(true),
+			progressbar.OptionClearOnFinish(), progressbar.OptionSetPredictTime(true), progressbar.OptionSetDescription(visible(filepath.Base(file))))
+	}
+	if p.bar != nil && p.bar.Set64(min(read, size-1)) != nil {
+		p.bar = nil // the import matters more
+	}
+}
+
+func (p *billingProgress) finish() {
+	if p.bar != nil {
+		_ = p.bar.Finish()
+		p.bar = nil
+	}
+}
+
+func newBillingListCommand() *cobra.Command {
+	var d databaseFlags
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the files that were imported, and imports that were stopped",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			s, err := d.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer closing(s, &err)
+			list, err := s.ListBills(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if d.output == "json" {
+				return indented(cmd.OutOrStdout(), importsJSON(list))
+			}
+			if len(list) == 0 {
+				fmt.Fprintln(cmd.OutOrStdout(), "No bill was imported: chartergate billing import FILE")
+				return nil
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "FILE\tFORMAT\tROWS\tIMPORTED")
+			for _, b := range list {
+				state := "stopped: import it again to go on"
+				if b.Done {
+					state = b.Finished.Format(time.RFC3339)
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", visible(b.Name), b.Format, thousands(b.Position), state)
+			}
+			return w.Flush()
+		},
+	}
+	d.add(cmd)
+	return cmd
+}
+
+type importJSON struct {
+	File     string          `json:"file"`
+	Format   string          `json:"format"`
+	Hash     string          `json:"sha256"`
+	Done     bool            `json:"done"`
+	Rows     int64           `json:"rows"`
+	Finished time.Time       `json:"finished,omitzero"`
+	Report   json.RawMessage `json:"report,omitempty"`
+}
+
+func importsJSON(list []store.BillImport) []importJSON {
+	out := make([]importJSON, len(list))
+	for i, b := range list {
+		out[i] = importJSON{b.Name, b.Format, b.Hash, b.Done, b.Position, b.Finished, b.Report}
+	}
+	return out
+}
+
+type billingTotals struct {
+	databaseFlags
+	from, to string
+	by       []string
+	where    []string
+}
+
+func newBillingTotalsCommand() *cobra.Command {
+	var o billingTotals
+	cmd := &cobra.Command{
+		Use:   "totals",
+		Short: "Sum the imported bills up",
+		Long: `Sum the imported bills up by any dimensions, to the last of 18 decimals: without rounding, so that the sums are those of the
+files. Dimensions: ` + strings.Join(store.BillDimensions, ", ") + `, and tag: with a tag's name.`,
+		Example: `  chartergate billing totals --by service
+  chartergate billing totals --by provider,tag:application,day --from 2026-09-01 --to 2026-10-01
+  chartergate billing totals --by model,token_class --where provider=AWS`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
+	}
+	o.add(cmd)
+	f := cmd.Flags()
+	f.StringVar(&o.from, "from", "", "only charges of this day, such as 2026-09-01, and later")
+	f.StringVar(&o.to, "to", "", "only charges before this day")
+	f.StringSliceVar(&o.by, "by", nil, "dimensions, in order; none: one sum of each currency")
+	f.StringArrayVar(&o.where, "where", nil, "only a key of a dimension, such as provider=AWS; several times: any of one dimension's, all of the dimensions")
+	completeFlag(cmd, "by", func() []string { return store.BillDimensions })
+	return cmd
+}
+
+// parseDay reads a day; empty is none.
+func parseDay(flag, s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.DateOnly, s)
+	if err != nil {
+		return t, usagef("%s %q: use a day such as 2026-09-01", flag, s)
+	}
+	return t, nil
+}
+
+// parseWhere reads dimension=key.
+func parseWhere(flag string, list []string) (map[string][]string, error) {
+	where := make(map[string][]string)
+	for _, s := range list {
+		d, key, ok := strings.Cut(s, "=")
+		if !ok || d == "" {
+			return nil, usagef("%s %q: write a dimension and its key, such as provider=AWS", flag, s)
+		}
+		where[d] = append(where[d], key)
+	}
+	return where, nil
+}
+
+type totalJSON struct {
+	Keys      map[string]string `json:"keys"`
+	Currency  string            `json:"currency"`
+	Rows      int64             `json:"rows"`
+	Billed    string            `json:"billed_cost"`
+	Effective string            `json:"effective_cost"`
+	List      string            `json:"list_cost"`
+	Lines     string            `json:"billed_cost_of_lines"`
+	Tokens    int64             `json:"tokens,omitempty"`
+	Quantity  string            `json:"quantity,omitempty"`
+}
+
+func (o *billingTotals) run(cmd *cobra.Command) (err error) {
+	q := store.BillQuery{By: o.by}
+	if q.From, err = parseDay("--from", o.from); err != nil {
+		return err
+	}
+	if q.To, err = parseDay("--to", o.to); err != nil {
+		return err
+	}
+	if q.Where, err = parseWhere("--where", o.where); err != nil {
+		return err
+	}
+	s, err := o.open(cmd.Context())
+	if err != nil {
+		return err
+	}
+	defer closing(s, &err)
+	rows, err := s.SumBills(cmd.Context(), q)
+	if err != nil {
+		return err
+	}
+	if o.output == "json" {
+		return indented(cmd.OutOrStdout(), totalsJSON(rows, o.by))
+	}
+	if len(rows) == 0 {
+		fmt.Fprintln(cmd.OutOrStdout(), "No such line was imported.")
+		return nil
+	}
+	printTotals(cmd.OutOrStdout(), rows, o.by)
+	return nil
+}
+
+func totalsJSON(rows []store.BillRow, by []string) []totalJSON {
+	list := make([]totalJSON, len(rows))
+	for i := range rows {
+		r := &rows[i]
+		list[i] = totalJSON{Keys: map[string]string{}, Currency: r.Currency, Rows: r.Rows, Billed: r.Billed.String(), Effective: r.Effective.String(), List: r.List.String(),
+			Lines: r.BilledLines.String(), Tokens: r.Tokens}
+		if slices.Contains(by, store.BillUnit) {
+			list[i].Quantity = r.Quantity.String()
+		}
+		for n, d := range by {
+			list[i].Keys[d] = r.Keys[n]
+		}
+	}
+	return list
+}
+
+func printTotals(out io.Writer, rows []store.BillRow, by []string) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, d := range by {
+		fmt.Fprint(w, strings.ToUpper(d), "\t")
+	}
+	fmt.Fprintln(w, "ROWS\tBILLED\tEFFECTIVE\tLIST\tCURRENCY")
+	sums := make(map[string]*[3]bill.Sum)
+	for i := range rows {
+		r := &rows[i]
+		for _, k := range r.Keys {
+			fmt.Fprint(w, cmp.Or(visible(k), "-"), "\t")
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", thousands(r.Rows), &r.Billed, &r.Effective, &r.List, r.Currency)
+		if sums[r.Currency] == nil {
+			sums[r.Currency] = &[3]bill.Sum{}
+		}
+		for n, s := range []*bill.Sum{&r.Billed, &r.Effective, &r.List} {
+			sums[r.Currency][n].Plus(s)
+		}
+	}
+	if len(rows) > 1 {
+		currencies := make([]string, 0, len(sums))
+		for c := range sums {
+			currencies = append(currencies, c)
+		}
+		slices.Sort(currencies)
+		for _, c := range currencies {
+			s := sums[c]
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", "all"+strings.Repeat("\t", len(by)), &s[0], &s[1], &s[2], c)
+		}
+	}
+	_ = w.Flush() // as of all output
+}
