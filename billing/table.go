@@ -50,18 +50,19 @@ type header struct {
 
 func newHeader(raw []string) (header, error) {
 	h := header{raw: raw, index: make(map[string]int, len(raw))}
+	var twice error
 	for i, name := range raw {
 		f := fold(name)
 		if f == "" {
 			continue
 		}
 		if before, ok := h.index[f]; ok && raw[before] == name {
-			return h, fmt.Errorf("column %s is there twice, as columns %d and %d: export it once", quote(name), before+1, i+1)
+			twice = fmt.Errorf("column %s is there twice, as columns %d and %d: export it once", quote(name), before+1, i+1)
 		} else if !ok {
 			h.index[f] = i
 		}
 	}
-	return h, nil
+	return h, twice
 }
 
 func (h *header) names() []string { return h.raw }
