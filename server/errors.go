@@ -75,6 +75,12 @@ func requestIDConflict(id string) error {
 		map[string]string{"request_id": id}}
 }
 
+func outcomeRecorded(first usage.Outcome) error {
+	name := strings.TrimPrefix(chartergatev1.Outcome(first).String(), "OUTCOME_")
+	return &apiError{chartergatev1.ErrorReason_ERROR_REASON_OUTCOME_RECORDED, codes.AlreadyExists,
+		"another outcome was recorded before and stands: " + name, map[string]string{"outcome": name}}
+}
+
 // Status is how the API reports an error: the one place that maps errors to gRPC. An error that it does not know is
 // INTERNAL and its text is hidden; the caller should log it. Nil for nil.
 func Status(err error) *status.Status {
@@ -149,6 +155,8 @@ func reasoned(err error) Reasoned {
 		return make(chartergatev1.ErrorReason_ERROR_REASON_INVALID, codes.InvalidArgument, "field", "usage")
 	case errors.Is(err, store.ErrTooLarge):
 		return make(chartergatev1.ErrorReason_ERROR_REASON_INVALID, codes.InvalidArgument, "field", "resources")
+	case errors.Is(err, store.ErrUsageUnavailable):
+		return make(chartergatev1.ErrorReason_ERROR_REASON_USAGE_UNAVAILABLE, codes.Unavailable)
 	case errors.Is(err, store.ErrUnavailable):
 		return make(chartergatev1.ErrorReason_ERROR_REASON_LEDGER_UNAVAILABLE, codes.Unavailable)
 	}

@@ -68,7 +68,7 @@ func startReplica(t *testing.T, clock *testClock) *replica {
 	s, err := New(Config{
 		Listeners: listeners, Control: control, Compiler: rego{}, BuiltinPolicy: decider.Revision(), Logger: quiet, Registry: registry,
 		Validator: validator(t), Requests: requests, Now: clock.Now, Preflight: NewPreflightService(gate, validator(t), requests, peers, quiet),
-		Usage: NewUsageService(gate), Statuses: NewBudgetStatusService(gate), Operations: NewOperationsService(gate, "v0.0.0-test"),
+		Usage: NewUsageService(gate, nil), Statuses: NewBudgetStatusService(gate), Operations: NewOperationsService(gate, "v0.0.0-test"),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -2,11 +2,9 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
 	"log/slog"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/chartergate/chartergate/core/routing"
@@ -113,39 +111,6 @@ func (s *PreflightService) extend(ctx context.Context, req *chartergatev1.Extend
 		return nil, err
 	}
 	return &chartergatev1.ExtendResponse{Hold: fillHold(nil, h)}, nil
-}
-
-// UsageService takes usage that had no hold.
-type UsageService struct {
-	chartergatev1.UnimplementedUsageServiceServer
-	gate *preflight.Service
-}
-
-// NewUsageService serves gate.
-func NewUsageService(gate *preflight.Service) *UsageService { return &UsageService{gate: gate} }
-
-// RecordUsage implements UsageService.
-func (s *UsageService) RecordUsage(ctx context.Context, req *chartergatev1.RecordUsageRequest) (*chartergatev1.RecordUsageResponse, error) {
-	used, err := convert.UsageFromProto(req.GetUsage())
-	if err != nil {
-		return nil, err
-	}
-	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
-	if err != nil {
-		return nil, err
-	}
-	hash := sha256.Sum256(body)
-	done, err := s.gate.RecordUsage(ctx, &preflight.Use{
-		Call: routing.Call{
-			Feature: req.GetFeature(), User: req.GetUser(), Cohort: req.GetCohort(), Agent: req.GetAgent(), Run: req.GetRun(),
-			PromptPattern: req.GetPromptPattern(), Task: req.GetTask(),
-		},
-		Model: req.GetModel(), Usage: used, Outcome: usage.Outcome(req.GetOutcome()), RequestID: req.GetRequestId(), BodyHash: hash[:16],
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &chartergatev1.RecordUsageResponse{Settlement: settlement(done)}, nil
 }
 
 func duration(d *durationpb.Duration) time.Duration {

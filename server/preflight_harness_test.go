@@ -15,6 +15,7 @@ import (
 
 	"github.com/chartergate/chartergate/policy"
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
+	"github.com/chartergate/chartergate/server/metering"
 	"github.com/chartergate/chartergate/server/preflight"
 	"github.com/chartergate/chartergate/store/etcd"
 )
@@ -38,6 +39,7 @@ type gateRig struct {
 	*rig
 	clock        *testClock
 	gate         *preflight.Service
+	meter        *metering.Meter // nil: nothing is counted
 	decider      *policy.Decider
 	preflight    chartergatev1.PreflightServiceClient
 	usage        chartergatev1.UsageServiceClient
@@ -78,7 +80,7 @@ func startGate(t *testing.T, change ...func(*Config)) *gateRig {
 	requests := NewIdempotency(g.clock.Now)
 	g.rig = start(t, append([]func(*Config){func(c *Config) {
 		c.Preflight = NewPreflightService(g.gate, validator(t), requests, NewPeers(), quiet)
-		c.Usage, c.Statuses = NewUsageService(g.gate), NewBudgetStatusService(g.gate)
+		c.Usage, c.Statuses = NewUsageService(g.gate, g.meter), NewBudgetStatusService(g.gate)
 		c.Operations = NewOperationsService(g.gate, "v0.0.0-test")
 		g.leaseService = NewLeaseService(g.gate, requests, NewPeers(), quiet)
 		c.Leases = g.leaseService

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/chartergate/chartergate/core/usage"
@@ -62,6 +63,9 @@ type Prune struct {
 	Decisions time.Time
 	Outcomes  time.Time // of holds and tasks: those are refused as unknown or counted anew then
 }
+
+// ErrUsageUnavailable is ErrUnavailable of a usage store.
+var ErrUsageUnavailable = fmt.Errorf("the usage database: %w", ErrUnavailable)
 
 // BatchID names a batch of a journal.
 type BatchID struct {

@@ -138,7 +138,7 @@ func (h *house) start() {
 	check(err)
 	s, err := server.New(server.Config{
 		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: decider.Revision(),
-		Preflight: server.NewPreflightService(gate, validator, requests, server.NewPeers(), log), Usage: server.NewUsageService(gate),
+		Preflight: server.NewPreflightService(gate, validator, requests, server.NewPeers(), log), Usage: server.NewUsageService(gate, nil),
 		Statuses: server.NewBudgetStatusService(gate), Leases: server.NewLeaseService(gate, requests, server.NewPeers(), log),
 		Requests: requests, Validator: validator, Logger: log, Registry: registry, Now: h.Now,
 	})

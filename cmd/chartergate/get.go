@@ -38,6 +38,7 @@ func kinds() []kind {
 		{"prices", []string{"price", "pricebooks", "pricebook"}, "priceBooks/", getPrices, true, "price books, per million units"},
 		{"policies", []string{"policy"}, "policies/", getPolicies, false, "the routing policy and its revisions"},
 		{"status", []string{"statuses"}, "budgets/", getStatus, true, "every account of a budget and below: keys, overflow, forced spend"},
+		{"decisions", []string{"decision"}, "", getDecisions, true, "decisions of a feature that were kept, newest first; -o json shows what they were made from"},
 		{"alerts", []string{"alert"}, "budgets/", getAlerts, true, "alerts of a budget, newest first"},
 	}
 }
@@ -56,9 +57,10 @@ func kindOf(word string) (*kind, error) {
 // request is one get: what is wanted, and where the answer goes.
 type request struct {
 	*clientFlags
-	client *chartergate.Client
-	name   string // empty: all
-	w      io.Writer
+	client    *chartergate.Client
+	name      string // empty: all
+	w         io.Writer
+	decisions *decisionFlags
 }
 
 func newGetCommand() *cobra.Command {
@@ -88,13 +90,15 @@ With -o yaml charters, budgets, the catalog, prices and policies are written as 
 		},
 	}
 	c := addClientFlags(cmd)
+	d := &decisionFlags{}
+	d.add(cmd.Flags())
 	cmd.ValidArgsFunction = completeResources(&c.server, words...)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		k, err := kindOf(args[0])
 		if err != nil {
 			return err
 		}
-		r := &request{clientFlags: c, w: cmd.OutOrStdout()}
+		r := &request{clientFlags: c, w: cmd.OutOrStdout(), decisions: d}
 		if len(args) == 2 {
 			if !k.named {
 				return usagef("%s takes no NAME", k.plural)

@@ -24,6 +24,7 @@ var commands = []struct {
 	{"call", newReleaseCommand},
 	{"call", newExtendCommand},
 	{"call", newRecordCommand},
+	{"call", newOutcomeCommand},
 	{"measure", newReplayCommand},
 	{"measure", newBenchCommand},
 	{"measure", newBillingCommand},

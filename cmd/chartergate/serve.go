@@ -30,6 +30,7 @@ import (
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/policy"
 	"github.com/chartergate/chartergate/server"
+	"github.com/chartergate/chartergate/server/metering"
 	"github.com/chartergate/chartergate/server/preflight"
 	"github.com/chartergate/chartergate/store/archive"
 	"github.com/chartergate/chartergate/store/embedded"
@@ -44,6 +45,7 @@ type serveOptions struct {
 	maxHold                     time.Duration
 	withoutEtcd                 string
 	logLevel, logFormat         string
+	usage                       usageOptions
 }
 
 type etcdOptions struct {
@@ -87,6 +89,7 @@ set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idl
 	f.StringVar(&o.etcd.cert, "etcd-cert", "", "file of the client certificate for etcd")
 	f.StringVar(&o.etcd.keyFn, "etcd-key", "", "file of the client certificate's key")
 	f.BoolVar(&o.etcd.compact, "etcd-compact", true, "compact the history of the etcd cluster that is older than 30 s; turn it off where others use the cluster and look after that. The embedded etcd is always compacted")
+	o.usage.addFlags(f)
 	f.DurationVar(&o.maxHold, "max-hold", ledger.DefaultMaxTTL, "longest time that a hold may last; after a crash, money in use is out of reach for about as long")
 	f.StringVar(&o.withoutEtcd, "without-etcd", "refuse", "what to do when etcd has not answered for 5s: refuse, or an amount such as 5.00 that this server may still hold in all, from what it was granted; a ceiling may be exceeded by that much")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -160,16 +163,24 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, settlements.Close()) }()
 
+	meter, closeUsage, err := o.usage.open(ctx, o.dataDir, control, settlements, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeUsage()) }()
+
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := server.NewMetrics(registry)
 	gate, err := preflight.Start(ctx, preflight.Config{
 		Control: control, Ledger: etcd.NewLedger(etcd.LedgerConfig{KV: client, Lease: client, Watcher: client, Exclusive: embedded, Observe: metrics.Commit}), Decider: decider,
-		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline, Outbox: settlements,
+		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline, Meter: meter, Outbox: meter,
 	})
 	if err != nil {
 		return err
 	}
+	meter.Backlog = func() int64 { _, bytes := gate.JournalLag(); return bytes }
+	metrics.Metering(meter)
 	metrics.Budgets(func() []server.BudgetGauge { return gauges(gate) })
 	metrics.JournalLag(gate.JournalLag)
 	if embedded || o.etcd.compact {
@@ -186,7 +197,7 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	metrics.Peers(peers)
 	s, err := server.New(server.Config{
 		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: builtin,
-		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate),
+		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate, meter),
 		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version()),
 		Leases: server.NewLeaseService(gate, requests, peers, log), Requests: requests, Validator: validator,
 		Logger: log, Registry: registry, Tracing: tracing,
@@ -195,11 +206,11 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 		return err
 	}
 	served = true
-	return run(ctx, s, gate)
+	return run(ctx, s, gate, meter)
 }
 
 // run serves until ctx ends or the ledger is lost. The ledger is drained after the last call was answered.
-func run(ctx context.Context, s *server.Server, gate *preflight.Service) error {
+func run(ctx context.Context, s *server.Server, gate *preflight.Service, meter *metering.Meter) error {
 	serving, stopServing := context.WithCancel(ctx)
 	defer stopServing()
 	writing, stopWriting := context.WithCancel(context.Background())
@@ -208,9 +219,18 @@ func run(ctx context.Context, s *server.Server, gate *preflight.Service) error {
 		lost <- gate.Run(writing)
 		stopServing()
 	}()
+	metered := make(chan struct{})
+	metering, stopMetering := context.WithCancel(context.Background())
+	go func() {
+		meter.Run(metering)
+		close(metered)
+	}()
 	err := s.Serve(serving)
 	stopWriting()
-	return errors.Join(err, <-lost)
+	err = errors.Join(err, <-lost)
+	stopMetering() // after the last batch
+	<-metered
+	return err
 }
 
 // openEtcd starts the embedded etcd, or connects to a cluster.

@@ -11,6 +11,7 @@ import (
 	"iter"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/chartergate/chartergate/core/ledger"
@@ -75,14 +76,14 @@ type Meter struct {
 	queue   []*ledger.Batch
 	queued  int // entries in it
 	refused map[refusal]int64
+	stats   Stats
 	wake    chan struct{}
 
 	applying sync.Mutex // held by who writes to the store
 	counted  map[store.BatchID]struct{}
 	archived map[string]uint64 // by owner: the batch after the last that this process has archived
-	behind   bool              // the archive holds batches that are not counted
-	stats    Stats
-	position uint64 // up to which segment the archive is known to be counted; of Run alone
+	behind   atomic.Bool       // the archive holds batches that are not counted
+	position uint64            // up to which segment the archive is known to be counted; of Run alone
 }
 
 // Stats say how a Meter does.
@@ -139,7 +140,7 @@ func (m *Meter) Committed(b *ledger.Batch) {
 
 // Run counts, about once a second, and tidies up the store, until ctx ends; then it counts what is left.
 func (m *Meter) Run(ctx context.Context) {
-	m.behind = m.Archive != nil // what a crash has left
+	m.behind.Store(m.Archive != nil) // what a crash has left
 	tick := time.NewTicker(FlushEvery)
 	defer tick.Stop()
 	tidy := make(chan struct{})
@@ -262,14 +263,16 @@ func (m *Meter) applySome(ctx context.Context, batches []*ledger.Batch) error {
 			return nil
 		case errors.Is(err, usage.ErrOverflow):
 			m.Log.Error("a batch cannot be counted: a sum of its hour would not fit 64 bits", "owner", ids[0].Owner, "batch", ids[0].N)
-			m.stats.UncountableEntries += int64(entries)
+			m.tell(func(s *Stats) { s.UncountableEntries += int64(entries) })
 		case err != nil:
 			return err
 		}
 		for _, id := range ids {
 			m.counted[id] = struct{}{}
 		}
-		m.stats.Batches, m.stats.Entries, m.stats.Flushed = m.stats.Batches+int64(len(ids)), m.stats.Entries+int64(entries), m.Now()
+		m.tell(func(s *Stats) {
+			s.Batches, s.Entries, s.Flushed = s.Batches+int64(len(ids)), s.Entries+int64(entries), m.Now()
+		})
 		return nil
 	}
 }
@@ -314,14 +317,18 @@ func (m *Meter) tidy(ctx context.Context) {
 
 func day(t time.Time) time.Time { return t.UTC().Truncate(24 * time.Hour) }
 
-// Stats says how the meter does.
+func (m *Meter) tell(change func(*Stats)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change(&m.stats)
+}
+
+// Stats says how the meter does. It does not wait for the store.
 func (m *Meter) Stats() Stats {
-	m.applying.Lock()
-	defer m.applying.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.stats
-	s.Behind, s.QueuedEntries = m.behind, int64(m.queued)
+	s.Behind, s.QueuedEntries = m.behind.Load(), int64(m.queued)
 	s.DecisionsKept, s.DecisionsDropped = m.decisions.kept.Load(), m.decisions.dropped.Load()
 	return s
 }

@@ -24,9 +24,8 @@ func (m *Meter) Put(ctx context.Context, list []store.OutboxBatch) error {
 		if !errors.Is(err, store.ErrUnavailable) || m.Archive == nil || m.Backlog == nil || m.Backlog() <= KeepInEtcd {
 			return err
 		}
-		if !m.behind {
+		if !m.behind.Swap(true) {
 			m.Log.Warn("the usage store does not answer and etcd holds as much as may wait: settlements go to the archive and are counted later")
-			m.behind = true
 		}
 		return nil
 	}
@@ -101,15 +100,23 @@ func (m *Meter) CatchUp(ctx context.Context) error {
 	if m.Archive == nil {
 		return nil
 	}
-	m.applying.Lock()
-	behind, at := m.behind, m.Archive.Segment()
+	m.applying.Lock() // what was archived is counted, or behind says so
+	at, behind := m.Archive.Segment(), m.behind.Swap(false)
 	m.applying.Unlock()
 	if !behind && at == m.position {
 		return nil
 	}
+	if err := m.catchUp(ctx, behind, at); err != nil {
+		m.behind.Store(m.behind.Load() || behind)
+		return err
+	}
+	m.position = at
+	return nil
+}
+
+func (m *Meter) catchUp(ctx context.Context, behind bool, at uint64) error {
 	name, err := m.Archive.Name()
 	if err != nil || name == "" {
-		m.caughtUp(name, err)
 		return err
 	}
 	name = "archive/" + name
@@ -122,25 +129,7 @@ func (m *Meter) CatchUp(ctx context.Context) error {
 			return err
 		}
 	}
-	// What Put archives meanwhile and cannot count stays in etcd, or sets behind again.
-	m.applying.Lock()
-	if behind {
-		m.behind = false
-	}
-	m.applying.Unlock()
-	if err := m.Store.SetPosition(ctx, name, at); err != nil {
-		return err
-	}
-	m.position = at
-	return nil
-}
-
-func (m *Meter) caughtUp(name string, err error) {
-	if err == nil && name == "" {
-		m.applying.Lock()
-		m.behind = false
-		m.applying.Unlock()
-	}
+	return m.Store.SetPosition(ctx, name, at)
 }
 
 // scan counts what is missing of the archive from one segment on.
@@ -165,7 +154,7 @@ func (m *Meter) scan(ctx context.Context, from uint64) error {
 			}
 			batch, err := m.Decode(b)
 			if err != nil {
-				m.stats.UnreadableBatches++
+				m.tell(func(s *Stats) { s.UnreadableBatches++ })
 				m.Log.Error("a batch of the archive cannot be read and is not counted", "error", err)
 				continue
 			}

@@ -68,6 +68,9 @@ func (s *Service) Settle(ctx context.Context, token string, used *usage.Usage, m
 	return settlement(e, price, lines), nil
 }
 
+// Hold reads the token of a hold for one call. Error: ledger.ErrUnknownHold.
+func (s *Service) Hold(token string) (*ledger.Claim, error) { return s.claim(token, false) }
+
 // cost prices usage on a model, in the currency of the budgets if that is known.
 func (s *Service) cost(used *usage.Usage, model, currency string, at time.Time) (*pricing.Price, money.Nanos, []pricing.Line, error) {
 	if err := used.Validate(); err != nil {

@@ -18,12 +18,15 @@ var forPostgres = strings.NewReplacer("INTEGER", "BIGINT", "BLOB", "BYTEA")
 // migrate brings the schema up to date: all that is missing in one transaction, so that it is there or not, and servers
 // that start at once take turns. Error: a schema that is newer than this program.
 func (s *Store) migrate(ctx context.Context) error {
+	if s.migrated.Load() {
+		return nil
+	}
 	names, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
 		return err
 	}
 	slices.Sort(names)
-	return s.transact(ctx, func(t *tx) error {
+	err = s.change(ctx, func(t *tx) error {
 		if err := t.exec(`CREATE TABLE IF NOT EXISTS schema_migrations (version ` + s.word("INTEGER") + ` PRIMARY KEY)`); err != nil {
 			return err
 		}
@@ -48,6 +51,8 @@ func (s *Store) migrate(ctx context.Context) error {
 		}
 		return nil
 	})
+	s.migrated.Store(err == nil)
+	return err
 }
 
 // word translates a type or a schema.

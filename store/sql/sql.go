@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // PostgreSQL
 	_ "modernc.org/sqlite"             // SQLite
@@ -29,12 +30,15 @@ type Options struct {
 	// TopK is how many keys of a cohort, prompt pattern or label an hour keeps apart, those that come first; the others
 	// are counted as usage.OtherKey. 0: DefaultTopK.
 	TopK int
+	// Later opens a PostgreSQL database that does not answer all the same: its schema is brought up to date once it does.
+	Later bool
 }
 
 // Store is a usage store. It is safe for concurrent use, and several processes may use one PostgreSQL database.
 type Store struct {
 	write, read *sql.DB
 	postgres    bool
+	migrated    atomic.Bool
 	topK        int
 
 	mu    sync.Mutex // held by the one writer of this process
@@ -72,7 +76,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.migrate(ctx); err != nil {
+	if err := s.migrate(ctx); err != nil && !(o.Later && errors.Is(err, store.ErrUnavailable)) {
 		return nil, errors.Join(fmt.Errorf("open the usage database: %w", err), s.Close())
 	}
 	return s, nil
@@ -150,6 +154,14 @@ const lockKey = 0x6368617274657267
 
 // transact writes. Writers take turns, of all processes: ids and what follows from what was read are theirs alone.
 func (s *Store) transact(ctx context.Context, f func(*tx) error) error {
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	return s.change(ctx, f)
+}
+
+// change is transact on a schema that may not be up to date.
+func (s *Store) change(ctx context.Context, f func(*tx) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	begun, err := s.write.BeginTx(ctx, nil)
@@ -171,6 +183,9 @@ func (s *Store) transact(ctx context.Context, f func(*tx) error) error {
 
 // view reads one state of the database.
 func (s *Store) view(ctx context.Context, f func(*tx) error) error {
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
 	o := &sql.TxOptions{}
 	if s.postgres {
 		o.Isolation, o.ReadOnly = sql.LevelRepeatableRead, true

@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -204,11 +205,471 @@ func (x *RecordUsageResponse) GetSettlement() *Settlement {
 	return nil
 }
 
+// Request of RecordOutcome.
+type RecordOutcomeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What has ended. Required.
+	//
+	// Types that are valid to be assigned to Of:
+	//
+	//	*RecordOutcomeRequest_Hold
+	//	*RecordOutcomeRequest_Run
+	//	*RecordOutcomeRequest_Task
+	Of isRecordOutcomeRequest_Of `protobuf_oneof:"of"`
+	// The feature of the run or task. Required with these; a hold knows its own.
+	Feature string `protobuf:"bytes,4,opt,name=feature,proto3" json:"feature,omitempty"`
+	// How it ended. Required.
+	Outcome       Outcome `protobuf:"varint,5,opt,name=outcome,proto3,enum=chartergate.v1.Outcome" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordOutcomeRequest) Reset() {
+	*x = RecordOutcomeRequest{}
+	mi := &file_chartergate_v1_usage_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordOutcomeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordOutcomeRequest) ProtoMessage() {}
+
+func (x *RecordOutcomeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_usage_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordOutcomeRequest.ProtoReflect.Descriptor instead.
+func (*RecordOutcomeRequest) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_usage_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RecordOutcomeRequest) GetOf() isRecordOutcomeRequest_Of {
+	if x != nil {
+		return x.Of
+	}
+	return nil
+}
+
+func (x *RecordOutcomeRequest) GetHold() string {
+	if x != nil {
+		if x, ok := x.Of.(*RecordOutcomeRequest_Hold); ok {
+			return x.Hold
+		}
+	}
+	return ""
+}
+
+func (x *RecordOutcomeRequest) GetRun() string {
+	if x != nil {
+		if x, ok := x.Of.(*RecordOutcomeRequest_Run); ok {
+			return x.Run
+		}
+	}
+	return ""
+}
+
+func (x *RecordOutcomeRequest) GetTask() string {
+	if x != nil {
+		if x, ok := x.Of.(*RecordOutcomeRequest_Task); ok {
+			return x.Task
+		}
+	}
+	return ""
+}
+
+func (x *RecordOutcomeRequest) GetFeature() string {
+	if x != nil {
+		return x.Feature
+	}
+	return ""
+}
+
+func (x *RecordOutcomeRequest) GetOutcome() Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return Outcome_OUTCOME_UNSPECIFIED
+}
+
+type isRecordOutcomeRequest_Of interface {
+	isRecordOutcomeRequest_Of()
+}
+
+type RecordOutcomeRequest_Hold struct {
+	// One call, by its hold's token. Its Settle must have said no outcome, or the same.
+	Hold string `protobuf:"bytes,1,opt,name=hold,proto3,oneof"`
+}
+
+type RecordOutcomeRequest_Run struct {
+	// An agent run, as its calls named it.
+	Run string `protobuf:"bytes,2,opt,name=run,proto3,oneof"`
+}
+
+type RecordOutcomeRequest_Task struct {
+	// A user's task, as its calls named it.
+	Task string `protobuf:"bytes,3,opt,name=task,proto3,oneof"`
+}
+
+func (*RecordOutcomeRequest_Hold) isRecordOutcomeRequest_Of() {}
+
+func (*RecordOutcomeRequest_Run) isRecordOutcomeRequest_Of() {}
+
+func (*RecordOutcomeRequest_Task) isRecordOutcomeRequest_Of() {}
+
+// Response of RecordOutcome.
+type RecordOutcomeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordOutcomeResponse) Reset() {
+	*x = RecordOutcomeResponse{}
+	mi := &file_chartergate_v1_usage_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordOutcomeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordOutcomeResponse) ProtoMessage() {}
+
+func (x *RecordOutcomeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_usage_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordOutcomeResponse.ProtoReflect.Descriptor instead.
+func (*RecordOutcomeResponse) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_usage_proto_rawDescGZIP(), []int{3}
+}
+
+// Request of ListDecisions. Empty fields fit all.
+type ListDecisionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most this many, 1 to 1000; 0 means 100.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From the last response; empty for the first page.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only those made at or after this time.
+	From *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	// Only those made before this time.
+	To *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	// Only this feature's.
+	Feature string `protobuf:"bytes,5,opt,name=feature,proto3" json:"feature,omitempty"`
+	// Only those with this effect.
+	Effect Effect `protobuf:"varint,6,opt,name=effect,proto3,enum=chartergate.v1.Effect" json:"effect,omitempty"`
+	// Only this cohort's.
+	Cohort string `protobuf:"bytes,7,opt,name=cohort,proto3" json:"cohort,omitempty"`
+	// Only this run's.
+	Run string `protobuf:"bytes,8,opt,name=run,proto3" json:"run,omitempty"`
+	// Only those that chose this model.
+	Model string `protobuf:"bytes,9,opt,name=model,proto3" json:"model,omitempty"`
+	// Only those with this code as their last reason, which decided.
+	Reason        ReasonCode `protobuf:"varint,10,opt,name=reason,proto3,enum=chartergate.v1.ReasonCode" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDecisionsRequest) Reset() {
+	*x = ListDecisionsRequest{}
+	mi := &file_chartergate_v1_usage_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDecisionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDecisionsRequest) ProtoMessage() {}
+
+func (x *ListDecisionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_usage_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDecisionsRequest.ProtoReflect.Descriptor instead.
+func (*ListDecisionsRequest) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_usage_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ListDecisionsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListDecisionsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListDecisionsRequest) GetFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *ListDecisionsRequest) GetTo() *timestamppb.Timestamp {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *ListDecisionsRequest) GetFeature() string {
+	if x != nil {
+		return x.Feature
+	}
+	return ""
+}
+
+func (x *ListDecisionsRequest) GetEffect() Effect {
+	if x != nil {
+		return x.Effect
+	}
+	return Effect_EFFECT_UNSPECIFIED
+}
+
+func (x *ListDecisionsRequest) GetCohort() string {
+	if x != nil {
+		return x.Cohort
+	}
+	return ""
+}
+
+func (x *ListDecisionsRequest) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *ListDecisionsRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *ListDecisionsRequest) GetReason() ReasonCode {
+	if x != nil {
+		return x.Reason
+	}
+	return ReasonCode_REASON_CODE_UNSPECIFIED
+}
+
+// Response of ListDecisions.
+type ListDecisionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest first.
+	Decisions []*KeptDecision `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDecisionsResponse) Reset() {
+	*x = ListDecisionsResponse{}
+	mi := &file_chartergate_v1_usage_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDecisionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDecisionsResponse) ProtoMessage() {}
+
+func (x *ListDecisionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_usage_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDecisionsResponse.ProtoReflect.Descriptor instead.
+func (*ListDecisionsResponse) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_usage_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ListDecisionsResponse) GetDecisions() []*KeptDecision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+func (x *ListDecisionsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// One decision that was kept.
+type KeptDecision struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id; ids ascend with time.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// When it was made.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// The feature.
+	Feature string `protobuf:"bytes,3,opt,name=feature,proto3" json:"feature,omitempty"`
+	// What was answered.
+	Effect Effect `protobuf:"varint,4,opt,name=effect,proto3,enum=chartergate.v1.Effect" json:"effect,omitempty"`
+	// The cohort.
+	Cohort string `protobuf:"bytes,5,opt,name=cohort,proto3" json:"cohort,omitempty"`
+	// The agent run.
+	Run string `protobuf:"bytes,6,opt,name=run,proto3" json:"run,omitempty"`
+	// The model that was chosen; empty on throttle and deny.
+	Model string `protobuf:"bytes,7,opt,name=model,proto3" json:"model,omitempty"`
+	// The reason that decided; unspecified where there was none.
+	Reason ReasonCode `protobuf:"varint,8,opt,name=reason,proto3,enum=chartergate.v1.ReasonCode" json:"reason,omitempty"`
+	// The call with its estimate, how each budget stood, the answer with all reasons, and the revisions that it was made
+	// with, as JSON: enough to decide it again.
+	Detail        string `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeptDecision) Reset() {
+	*x = KeptDecision{}
+	mi := &file_chartergate_v1_usage_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeptDecision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeptDecision) ProtoMessage() {}
+
+func (x *KeptDecision) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_usage_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeptDecision.ProtoReflect.Descriptor instead.
+func (*KeptDecision) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_usage_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *KeptDecision) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *KeptDecision) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *KeptDecision) GetFeature() string {
+	if x != nil {
+		return x.Feature
+	}
+	return ""
+}
+
+func (x *KeptDecision) GetEffect() Effect {
+	if x != nil {
+		return x.Effect
+	}
+	return Effect_EFFECT_UNSPECIFIED
+}
+
+func (x *KeptDecision) GetCohort() string {
+	if x != nil {
+		return x.Cohort
+	}
+	return ""
+}
+
+func (x *KeptDecision) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *KeptDecision) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *KeptDecision) GetReason() ReasonCode {
+	if x != nil {
+		return x.Reason
+	}
+	return ReasonCode_REASON_CODE_UNSPECIFIED
+}
+
+func (x *KeptDecision) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 var File_chartergate_v1_usage_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x1achartergate/v1/usage.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1echartergate/v1/preflight.proto\"\xc2\x03\n" +
+	"\x1achartergate/v1/usage.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1echartergate/v1/preflight.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x03\n" +
 	"\x12RecordUsageRequest\x12#\n" +
 	"\afeature\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\afeature\x12 \n" +
 	"\x05model\x18\x02 \x01(\tB\n" +
@@ -227,9 +688,50 @@ const file_chartergate_v1_usage_proto_rawDesc = "" +
 	"\x13RecordUsageResponse\x12:\n" +
 	"\n" +
 	"settlement\x18\x01 \x01(\v2\x1a.chartergate.v1.SettlementR\n" +
-	"settlement2f\n" +
+	"settlement\"\xe9\x01\n" +
+	"\x14RecordOutcomeRequest\x12 \n" +
+	"\x04hold\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 H\x00R\x04hold\x12\x1e\n" +
+	"\x03run\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\x80\x01H\x00R\x03run\x12 \n" +
+	"\x04task\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\x80\x01H\x00R\x04task\x12!\n" +
+	"\afeature\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18?R\afeature\x12=\n" +
+	"\aoutcome\x18\x05 \x01(\x0e2\x17.chartergate.v1.OutcomeB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\aoutcomeB\v\n" +
+	"\x02of\x12\x05\xbaH\x02\b\x01\"\x17\n" +
+	"\x15RecordOutcomeResponse\"\xbd\x03\n" +
+	"\x14ListDecisionsRequest\x12'\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12.\n" +
+	"\x04from\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
+	"\x02to\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12!\n" +
+	"\afeature\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18?R\afeature\x128\n" +
+	"\x06effect\x18\x06 \x01(\x0e2\x16.chartergate.v1.EffectB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06effect\x12 \n" +
+	"\x06cohort\x18\a \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x06cohort\x12\x1a\n" +
+	"\x03run\x18\b \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x03run\x12\x1e\n" +
+	"\x05model\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05model\x12<\n" +
+	"\x06reason\x18\n" +
+	" \x01(\x0e2\x1a.chartergate.v1.ReasonCodeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06reason\"{\n" +
+	"\x15ListDecisionsResponse\x12:\n" +
+	"\tdecisions\x18\x01 \x03(\v2\x1c.chartergate.v1.KeptDecisionR\tdecisions\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa4\x02\n" +
+	"\fKeptDecision\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
+	"\afeature\x18\x03 \x01(\tR\afeature\x12.\n" +
+	"\x06effect\x18\x04 \x01(\x0e2\x16.chartergate.v1.EffectR\x06effect\x12\x16\n" +
+	"\x06cohort\x18\x05 \x01(\tR\x06cohort\x12\x10\n" +
+	"\x03run\x18\x06 \x01(\tR\x03run\x12\x14\n" +
+	"\x05model\x18\a \x01(\tR\x05model\x122\n" +
+	"\x06reason\x18\b \x01(\x0e2\x1a.chartergate.v1.ReasonCodeR\x06reason\x12\x16\n" +
+	"\x06detail\x18\t \x01(\tR\x06detail2\xa2\x02\n" +
 	"\fUsageService\x12V\n" +
-	"\vRecordUsage\x12\".chartergate.v1.RecordUsageRequest\x1a#.chartergate.v1.RecordUsageResponseBNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
+	"\vRecordUsage\x12\".chartergate.v1.RecordUsageRequest\x1a#.chartergate.v1.RecordUsageResponse\x12\\\n" +
+	"\rRecordOutcome\x12$.chartergate.v1.RecordOutcomeRequest\x1a%.chartergate.v1.RecordOutcomeResponse\x12\\\n" +
+	"\rListDecisions\x12$.chartergate.v1.ListDecisionsRequest\x1a%.chartergate.v1.ListDecisionsResponseBNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
 
 var (
 	file_chartergate_v1_usage_proto_rawDescOnce sync.Once
@@ -243,25 +745,46 @@ func file_chartergate_v1_usage_proto_rawDescGZIP() []byte {
 	return file_chartergate_v1_usage_proto_rawDescData
 }
 
-var file_chartergate_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_chartergate_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_chartergate_v1_usage_proto_goTypes = []any{
-	(*RecordUsageRequest)(nil),  // 0: chartergate.v1.RecordUsageRequest
-	(*RecordUsageResponse)(nil), // 1: chartergate.v1.RecordUsageResponse
-	(*Usage)(nil),               // 2: chartergate.v1.Usage
-	(Outcome)(0),                // 3: chartergate.v1.Outcome
-	(*Settlement)(nil),          // 4: chartergate.v1.Settlement
+	(*RecordUsageRequest)(nil),    // 0: chartergate.v1.RecordUsageRequest
+	(*RecordUsageResponse)(nil),   // 1: chartergate.v1.RecordUsageResponse
+	(*RecordOutcomeRequest)(nil),  // 2: chartergate.v1.RecordOutcomeRequest
+	(*RecordOutcomeResponse)(nil), // 3: chartergate.v1.RecordOutcomeResponse
+	(*ListDecisionsRequest)(nil),  // 4: chartergate.v1.ListDecisionsRequest
+	(*ListDecisionsResponse)(nil), // 5: chartergate.v1.ListDecisionsResponse
+	(*KeptDecision)(nil),          // 6: chartergate.v1.KeptDecision
+	(*Usage)(nil),                 // 7: chartergate.v1.Usage
+	(Outcome)(0),                  // 8: chartergate.v1.Outcome
+	(*Settlement)(nil),            // 9: chartergate.v1.Settlement
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(Effect)(0),                   // 11: chartergate.v1.Effect
+	(ReasonCode)(0),               // 12: chartergate.v1.ReasonCode
 }
 var file_chartergate_v1_usage_proto_depIdxs = []int32{
-	2, // 0: chartergate.v1.RecordUsageRequest.usage:type_name -> chartergate.v1.Usage
-	3, // 1: chartergate.v1.RecordUsageRequest.outcome:type_name -> chartergate.v1.Outcome
-	4, // 2: chartergate.v1.RecordUsageResponse.settlement:type_name -> chartergate.v1.Settlement
-	0, // 3: chartergate.v1.UsageService.RecordUsage:input_type -> chartergate.v1.RecordUsageRequest
-	1, // 4: chartergate.v1.UsageService.RecordUsage:output_type -> chartergate.v1.RecordUsageResponse
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	7,  // 0: chartergate.v1.RecordUsageRequest.usage:type_name -> chartergate.v1.Usage
+	8,  // 1: chartergate.v1.RecordUsageRequest.outcome:type_name -> chartergate.v1.Outcome
+	9,  // 2: chartergate.v1.RecordUsageResponse.settlement:type_name -> chartergate.v1.Settlement
+	8,  // 3: chartergate.v1.RecordOutcomeRequest.outcome:type_name -> chartergate.v1.Outcome
+	10, // 4: chartergate.v1.ListDecisionsRequest.from:type_name -> google.protobuf.Timestamp
+	10, // 5: chartergate.v1.ListDecisionsRequest.to:type_name -> google.protobuf.Timestamp
+	11, // 6: chartergate.v1.ListDecisionsRequest.effect:type_name -> chartergate.v1.Effect
+	12, // 7: chartergate.v1.ListDecisionsRequest.reason:type_name -> chartergate.v1.ReasonCode
+	6,  // 8: chartergate.v1.ListDecisionsResponse.decisions:type_name -> chartergate.v1.KeptDecision
+	10, // 9: chartergate.v1.KeptDecision.time:type_name -> google.protobuf.Timestamp
+	11, // 10: chartergate.v1.KeptDecision.effect:type_name -> chartergate.v1.Effect
+	12, // 11: chartergate.v1.KeptDecision.reason:type_name -> chartergate.v1.ReasonCode
+	0,  // 12: chartergate.v1.UsageService.RecordUsage:input_type -> chartergate.v1.RecordUsageRequest
+	2,  // 13: chartergate.v1.UsageService.RecordOutcome:input_type -> chartergate.v1.RecordOutcomeRequest
+	4,  // 14: chartergate.v1.UsageService.ListDecisions:input_type -> chartergate.v1.ListDecisionsRequest
+	1,  // 15: chartergate.v1.UsageService.RecordUsage:output_type -> chartergate.v1.RecordUsageResponse
+	3,  // 16: chartergate.v1.UsageService.RecordOutcome:output_type -> chartergate.v1.RecordOutcomeResponse
+	5,  // 17: chartergate.v1.UsageService.ListDecisions:output_type -> chartergate.v1.ListDecisionsResponse
+	15, // [15:18] is the sub-list for method output_type
+	12, // [12:15] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_v1_usage_proto_init() }
@@ -271,13 +794,18 @@ func file_chartergate_v1_usage_proto_init() {
 	}
 	file_chartergate_v1_common_proto_init()
 	file_chartergate_v1_preflight_proto_init()
+	file_chartergate_v1_usage_proto_msgTypes[2].OneofWrappers = []any{
+		(*RecordOutcomeRequest_Hold)(nil),
+		(*RecordOutcomeRequest_Run)(nil),
+		(*RecordOutcomeRequest_Task)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chartergate_v1_usage_proto_rawDesc), len(file_chartergate_v1_usage_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,19 +19,29 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	UsageService_RecordUsage_FullMethodName = "/chartergate.v1.UsageService/RecordUsage"
+	UsageService_RecordUsage_FullMethodName   = "/chartergate.v1.UsageService/RecordUsage"
+	UsageService_RecordOutcome_FullMethodName = "/chartergate.v1.UsageService/RecordOutcome"
+	UsageService_ListDecisions_FullMethodName = "/chartergate.v1.UsageService/ListDecisions"
 )
 
 // UsageServiceClient is the client API for UsageService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Takes usage that no hold was made for.
+// Takes usage that no hold was made for, and outcomes; shows decisions.
 type UsageServiceClient interface {
 	// Prices usage that had no hold and records it durably as forced spend on every budget of the feature's path.
 	// Idempotent by request_id for 7 days, also across crashes.
 	// Errors: FEATURE_UNKNOWN, KEY_REQUIRED, NO_PRICE, REQUEST_ID_CONFLICT.
 	RecordUsage(ctx context.Context, in *RecordUsageRequest, opts ...grpc.CallOption) (*RecordUsageResponse, error)
+	// Records how a user's task ended, after its settlement: of one hold, of an agent run, or of a user's task of many
+	// calls. Counted once, in the hour and for the attribution of the spend: of a run or task, of its last call then. An
+	// outcome may come before its spend. Repeating it is harmless. Taken for 31 days after the call.
+	// Errors: HOLD_UNKNOWN, OUTCOME_RECORDED (another outcome stands), USAGE_UNAVAILABLE.
+	RecordOutcome(ctx context.Context, in *RecordOutcomeRequest, opts ...grpc.CallOption) (*RecordOutcomeResponse, error)
+	// Searches decisions that were kept, the newest first: all refusals and downgrades, as long as the server keeps up with
+	// them, and a sample of the rest. Kept for 30 days unless the server is told otherwise. Errors: USAGE_UNAVAILABLE.
+	ListDecisions(ctx context.Context, in *ListDecisionsRequest, opts ...grpc.CallOption) (*ListDecisionsResponse, error)
 }
 
 type usageServiceClient struct {
@@ -52,16 +62,44 @@ func (c *usageServiceClient) RecordUsage(ctx context.Context, in *RecordUsageReq
 	return out, nil
 }
 
+func (c *usageServiceClient) RecordOutcome(ctx context.Context, in *RecordOutcomeRequest, opts ...grpc.CallOption) (*RecordOutcomeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecordOutcomeResponse)
+	err := c.cc.Invoke(ctx, UsageService_RecordOutcome_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *usageServiceClient) ListDecisions(ctx context.Context, in *ListDecisionsRequest, opts ...grpc.CallOption) (*ListDecisionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListDecisionsResponse)
+	err := c.cc.Invoke(ctx, UsageService_ListDecisions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // UsageServiceServer is the server API for UsageService service.
 // All implementations must embed UnimplementedUsageServiceServer
 // for forward compatibility.
 //
-// Takes usage that no hold was made for.
+// Takes usage that no hold was made for, and outcomes; shows decisions.
 type UsageServiceServer interface {
 	// Prices usage that had no hold and records it durably as forced spend on every budget of the feature's path.
 	// Idempotent by request_id for 7 days, also across crashes.
 	// Errors: FEATURE_UNKNOWN, KEY_REQUIRED, NO_PRICE, REQUEST_ID_CONFLICT.
 	RecordUsage(context.Context, *RecordUsageRequest) (*RecordUsageResponse, error)
+	// Records how a user's task ended, after its settlement: of one hold, of an agent run, or of a user's task of many
+	// calls. Counted once, in the hour and for the attribution of the spend: of a run or task, of its last call then. An
+	// outcome may come before its spend. Repeating it is harmless. Taken for 31 days after the call.
+	// Errors: HOLD_UNKNOWN, OUTCOME_RECORDED (another outcome stands), USAGE_UNAVAILABLE.
+	RecordOutcome(context.Context, *RecordOutcomeRequest) (*RecordOutcomeResponse, error)
+	// Searches decisions that were kept, the newest first: all refusals and downgrades, as long as the server keeps up with
+	// them, and a sample of the rest. Kept for 30 days unless the server is told otherwise. Errors: USAGE_UNAVAILABLE.
+	ListDecisions(context.Context, *ListDecisionsRequest) (*ListDecisionsResponse, error)
 	mustEmbedUnimplementedUsageServiceServer()
 }
 
@@ -74,6 +112,12 @@ type UnimplementedUsageServiceServer struct{}
 
 func (UnimplementedUsageServiceServer) RecordUsage(context.Context, *RecordUsageRequest) (*RecordUsageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RecordUsage not implemented")
+}
+func (UnimplementedUsageServiceServer) RecordOutcome(context.Context, *RecordOutcomeRequest) (*RecordOutcomeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RecordOutcome not implemented")
+}
+func (UnimplementedUsageServiceServer) ListDecisions(context.Context, *ListDecisionsRequest) (*ListDecisionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListDecisions not implemented")
 }
 func (UnimplementedUsageServiceServer) mustEmbedUnimplementedUsageServiceServer() {}
 func (UnimplementedUsageServiceServer) testEmbeddedByValue()                      {}
@@ -114,6 +158,42 @@ func _UsageService_RecordUsage_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _UsageService_RecordOutcome_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecordOutcomeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UsageServiceServer).RecordOutcome(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UsageService_RecordOutcome_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UsageServiceServer).RecordOutcome(ctx, req.(*RecordOutcomeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _UsageService_ListDecisions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListDecisionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UsageServiceServer).ListDecisions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UsageService_ListDecisions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UsageServiceServer).ListDecisions(ctx, req.(*ListDecisionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // UsageService_ServiceDesc is the grpc.ServiceDesc for UsageService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -124,6 +204,14 @@ var UsageService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RecordUsage",
 			Handler:    _UsageService_RecordUsage_Handler,
+		},
+		{
+			MethodName: "RecordOutcome",
+			Handler:    _UsageService_RecordOutcome_Handler,
+		},
+		{
+			MethodName: "ListDecisions",
+			Handler:    _UsageService_ListDecisions_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
