@@ -37,7 +37,7 @@ var rules = []rule{
 	{"policy", []string{module + "core", "github.com/open-policy-agent/opa"}, "only this folder knows Rego"},
 	{"server/preflight", []string{module + "core", module + "store"},
 		"the use case knows no protobuf, no etcd and no OPA: it declares the small interfaces that it needs"},
-	{"server", []string{module + "core", module + "store", module + "server", module + "proto", "google.golang.org",
+	{"server", []string{module + "core", module + "store", module + "billing", module + "server", module + "proto", "google.golang.org",
 		"github.com/grpc-ecosystem/grpc-gateway", "buf.build/go/protovalidate", "github.com/prometheus", "go.opentelemetry.io", "golang.org/x/net"},
 		"handlers convert, call, convert; storage and Rego are injected"},
 	{"clients/go", []string{generated, module + "proto/codec", module + "proto/convert", module + "core/money", module + "core/pricing", module + "core/routing", module + "core/usage", "google.golang.org"},

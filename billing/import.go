@@ -1,6 +1,7 @@
 package billing
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -24,6 +25,7 @@ type Importer struct {
 	Replace bool // the delivery is all there is of its accounts and months
 	Again   bool // import files again that were imported before, as with other feature tags
 	Now     func() time.Time
+	Name    string // of the file in reports, where its path says nothing
 	// Progress is called about a hundred times a second at most; it may be nil.
 	Progress func(file string, read, size int64)
 }
@@ -52,8 +54,7 @@ func (m *Importer) Import(ctx context.Context, paths []string) ([]*Report, error
 			}
 		}
 		if err != nil {
-			if bad, ok := errors.AsType[*contentError](err); ok {
-				err = bad.err
+			if _, ok := errors.AsType[*ContentError](err); ok {
 				for _, id := range open {
 					err = errors.Join(err, m.Bills.DropBill(ctx, id))
 				}
@@ -74,24 +75,28 @@ func (m *Importer) Import(ctx context.Context, paths []string) ([]*Report, error
 	return reports, err
 }
 
-// contentError is wrong with the file, and will be again.
-type contentError struct{ err error }
+// ContentError is wrong with a file, and will be again.
+type ContentError struct{ err error }
 
-func (e *contentError) Error() string { return e.err.Error() }
+func (e *ContentError) Error() string { return e.err.Error() }
+
+// Unwrap gives what is wrong.
+func (e *ContentError) Unwrap() error { return e.err }
 
 // file keeps the lines of one file, behind those that are there. Already counted files of the command are in before.
 func (m *Importer) file(ctx context.Context, path string, before []int64) (int64, *Report, error) {
 	f, err := Open(path, m.Options)
 	if err != nil {
-		return 0, nil, &contentError{err}
+		return 0, nil, &ContentError{err}
 	}
 	defer f.Close()
+	f.name = cmp.Or(m.Name, path)
 	hash, err := hashOf(path)
 	if err != nil {
 		return 0, nil, err
 	}
 	begin := func() (store.BillImport, error) {
-		return m.Bills.BeginBill(ctx, store.BillFile{Hash: hash, Name: path, Format: f.Format()})
+		return m.Bills.BeginBill(ctx, store.BillFile{Hash: hash, Name: f.name, Format: f.Format()})
 	}
 	b, err := begin()
 	if err == nil && b.Done && m.Again && !slices.Contains(before, b.ID) {
@@ -109,7 +114,7 @@ func (m *Importer) file(ctx context.Context, path string, before []int64) (int64
 				return b.ID, nil, fmt.Errorf("the report of the import of %s: %w", b.Name, err)
 			}
 		}
-		r.File, r.State = path, StateBefore
+		r.File, r.State = f.name, StateBefore
 		return b.ID, r, nil
 	}
 	report, err := m.append(ctx, f, b)
@@ -183,7 +188,7 @@ func (m *Importer) append(ctx context.Context, f *File, b store.BillImport) (*Re
 	case err != nil && ctx.Err() != nil:
 		return report, fmt.Errorf("%s: stopped after row %d; import it again to go on: %w", f.name, b.Position, ctx.Err())
 	case err != nil:
-		return report, &contentError{err}
+		return report, &ContentError{err}
 	}
 	return report, nil
 }

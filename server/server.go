@@ -54,6 +54,7 @@ type Config struct {
 	Statuses   BudgetStatuses
 	Leases     *LeaseService
 	Operations chartergatev1.OperationsServiceServer
+	Billing    chartergatev1.BillingServiceServer
 
 	// Requests remembers answers by request id, shared with what serves sessions. Nil: one of its own.
 	Requests *Idempotency
@@ -135,6 +136,9 @@ func (cfg *Config) fill() error {
 	if cfg.Statuses == nil {
 		cfg.Statuses = chartergatev1.UnimplementedBudgetServiceServer{}
 	}
+	if cfg.Billing == nil {
+		cfg.Billing = chartergatev1.UnimplementedBillingServiceServer{}
+	}
 	if cfg.Operations == nil {
 		cfg.Operations = chartergatev1.UnimplementedOperationsServiceServer{}
 	}
@@ -181,6 +185,7 @@ func (cfg *Config) register(s *grpc.Server) {
 	chartergatev1.RegisterPriceServiceServer(s, newPriceService(cfg.Control, cfg.Validator, cfg.Now))
 	chartergatev1.RegisterPolicyServiceServer(s, policies)
 	chartergatev1.RegisterOperationsServiceServer(s, cfg.Operations)
+	chartergatev1.RegisterBillingServiceServer(s, cfg.Billing)
 	chartergatev1.RegisterManifestServiceServer(s, &manifestService{control: cfg.Control, policies: policies})
 }
 
