@@ -21,6 +21,7 @@ import (
 
 	"github.com/chartergate/chartergate/billing"
 	"github.com/chartergate/chartergate/core/bill"
+	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 	"github.com/chartergate/chartergate/store"
 	"github.com/chartergate/chartergate/store/sql"
 )
@@ -67,6 +68,7 @@ type billingImport struct {
 	databaseFlags
 	options                        billing.Options
 	dryRun, strict, replace, again bool
+	server                         string
 }
 
 func newBillingImportCommand() *cobra.Command {
@@ -102,6 +104,11 @@ that cannot be read are skipped and reported, or refuse the file with --strict.`
 	f.BoolVar(&o.strict, "strict", false, "refuse a file with a row that cannot be read")
 	f.BoolVar(&o.replace, "replace", false, "take lines of earlier files away that are of the same accounts and months and not in these")
 	f.BoolVar(&o.again, "again", false, "import files again that were imported before, as with other feature tags")
+	f.StringVar(&o.server, "server", "", "send the files to the server at this gRPC address, HOST:PORT, instead of opening its database; each is a delivery of its own")
+	cmd.MarkFlagsMutuallyExclusive("server", "dry-run")
+	cmd.MarkFlagsMutuallyExclusive("server", "again")
+	cmd.MarkFlagsMutuallyExclusive("server", "database-url")
+	cmd.MarkFlagsMutuallyExclusive("server", "data-dir")
 	completeFlag(cmd, "format", func() []string { return billing.Formats })
 	completeFlag(cmd, "encoding", func() []string { return []string{billing.UTF8, billing.UTF16, billing.Windows} })
 	return cmd
@@ -118,9 +125,12 @@ func (o *billingImport) run(cmd *cobra.Command, paths []string) (err error) {
 	defer stop()
 	progress := &billingProgress{w: cmd.ErrOrStderr()}
 	var reports []*billing.Report
-	if o.dryRun {
+	switch {
+	case o.dryRun:
 		reports, err = billing.DryRun(paths, o.options, o.strict, progress.show)
-	} else {
+	case o.server != "":
+		reports, err = o.send(ctx, paths, progress.show)
+	default:
 		var s *sql.Store
 		if s, err = o.open(ctx); err != nil {
 			return err
@@ -140,6 +150,68 @@ func (o *billingImport) run(cmd *cobra.Command, paths []string) (err error) {
 		printReport(cmd.OutOrStdout(), r)
 	}
 	return nil
+}
+
+// send has the server import the files, one after the other.
+func (o *billingImport) send(ctx context.Context, paths []string, progress func(string, int64, int64)) ([]*billing.Report, error) {
+	client, err := dial(o.server)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	var reports []*billing.Report
+	for _, path := range paths {
+		r, err := o.sendFile(ctx, pb.NewBillingServiceClient(client.Conn()), path, progress)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		reports = append(reports, r)
+	}
+	return reports, nil
+}
+
+const partBytes = 256 << 10
+
+func (o *billingImport) sendFile(ctx context.Context, client pb.BillingServiceClient, path string, progress func(string, int64, int64)) (*billing.Report, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	stream, err := client.ImportBill(ctx)
+	if err != nil {
+		return nil, err
+	}
+	part := &pb.ImportBillRequest{Options: &pb.BillOptions{FileName: path, Format: o.options.Format, Encoding: o.options.Encoding, FeatureTags: o.options.FeatureTags,
+		Strict: o.strict, Replace: o.replace}}
+	for sent, buffer := int64(0), make([]byte, partBytes); ; {
+		if err := stream.Send(part); err != nil {
+			break // the answer says why
+		}
+		n, err := f.Read(buffer)
+		if n == 0 && err == nil {
+			continue
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		part = &pb.ImportBillRequest{Data: buffer[:n]}
+		sent += int64(n)
+		progress(path, sent, info.Size())
+	}
+	resp, err := stream.CloseAndRecv()
+	if err != nil {
+		return nil, err
+	}
+	r := &billing.Report{}
+	return r, json.Unmarshal([]byte(resp.GetImport().GetReportJson()), r)
 }
 
 func indented(w io.Writer, v any) error {

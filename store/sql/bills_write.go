@@ -36,7 +36,7 @@ type knownDim struct {
 }
 
 const (
-	maxKnown = 20_000 // dims that are remembered; others are written again
+	maxKnown = 60_000 // dims that are remembered, about 600 bytes each; others are written again
 	lineInts = 16
 	dimTexts = 16
 )
@@ -127,7 +127,11 @@ func (w *billWriter) dim(id int64, l *bill.Line) int64 {
 		*t = strings.Clone(*t)
 	}
 	if len(w.known) >= maxKnown {
-		clear(w.known)
+		for h := range w.known { // any: what comes often comes back
+			if delete(w.known, h); len(w.known) < maxKnown*3/4 {
+				break
+			}
+		}
 	}
 	w.known[sum] = k
 	c := &w.columns
