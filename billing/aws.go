@@ -36,12 +36,10 @@ type tagColumn struct {
 
 func tagColumns(t table) []tagColumn {
 	var list []tagColumn
-	for _, n := range t.names() {
+	for i, n := range t.names() {
 		for _, prefix := range []string{"resourceTags/", "resource_tags_", "resource_tags."} {
 			if len(n) > len(prefix) && strings.EqualFold(n[:len(prefix)], prefix) {
-				if at := t.column(fold(n)); at >= 0 {
-					list = append(list, tagColumn{at, n[len(prefix):]})
-				}
+				list = append(list, tagColumn{t.place(i), n[len(prefix):]})
 			}
 		}
 	}
@@ -148,12 +146,11 @@ func bindAWS(r *reader) (func([]string, *bill.Line) error, error) {
 		}
 		var t parsedTags
 		if tagged != nil {
-			t, err = r.tagColumns(tagged, record, l)
+			if t, err = r.tagColumns(tagged, record, l); err != nil {
+				return err
+			}
 		} else {
-			t, err = r.tag(&tags, record, l)
-		}
-		if err != nil {
-			return err
+			t = r.tag(&tags, record, l)
 		}
 		name := productName.of(record)
 		if name == "" && productMap.there() {

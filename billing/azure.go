@@ -65,10 +65,7 @@ func bindAzure(r *reader) (func([]string, *bill.Line) error, error) {
 		l.Service, l.Meter, l.SKU = service.of(record), meter.of(record), sku.of(record)
 		l.Region, l.Resource, l.ResourceGroup = region.of(record), resource.of(record), group.of(record)
 		l.Category, l.Unit = category.of(record), unit.of(record)
-		t, err := r.tag(&tags, record, l)
-		if err != nil {
-			return err
-		}
+		t := r.tag(&tags, record, l)
 		if l.ResourceGroup == "" {
 			l.ResourceGroup = resourceGroup(l.Resource)
 		}

@@ -46,6 +46,7 @@ func (f *File) bind(o Options) error {
 	if f.parse, err = d.bind(r); err != nil {
 		return err
 	}
+	f.r = r
 	f.label, f.Absent = d.label(f.table), r.absent
 	return nil
 }
@@ -69,6 +70,7 @@ func (f *File) Next(l *bill.Line) error {
 	f.rows++
 	if err == nil {
 		*l = bill.Line{Row: f.rows}
+		f.r.warning = nil
 		if err = f.parse(record, l); err == nil {
 			err = checkLine(l)
 		}

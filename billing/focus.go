@@ -78,10 +78,7 @@ func bindFOCUS(r *reader) (func([]string, *bill.Line) error, error) {
 		l.SKU, l.Meter, l.Region = sku.of(record), meter.of(record), region.of(record)
 		l.Resource, l.ResourceGroup = resource.of(record), group.of(record)
 		l.Unit = unit.of(record)
-		t, err := r.tag(&tags, record, l)
-		if err != nil {
-			return err
-		}
+		t := r.tag(&tags, record, l)
 		if l.ResourceGroup == "" {
 			l.ResourceGroup = resourceGroup(l.Resource)
 		}

@@ -103,7 +103,8 @@ type reader struct {
 	ai    *classifier
 	missing,
 	absent []string // columns: that must be there, that are not known
-	key keyHash
+	key     keyHash
+	warning *fault // of the last record, which is kept all the same
 }
 
 // field is a column of a record, or several, of which the first with a value counts.
@@ -249,14 +250,14 @@ func (r *reader) currency(f *field, record []string, l *bill.Line) error {
 	return nil
 }
 
-// tag reads the tags.
-func (r *reader) tag(f *field, record []string, l *bill.Line) (parsedTags, error) {
+// tag reads the tags. A line whose tags cannot be read is kept without them: its cost counts.
+func (r *reader) tag(f *field, record []string, l *bill.Line) parsedTags {
 	p, err := r.tags.parse(f.of(record))
 	if err != nil {
-		return p, &fault{f.name, "wrong tags", err.Error()}
+		r.warning = &fault{f.name, "tags that cannot be read", err.Error()}
 	}
 	l.Tags, l.Feature = p.text, p.feature
-	return p, nil
+	return p
 }
 
 // quote shows a value of a file, cut to a length that fits a message.

@@ -41,12 +41,12 @@ func text(d *bill.Decimal) string {
 	return d.String()
 }
 
-const curLegacy = `identity/LineItemId,identity/TimeInterval,bill/PayerAccountId,bill/BillingPeriodStartDate,bill/BillingPeriodEndDate,lineItem/UsageAccountId,lineItem/LineItemType,lineItem/UsageStartDate,lineItem/UsageEndDate,lineItem/ProductCode,lineItem/UsageType,lineItem/Operation,lineItem/ResourceId,lineItem/UsageAmount,lineItem/CurrencyCode,lineItem/UnblendedCost,lineItem/LineItemDescription,product/ProductName,product/region,pricing/publicOnDemandCost,pricing/unit,reservation/EffectiveCost,savingsPlan/SavingsPlanEffectiveCost,savingsPlan/TotalCommitmentToDate,savingsPlan/UsedCommitment,resourceTags/user:feature,resourceTags/aws:createdBy
-a1,x,111,2026-09-01T00:00:00Z,2026-10-01T00:00:00Z,222,Usage,2026-09-02T03:00:00Z,2026-09-02T04:00:00Z,AmazonBedrock,USE1-Claude3Sonnet-input-tokens,InvokeModelInference,,12.345,USD,0.0370350000,,Amazon Bedrock,us-east-1,0.0370350000,1K tokens,,,,,chat,me
-a2,x,111,2026-09-01T00:00:00Z,2026-10-01T00:00:00Z,222,SavingsPlanCoveredUsage,2026-09-02T03:00:00Z,2026-09-02T04:00:00Z,AmazonSageMaker,USE1-Host:ml.g5.xlarge,RunInstance,arn:aws:sagemaker:x,1,USD,1.408,,Amazon SageMaker,us-east-1,1.408,Hrs,,0.9,,,,
-a3,x,111,2026-09-01T00:00:00Z,2026-10-01T00:00:00Z,222,SavingsPlanNegation,2026-09-02T03:00:00Z,2026-09-02T04:00:00Z,ComputeSavingsPlans,USE1-Host:ml.g5.xlarge,,,1,USD,-1.408,,,,0,,,,,,,
-a4,x,111,2026-09-01T00:00:00Z,2026-10-01T00:00:00Z,222,SavingsPlanRecurringFee,2026-09-02T03:00:00Z,2026-09-02T04:00:00Z,ComputeSavingsPlans,Fee,,,1,USD,1,,,,0,,,,1,0.9,,
-a5,x,111,2026-09-01T00:00:00Z,2026-10-01T00:00:00Z,222,Credit,2026-09-02T03:00:00Z,2026-09-02T04:00:00Z,AmazonBedrock,USE1-Claude3Sonnet-output-tokens-batch,,,0,USD,-0.01,,,,,1K tokens,,,,,chat,
+const curLegacy = `identity/LineItemId,identity/TimeInterval,bill/PayerAccountId,bill/BillingPeriodStartDate,bill/BillingPeriodEndDate,lineItem/UsageAccountId,lineItem/LineItemType,lineItem/UsageStartDate,lineItem/UsageEndDate,lineItem/ProductCode,lineItem/UsageType,lineItem/Operation,lineItem/ResourceId,lineItem/UsageAmount,lineItem/CurrencyCode,lineItem/UnblendedCost,lineItem/LineItemDescription,product/ProductName,product/region,pricing/publicOnDemandCost,pricing/unit,reservation/EffectiveCost,savingsPlan/SavingsPlanEffectiveCost,savingsPlan/TotalCommitmentToDate,savingsPlan/UsedCommitment,resourceTags/user:feature,resourceTags/aws:createdBy,resourceTags/user:Feature
+a1,x,111,2026-09-01T00:00:00Z,2026-10-01T00:00:00Z,222,Usage,2026-09-02T03:00:00Z,2026-09-02T04:00:00Z,AmazonBedrock,USE1-Claude3Sonnet-input-tokens,InvokeModelInference,,12.345,USD,0.0370350000,,Amazon Bedrock,us-east-1,0.0370350000,1K tokens,,,,,chat,me,x
+a2,x,111,2026-09-01T00:00:00Z,2026-10-01T00:00:00Z,222,SavingsPlanCoveredUsage,2026-09-02T03:00:00Z,2026-09-02T04:00:00Z,AmazonSageMaker,USE1-Host:ml.g5.xlarge,RunInstance,arn:aws:sagemaker:x,1,USD,1.408,,Amazon SageMaker,us-east-1,1.408,Hrs,,0.9,,,,,
+a3,x,111,2026-09-01T00:00:00Z,2026-10-01T00:00:00Z,222,SavingsPlanNegation,2026-09-02T03:00:00Z,2026-09-02T04:00:00Z,ComputeSavingsPlans,USE1-Host:ml.g5.xlarge,,,1,USD,-1.408,,,,0,,,,,,,,
+a4,x,111,2026-09-01T00:00:00Z,2026-10-01T00:00:00Z,222,SavingsPlanRecurringFee,2026-09-02T03:00:00Z,2026-09-02T04:00:00Z,ComputeSavingsPlans,Fee,,,1,USD,1,,,,0,,,,1,0.9,,,
+a5,x,111,2026-09-01T00:00:00Z,2026-10-01T00:00:00Z,222,Credit,2026-09-02T03:00:00Z,2026-09-02T04:00:00Z,AmazonBedrock,USE1-Claude3Sonnet-output-tokens-batch,,,0,USD,-0.01,,,,,1K tokens,,,,,chat,,
 `
 
 func TestAWSCostAndUsageReports(t *testing.T) {
@@ -55,7 +55,7 @@ func TestAWSCostAndUsageReports(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	l := lines[0]
-	if l.Model != "Claude3Sonnet" || l.TokenClass != bill.ClassInput || l.Tokens != 12345 || l.Feature != "chat" || l.Tags != `{"aws:createdBy":"me","feature":"chat"}` ||
+	if l.Model != "Claude3Sonnet" || l.TokenClass != bill.ClassInput || l.Tokens != 12345 || l.Feature != "chat" || l.Tags != `{"Feature":"x","aws:createdBy":"me","feature":"chat"}` ||
 		l.Region != "us-east-1" || l.Account != "111" || l.SubAccount != "222" || l.Service != "AmazonBedrock" || l.PeriodStart.Month() != 9 {
 		t.Errorf("%+v", l)
 	}

@@ -64,10 +64,7 @@ func bindGCP(r *reader) (func([]string, *bill.Line) error, error) {
 		l.Provider, l.Account, l.SubAccount = "Google Cloud", account.of(record), project.of(record)
 		l.Service, l.SKU, l.Meter = service.of(record), sku.of(record), skuName.of(record)
 		l.Region, l.Resource, l.Category, l.Unit = region.of(record), resource.of(record), kind.of(record), unit.of(record)
-		t, err := r.tag(&labels, record, l)
-		if err != nil {
-			return err
-		}
+		t := r.tag(&labels, record, l)
 		r.ai.answer(&question{provider: l.Provider, service: l.Service, meter: l.Meter, unit: l.Unit, tagModel: t.model, resource: l.Resource}, l)
 		r.key.write(record, identity, l)
 		return nil

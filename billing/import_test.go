@@ -215,17 +215,17 @@ func TestRowsThatAreSkippedAreNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Read != 9 || r.Imported != 2 || r.Skipped != 7 || r.Totals[0].BilledExact != "0.75" {
+	if r.Read != 9 || r.Imported != 3 || r.Skipped != 6 || r.Totals[0].BilledExact != "-1.75" {
 		t.Errorf("%+v", r)
 	}
 	var all []string
-	for _, x := range r.Reasons {
+	for _, x := range append(r.Reasons, r.Warnings...) {
 		all = append(all, fmt.Sprintf("%s (%d): %s", x.Reason, x.Rows, strings.Join(x.First, "; ")))
 	}
 	text := strings.Join(all, "\n")
 	for _, want := range []string{"number of columns (1): line 3: has 16 columns, the header has 13", `wrong number (2): line 4, column BilledCost: "1,5" is not a decimal number such as 12.50: it has a comma`,
 		"line 5: amount does not fit", `line 7, column BillingCurrency: "DOLLARS" is not an ISO 4217 code`, `line 8, column ChargePeriodStart: "21/9/2026" is not a date: with slashes the month comes first`,
-		"no amount (1): line 9, column BilledCost: is empty", "wrong tags (1): line 10, column Tags"} {
+		"no amount (1): line 9, column BilledCost: is empty", "tags that cannot be read (1): line 10, column Tags"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}

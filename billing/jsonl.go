@@ -48,6 +48,7 @@ func newJSONLines(b *bufio.Reader) (*jsonTable, error) {
 
 func (t *jsonTable) names() []string { return t.raw }
 func (t *jsonTable) line() int64     { return t.at }
+func (t *jsonTable) place(i int) int { return t.column(fold(t.raw[i])) }
 
 func (t *jsonTable) column(folded ...string) int {
 	if len(folded) == 0 {

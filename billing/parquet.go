@@ -31,11 +31,11 @@ type parquetTable struct {
 	size   int64
 	read   *atomic.Int64
 
-	leaves []leaf // by column index
-	record []string
-	nested []*nested // by field of record; nil for plain values
-	wanted []bool    // by field: asked for with column
-	place  []int     // by column index: values in this row so far
+	leaves   []leaf // by column index
+	record   []string
+	nested   []*nested // by field of record; nil for plain values
+	wanted   []bool    // by field: asked for with column
+	elements []int     // by column index: values in this row so far
 }
 
 // leaf is a column of values.
@@ -111,7 +111,7 @@ func newParquet(r io.ReaderAt, size int64, read *atomic.Int64) (t *parquetTable,
 		return nil, unknownFormat(names)
 	}
 	t.record, t.wanted = make([]string, len(names)), make([]bool, len(names))
-	t.place = make([]int, len(t.leaves))
+	t.elements = make([]int, len(t.leaves))
 	return t, nil
 }
 
@@ -151,6 +151,11 @@ func (t *parquetTable) column(folded ...string) int {
 	return i
 }
 
+func (t *parquetTable) place(i int) int {
+	t.wanted[i] = true
+	return i
+}
+
 func (t *parquetTable) line() int64 { return t.at }
 
 func (t *parquetTable) Close() error {
@@ -175,7 +180,7 @@ func (t *parquetTable) next() (record []string, err error) {
 	t.used++
 	t.at++
 	clear(t.record)
-	clear(t.place)
+	clear(t.elements)
 	for _, n := range t.nested {
 		if n != nil {
 			n.objects, n.plain = n.objects[:0], n.plain[:0]
@@ -184,8 +189,8 @@ func (t *parquetTable) next() (record []string, err error) {
 	for _, v := range row {
 		if l := &t.leaves[v.Column()]; l.field >= 0 && t.wanted[l.field] {
 			if l.deep {
-				t.nested[l.field].add(l, v, t.place[v.Column()])
-				t.place[v.Column()]++
+				t.nested[l.field].add(l, v, t.elements[v.Column()])
+				t.elements[v.Column()]++
 			} else if !v.IsNull() {
 				t.record[l.field] = l.text(v)
 			}

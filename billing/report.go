@@ -26,6 +26,7 @@ type Report struct {
 	Removed  int64     `json:"rows_removed"`  // lines of earlier imports that --replace takes away
 	Kept     int64     `json:"rows_kept"`     // lines of earlier imports, of the same accounts and periods, that the file does not have
 	Reasons  []Reason  `json:"skipped,omitempty"`
+	Warnings []Reason  `json:"warnings,omitempty"` // of rows that were imported
 	Totals   []Total   `json:"totals"`
 	From     time.Time `json:"from"`                     // the first day of a charge
 	To       time.Time `json:"to"`                       // the last
@@ -116,15 +117,20 @@ func (t *Total) add(l *bill.Line) error {
 func (r *Report) Skip(e *RowError) {
 	r.Read++
 	r.Skipped++
-	i := slices.IndexFunc(r.Reasons, func(x Reason) bool { return x.Reason == e.Reason })
+	r.Reasons = note(r.Reasons, e)
+}
+
+func note(list []Reason, e *RowError) []Reason {
+	i := slices.IndexFunc(list, func(x Reason) bool { return x.Reason == e.Reason })
 	if i < 0 {
-		i = len(r.Reasons)
-		r.Reasons = append(r.Reasons, Reason{Reason: e.Reason})
+		i = len(list)
+		list = append(list, Reason{Reason: e.Reason})
 	}
-	x := &r.Reasons[i]
+	x := &list[i]
 	if x.Rows++; len(x.First) < shownLines {
 		x.First = append(x.First, e.Error())
 	}
+	return list
 }
 
 // Finish writes the sums down.
@@ -181,6 +187,9 @@ func (f *File) scan(strict bool, each func(*bill.Line) error) (*Report, error) {
 			continue
 		}
 		if err == nil {
+			if w := f.r.warning; w != nil {
+				r.Warnings = note(r.Warnings, &RowError{Line: f.table.line(), Column: w.column, Reason: w.reason, Detail: w.detail})
+			}
 			err = r.Count(&l)
 		}
 		if err == nil && each != nil {

@@ -26,6 +26,8 @@ type table interface {
 	// column gives the index in a record of the first of some columns that the file has, by the names that fold makes;
 	// -1 if it has none. JSON: of the last, as a record may have any.
 	column(folded ...string) int
+	// place gives the index in a record of a column by its place in names.
+	place(i int) int
 	// next gives the next record, which is valid until the call after, or io.EOF. A *RowError is of one record only.
 	next() ([]string, error)
 	// line is where the last record began: a line of the text, or a row of Parquet, from 1.
@@ -67,6 +69,8 @@ func newHeader(raw []string) (header, error) {
 
 func (h *header) names() []string { return h.raw }
 
+func (h *header) place(i int) int { return i }
+
 func (h *header) column(folded ...string) int {
 	for _, f := range folded {
 		if i, ok := h.index[f]; ok {
@@ -102,6 +106,7 @@ type File struct {
 	parse func([]string, *bill.Line) error
 	label string
 	rows  int64
+	r     *reader
 
 	// Absent are columns that the file should have and does not: what they say is not known.
 	Absent []string

@@ -76,10 +76,13 @@ func (t *tags) keep(s string, m map[string]string) (parsedTags, error) {
 	return p, nil
 }
 
-// find gives the value of the first tag that is there. Tag names are compared without case.
+// find gives the value of the first tag that is there. Names are compared without case, where none is equal.
 func find(m map[string]string, names []string) string {
 	keys := slices.Sorted(maps.Keys(m))
 	for _, name := range names {
+		if v := m[name]; v != "" {
+			return v
+		}
 		for _, k := range keys {
 			if strings.EqualFold(k, name) && m[k] != "" {
 				return m[k]

@@ -245,8 +245,13 @@ func printReport(w io.Writer, r *billing.Report) {
 	if len(r.Absent) > 0 {
 		fmt.Fprintf(w, "  unknown   the file has no column %s\n", strings.Join(r.Absent, ", "))
 	}
-	for _, x := range r.Reasons {
-		fmt.Fprintf(w, "  skipped   %s: %s rows\n", x.Reason, thousands(x.Rows))
+	printReasons(w, "skipped", r.Reasons)
+	printReasons(w, "imported with", r.Warnings)
+}
+
+func printReasons(w io.Writer, what string, list []billing.Reason) {
+	for _, x := range list {
+		fmt.Fprintf(w, "  %-9s %s: %s rows\n", what, x.Reason, thousands(x.Rows))
 		for _, line := range x.First {
 			fmt.Fprintf(w, "            %s\n", visible(line))
 		}

@@ -36,7 +36,7 @@ type knownDim struct {
 }
 
 const (
-	maxKnown = 60_000 // dims that are remembered, about 600 bytes each; others are written again
+	maxKnown = 30_000 // dims that are remembered, about 600 bytes each; others are written again
 	lineInts = 16
 	dimTexts = 16
 )
