@@ -69,6 +69,8 @@ type Ledger interface {
 	Grants(ctx context.Context, owner string) ([]ledger.AccountID, error)
 	// Journal reads what an owner has settled, but for what was collected, and where its journal ends.
 	Journal(ctx context.Context, owner string) (next uint64, hash []byte, settled []ledger.Settled, err error)
+	// Batches calls each for every batch that is in the journal of an owner, in order.
+	Batches(ctx context.Context, owner string, each func(OutboxBatch)) error
 	// Reclaim writes the changes of ledger.NextReclaim. Errors: ErrConflict, ErrFenced, ErrUnavailable; call Resolve after
 	// the latter. ErrQuarantined while the quarantine lasts.
 	Reclaim(ctx context.Context, owner string, changes []ledger.AccountChange) (rev int64, err error)

@@ -80,6 +80,7 @@ func company(rows int) []byte {
 // crashRun is a company under load whose server is killed again and again.
 type crashRun struct {
 	dir, grpcAddr, httpAddr string
+	database                string // URL
 	rand                    *rand.Rand
 	client                  *chartergate.Client
 	count                   int // of calls of each feature
@@ -99,11 +100,18 @@ func TestCrashes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills a real server under load, which takes about 20 seconds")
 	}
+	dir := t.TempDir()
+	crashes(t, dir, "sqlite:"+filepath.Join(dir, "data", "usage.db"))
+}
+
+// crashes runs TestCrashes with a usage database, which is left alone after the last crash.
+func crashes(t *testing.T, dir, database string, leaveAlone ...func()) {
+	t.Helper()
 	crashes, seed := envNumber(t, "CHARTERGATE_CRASHES", 3), envNumber(t, "CHARTERGATE_CRASH_SEED", uint64(time.Now().UnixNano()))
 	t.Logf("%d crashes; repeat with CHARTERGATE_CRASH_SEED=%d", crashes, seed)
 	count := rowsPerCrash * int(crashes)
 	r := &crashRun{
-		dir: t.TempDir(), rand: rand.New(rand.NewPCG(seed, 1)), count: count, rows: map[string]replay.Row{}, answers: map[string]*pb.Settlement{},
+		dir: dir, database: database, rand: rand.New(rand.NewPCG(seed, 1)), count: count, rows: map[string]replay.Row{}, answers: map[string]*pb.Settlement{},
 		settles: map[string]*pb.SettleRequest{}, answered: make(chan struct{}, 3*count),
 	}
 	var err error
@@ -138,6 +146,9 @@ func TestCrashes(t *testing.T) {
 	usage.Wait()
 
 	r.checkRepeats(t)
+	for _, f := range leaveAlone {
+		f()
+	}
 	r.awaitReclaim(t)
 	load.Go(func() { r.replay(t, "copilot", "after", count/2, seed+2) })
 	load.Go(func() { r.replay(t, "agent", "after", count/2, seed+3) })
@@ -153,6 +164,10 @@ func TestCrashes(t *testing.T) {
 		t.Errorf("%d settled and %d refused: the load is not one that shows something", len(r.answers), r.refused)
 	}
 	checkRecords(t, r, filepath.Join(r.dir, "data"), statuses, alerts, string(log))
+	if strings.Contains(string(log), "uncountable") || strings.Contains(string(log), "cannot be") {
+		t.Errorf("the log says that something was not counted:\n%s", log)
+	}
+	checkUsage(t, r.database, statuses)
 }
 
 func envNumber(t *testing.T, name string, otherwise uint64) uint64 {
@@ -166,7 +181,7 @@ func envNumber(t *testing.T, name string, otherwise uint64) uint64 {
 
 // args start the server. Holds are short, so that the grants of servers that are gone are soon reclaimed.
 func (r *crashRun) args() []string {
-	return []string{"serve", "--data-dir", filepath.Join(r.dir, "data"), "--grpc-addr", r.grpcAddr, "--http-addr", r.httpAddr, "--max-hold", "1s"}
+	return []string{"serve", "--data-dir", filepath.Join(r.dir, "data"), "--grpc-addr", r.grpcAddr, "--http-addr", r.httpAddr, "--max-hold", "1s", "--database-url", r.database}
 }
 
 func (r *crashRun) start(t *testing.T) *childServer {

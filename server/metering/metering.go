@@ -138,6 +138,17 @@ func (m *Meter) Committed(b *ledger.Batch) {
 	}
 }
 
+// Left implements preflight.Meter.
+func (m *Meter) Left(b store.OutboxBatch) {
+	batch, err := m.Decode(b)
+	if err != nil {
+		m.Log.Error("a batch of a journal cannot be read and is not counted", "error", err)
+		m.tell(func(s *Stats) { s.UnreadableBatches++ })
+		return
+	}
+	m.Committed(batch)
+}
+
 // Run counts, about once a second, and tidies up the store, until ctx ends; then it counts what is left.
 func (m *Meter) Run(ctx context.Context) {
 	m.behind.Store(m.Archive != nil) // what a crash has left

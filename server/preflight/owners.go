@@ -111,6 +111,11 @@ func (s *Service) takeOver(ctx context.Context, owner string) error {
 	if err := s.loadJournal(ctx, ledger.Predecessor{Owner: owner, Ready: t.Ready, Rev: t.Rev}); err != nil {
 		return err
 	}
+	if s.Meter != nil { // its server may not have counted the last of them
+		if err := s.Ledger.Batches(ctx, owner, s.Meter.Left); err != nil {
+			s.Log.Debug("what a server that is gone has settled is counted as it leaves etcd", "owner", owner, "reason", err)
+		}
+	}
 	s.Metrics.Event(EventTakeover)
 	s.Log.Info("took over the holds of a server that is gone", "owner", owner, "quarantined_until", t.Ready)
 	return nil

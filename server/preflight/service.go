@@ -45,6 +45,8 @@ type Metrics interface {
 type Meter interface {
 	// Committed says that a batch is in the journal.
 	Committed(b *ledger.Batch)
+	// Left says what is in the journal of an owner that is gone.
+	Left(b store.OutboxBatch)
 	// Decided says what Reserve or Lease answered, and what it knew.
 	Decided(in *routing.Input, d *Decision)
 }

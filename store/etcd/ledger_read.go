@@ -201,6 +201,18 @@ func (l *Ledger) Journal(ctx context.Context, owner string) (next uint64, hash [
 	}
 }
 
+// Batches implements store.Ledger.
+func (l *Ledger) Batches(ctx context.Context, owner string, each func(store.OutboxBatch)) error {
+	return l.scan(ctx, key("jr", owner)+"/", func(kv *mvccpb.KeyValue) error {
+		n, err := batchNumber(string(kv.Key))
+		if err != nil {
+			return fmt.Errorf("read %s: %w", kv.Key, err)
+		}
+		each(store.OutboxBatch{Owner: owner, N: n, Data: kv.Value})
+		return nil
+	})
+}
+
 // journalFrom reads what is in a journal after what was collected.
 func (l *Ledger) journalFrom(ctx context.Context, owner string, tail *storev1.JournalTail) (next uint64, hash []byte, settled []ledger.Settled, err error) {
 	next, hash = tail.GetNext(), tail.GetPreviousHash()

@@ -37,6 +37,12 @@ func RunUsage(t *testing.T, open func(t *testing.T) (a, b store.Usage)) {
 		{"a sum that does not fit is refused", usageOverflow},
 		{"a query that cannot be is refused", badQueries},
 		{"coverage says what is counted", coverage},
+		{"a hold has one outcome", holdOutcomes},
+		{"a run and a task have one outcome", taskOutcomes},
+		{"an adjustment counts once and apart", adjustments},
+		{"decisions are found again", keptDecisions},
+		{"what is old is deleted", prune},
+		{"one server leads", leads},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			a, b := open(t)
