@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"unicode/utf8"
 
@@ -31,7 +32,7 @@ func Open(path string, o Options) (*File, error) {
 }
 
 func named(path string, err error) error {
-	if strings.Contains(err.Error(), path) {
+	if e, ok := errors.AsType[*fs.PathError](err); ok && e.Path == path || strings.HasPrefix(err.Error(), path+": ") {
 		return err
 	}
 	return fmt.Errorf("%s: %w", path, err)

@@ -41,7 +41,7 @@ func newJSONLines(b *bufio.Reader) (*jsonTable, error) {
 	}
 	h, _ := newHeader(t.raw)
 	if !knownFormat(&h) {
-		return nil, unknownFormat(t.raw)
+		return nil, fmt.Errorf("%w: the first object has the keys of no FOCUS, AWS, Azure or GCP export", ErrFormat)
 	}
 	return t, nil
 }
