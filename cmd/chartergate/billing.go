@@ -346,4 +346,3 @@ func importsJSON(list []store.BillImport) []importJSON {
 	}
 	return out
 }
-
