@@ -89,6 +89,7 @@ func newGateway(conn *grpc.ClientConn) (*runtime.ServeMux, error) {
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		chartergatev1.RegisterPreflightServiceHandler,
 		chartergatev1.RegisterUsageServiceHandler,
+		chartergatev1.RegisterBillingServiceHandler,
 		chartergatev1.RegisterCharterServiceHandler,
 		chartergatev1.RegisterBudgetServiceHandler,
 		chartergatev1.RegisterCatalogServiceHandler,

@@ -58,6 +58,7 @@ type Config struct {
 	Operations chartergatev1.OperationsServiceServer
 	// Reports answers from the usage store. Nil: its methods answer UNIMPLEMENTED.
 	Reports chartergatev1.ReportServiceServer
+	Billing chartergatev1.BillingServiceServer
 
 	// Requests remembers answers by request id, shared with what serves sessions. Nil: one of its own.
 	Requests *Idempotency
@@ -139,6 +140,9 @@ func (cfg *Config) fill() error {
 	if cfg.Statuses == nil {
 		cfg.Statuses = chartergatev1.UnimplementedBudgetServiceServer{}
 	}
+	if cfg.Billing == nil {
+		cfg.Billing = chartergatev1.UnimplementedBillingServiceServer{}
+	}
 	if cfg.Operations == nil {
 		cfg.Operations = chartergatev1.UnimplementedOperationsServiceServer{}
 	}
@@ -189,6 +193,7 @@ func (cfg *Config) register(s *grpc.Server) {
 	chartergatev1.RegisterPolicyServiceServer(s, policies)
 	chartergatev1.RegisterOperationsServiceServer(s, cfg.Operations)
 	chartergatev1.RegisterReportServiceServer(s, cfg.Reports)
+	chartergatev1.RegisterBillingServiceServer(s, cfg.Billing)
 	chartergatev1.RegisterManifestServiceServer(s, &manifestService{control: cfg.Control, policies: policies})
 }
 

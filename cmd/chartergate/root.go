@@ -31,6 +31,7 @@ var commands = []struct {
 	{"report", newReportCommand},
 	{"measure", newReplayCommand},
 	{"measure", newBenchCommand},
+	{"measure", newBillingCommand},
 }
 
 func newRoot() *cobra.Command {

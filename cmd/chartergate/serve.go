@@ -198,6 +198,7 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	s, err := server.New(server.Config{
 		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: builtin,
 		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate, meter),
+		Billing:  server.NewBillingService(o.usage.db, o.usage.db, time.Now),
 		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version()),
 		Reports: server.NewReportService(meter.Store, control, gate, time.Now),
 		Leases:  server.NewLeaseService(gate, requests, peers, log), Requests: requests, Validator: validator,

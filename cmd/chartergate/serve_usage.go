@@ -23,6 +23,8 @@ type usageOptions struct {
 	sample                              float64
 	topK                                int
 	hourlyDays, usageDays, decisionDays int
+
+	db *sql.Store // once open
 }
 
 func (o *usageOptions) addFlags(f *pflag.FlagSet) {
@@ -59,6 +61,7 @@ func (o *usageOptions) open(ctx context.Context, dataDir string, control store.C
 	if err != nil {
 		return nil, nil, fmt.Errorf("--database-url: %w", err)
 	}
+	o.db = db
 	return metering.New(metering.Config{
 		Store: db, Control: control, Archive: settlements, Decode: etcd.ReadBatch, Log: log, SamplePPM: int64(o.sample * 10_000),
 		HoursFor: time.Duration(o.hourlyDays) * day, DaysFor: time.Duration(o.usageDays) * day, DecisionsFor: time.Duration(o.decisionDays) * day,

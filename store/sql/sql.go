@@ -44,7 +44,8 @@ type Store struct {
 	mu    sync.Mutex // held by the one writer of this process
 	hours map[int64]*hourKeys
 
-	dims dimensions
+	dims  dimensions
+	bills billWriters
 }
 
 var _ store.Usage = (*Store)(nil)
