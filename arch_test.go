@@ -44,6 +44,7 @@ var rules = []rule{
 		"a client's users must not carry the server; leased calls are priced in the client by the server's own arithmetic"},
 	{"manifest", []string{module + "core/money", module + "proto/gen", "google.golang.org/protobuf", "buf.build/go/protovalidate", "go.yaml.in/yaml"},
 		"manifests are another form of the contract"},
+	{"prices", []string{module + "core"}, "published lists are turned into the prices of core, without a server"},
 	{"replay", []string{module + "core/money", module + "core/usage", module + "clients/go", module + "proto/gen", "google.golang.org", "golang.org/x"},
 		"a load is a client like any other"},
 	{"chaos/oracle", []string{module + "proto/gen/go/chartergate/store", module + "store/archive", "google.golang.org/protobuf", "go.etcd.io/etcd/client", "github.com/anishathalye/porcupine"},

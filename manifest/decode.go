@@ -39,6 +39,7 @@ var readOnly = []protoreflect.FullName{
 	"chartergate.v1.Catalog.update_time",
 	"chartergate.v1.PriceBook.create_time", "chartergate.v1.PriceBook.update_time",
 	"chartergate.v1.Price.price_book", "chartergate.v1.Price.currency", "chartergate.v1.Price.revision",
+	"chartergate.v1.Price.token_factor", "chartergate.v1.Price.factor", "chartergate.v1.PriceVariant.token_factor",
 	"chartergate.v1.Policy.update_time",
 }
 

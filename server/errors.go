@@ -144,6 +144,10 @@ func reasoned(err error) Reasoned {
 		return make(chartergatev1.ErrorReason_ERROR_REASON_PRICE_CONFLICT, codes.FailedPrecondition,
 			"model", e.Model, "effective_time", e.Effective.UTC().Format(time.RFC3339))
 	}
+	if e, ok := errors.AsType[*pricing.NoRateError](err); ok {
+		return make(chartergatev1.ErrorReason_ERROR_REASON_NO_EXCHANGE_RATE, codes.FailedPrecondition,
+			"from", e.From, "to", e.To, "time", e.At.UTC().Format(time.RFC3339))
+	}
 	if e, ok := errors.AsType[*pricing.UnpricedError](err); ok {
 		return make(chartergatev1.ErrorReason_ERROR_REASON_NO_PRICE, codes.FailedPrecondition, "model", e.Model, "unit", e.Unit)
 	}

@@ -51,7 +51,8 @@ func ledgerReason(err error) Reasoned {
 			map[string]string{"expire_time": e.At.UTC().Format(time.RFC3339)})
 	}
 	if e, ok := errors.AsType[*preflight.CurrencyError](err); ok {
-		return make(chartergatev1.ErrorReason_ERROR_REASON_NO_PRICE, codes.FailedPrecondition, map[string]string{"model": e.Model})
+		return make(chartergatev1.ErrorReason_ERROR_REASON_NO_EXCHANGE_RATE, codes.FailedPrecondition,
+			map[string]string{"model": e.Model, "from": e.Err.From, "to": e.Err.To, "time": e.Err.At.UTC().Format(time.RFC3339)})
 	}
 	switch {
 	case errors.Is(err, ledger.ErrUse):

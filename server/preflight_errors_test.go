@@ -22,6 +22,7 @@ const (
 	holdReleased   = chartergatev1.ErrorReason_ERROR_REASON_HOLD_RELEASED
 	holdExpired    = chartergatev1.ErrorReason_ERROR_REASON_HOLD_EXPIRED
 	noPrice        = chartergatev1.ErrorReason_ERROR_REASON_NO_PRICE
+	noRate         = chartergatev1.ErrorReason_ERROR_REASON_NO_EXCHANGE_RATE
 	overflow       = chartergatev1.ErrorReason_ERROR_REASON_AMOUNT_OVERFLOW
 	conflict       = chartergatev1.ErrorReason_ERROR_REASON_REQUEST_ID_CONFLICT
 	keyRequired    = chartergatev1.ErrorReason_ERROR_REASON_KEY_REQUIRED
@@ -128,7 +129,7 @@ func TestUsageThatCannotBeSettled(t *testing.T) {
 			map[string]string{"model": "small", "unit": "audio_input_tokens"}, "add one to its price book"},
 		"a tool without a rate": {token, "", &chartergatev1.Usage{ToolCalls: map[string]int64{"telephone": 1}}, codes.FailedPrecondition, noPrice,
 			map[string]string{"model": "small", "unit": "tool_calls/telephone"}, "add one to its price book"},
-		"a model priced in another currency":      {token, "foreign", used(1, 1), codes.FailedPrecondition, noPrice, map[string]string{"model": "foreign"}, "EUR"},
+		"a model priced in another currency":      {token, "foreign", used(1, 1), codes.FailedPrecondition, noRate, map[string]string{"model": "foreign"}, "EUR"},
 		"the largest counts at the largest price": {token, "dear", used(1e12, 1e12), codes.OutOfRange, overflow, nil, "check the"},
 		"more than one call can cost":             {token, "large", used(1e12, 0), codes.OutOfRange, overflow, nil, "check the"},
 		"negative tokens":                         {token, "", used(-5, 0), codes.InvalidArgument, invalidReason, map[string]string{"field": "usage.input_tokens"}, "greater than or equal to 0"},

@@ -81,7 +81,7 @@ func TestRefusalsAreAnswers(t *testing.T) {
 			limit: 1e9, charter: func(c *chartergatev1.Charter) {
 				c.PermittedTiers, c.PermittedModels = []string{"exotic"}, []string{"foreign"}
 			},
-			effect: deny, code: chartergatev1.ReasonCode_REASON_CODE_NO_PRICE, says: []string{"foreign", "EUR", "USD"},
+			effect: deny, code: chartergatev1.ReasonCode_REASON_CODE_NO_EXCHANGE_RATE, says: []string{"foreign", "EUR", "USD"},
 		},
 		"a tool has no price": {
 			limit:  1e9,

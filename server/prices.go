@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/chartergate/chartergate/core/charter"
+	"github.com/chartergate/chartergate/core/pricing"
 	"github.com/chartergate/chartergate/proto/convert"
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 	"github.com/chartergate/chartergate/store"
@@ -13,11 +14,12 @@ import (
 type priceService struct {
 	chartergatev1.UnimplementedPriceServiceServer
 	kind[*charter.PriceBook, *chartergatev1.PriceBook]
-	now func() time.Time
+	now  func() time.Time
+	sums UsageSums // nil: no traffic is known
 }
 
-func newPriceService(control store.Control, v *Validator, now func() time.Time) *priceService {
-	return &priceService{now: now, kind: kind[*charter.PriceBook, *chartergatev1.PriceBook]{
+func newPriceService(control store.Control, v *Validator, now func() time.Time, sums UsageSums) *priceService {
+	return &priceService{now: now, sums: sums, kind: kind[*charter.PriceBook, *chartergatev1.PriceBook]{
 		control: control, validator: v, collection: "priceBooks/", all: (*charter.Snapshot).PriceBooks,
 		toProto: convert.PriceBookToProto, fromProto: convert.PriceBookFromProto,
 	}}
@@ -52,7 +54,11 @@ func (s *priceService) LookupPrice(_ context.Context, req *chartergatev1.LookupP
 		}
 		at = req.Time.AsTime()
 	}
-	price, err := s.control.Snapshot().Prices().Lookup(req.Model, at)
+	prices := s.control.Snapshot().Prices()
+	price, err := prices.For(req.Model, pricing.Terms{ServiceTier: req.ServiceTier, Region: req.Region, Time: at})
+	if err == nil && req.Currency != "" {
+		price, err = prices.In(price, req.Currency, at)
+	}
 	if err != nil {
 		return nil, err
 	}

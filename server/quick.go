@@ -44,7 +44,8 @@ func surelyValid(m proto.Message) bool {
 	case *chartergatev1.RecordUsageRequest:
 		return between(m.Feature, 1, maxFeature) && between(m.Model, 1, maxID) && validUsage(m.Usage) &&
 			len(m.User) <= maxID && len(m.Cohort) <= maxID && len(m.Agent) <= maxID && len(m.Run) <= maxID &&
-			len(m.PromptPattern) <= maxID && validOutcome(m.Outcome) && between(m.RequestId, 1, maxShortID) && len(m.Task) <= maxID
+			len(m.PromptPattern) <= maxID && len(m.Task) <= maxID && validOutcome(m.Outcome) && between(m.RequestId, 1, maxShortID) &&
+			len(m.ServiceTier) <= maxShortID && len(m.Region) <= maxShortID
 	}
 	return false
 }
@@ -77,6 +78,7 @@ func validCall(c *chartergatev1.Call) bool {
 	if c == nil || !between(c.Feature, 1, maxFeature) || len(c.TaskClass) > maxShortID || !in(int64(c.Complexity), 100) ||
 		len(c.User) > maxID || len(c.Cohort) > maxID || len(c.Agent) > maxID || len(c.Run) > maxID ||
 		len(c.PromptPattern) > maxID || len(c.Task) > maxID || len(c.Model) > maxID || len(c.Tier) > maxShortID ||
+		len(c.ServiceTier) > maxShortID || len(c.Region) > maxShortID ||
 		len(c.RequiredCapabilities) > 16 || len(c.Labels) > 16 {
 		return false
 	}

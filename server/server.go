@@ -49,8 +49,10 @@ type Config struct {
 
 	// Preflight, Usage, Statuses, Leases and Operations are the services of the ledger. Nil: their methods answer
 	// UNIMPLEMENTED.
-	Preflight  chartergatev1.PreflightServiceServer
-	Usage      chartergatev1.UsageServiceServer
+	Preflight chartergatev1.PreflightServiceServer
+	Usage     chartergatev1.UsageServiceServer
+	// Sums is what ReportPriceCoverage knows of traffic. Nil: none.
+	Sums       UsageSums
 	Statuses   BudgetStatuses
 	Leases     *LeaseService
 	Operations chartergatev1.OperationsServiceServer
@@ -183,7 +185,7 @@ func (cfg *Config) register(s *grpc.Server) {
 	chartergatev1.RegisterCharterServiceServer(s, newCharterService(cfg.Control, cfg.Validator))
 	chartergatev1.RegisterBudgetServiceServer(s, newBudgetService(cfg.Control, cfg.Validator, cfg.Statuses))
 	chartergatev1.RegisterCatalogServiceServer(s, newCatalogService(cfg.Control, cfg.Validator))
-	chartergatev1.RegisterPriceServiceServer(s, newPriceService(cfg.Control, cfg.Validator, cfg.Now))
+	chartergatev1.RegisterPriceServiceServer(s, newPriceService(cfg.Control, cfg.Validator, cfg.Now, cfg.Sums))
 	chartergatev1.RegisterPolicyServiceServer(s, policies)
 	chartergatev1.RegisterOperationsServiceServer(s, cfg.Operations)
 	chartergatev1.RegisterReportServiceServer(s, cfg.Reports)

@@ -44,7 +44,7 @@ func (s *UsageService) RecordUsage(ctx context.Context, req *chartergatev1.Recor
 	done, err := s.gate.RecordUsage(ctx, &preflight.Use{
 		Call: routing.Call{
 			Feature: req.GetFeature(), User: req.GetUser(), Cohort: req.GetCohort(), Agent: req.GetAgent(), Run: req.GetRun(),
-			PromptPattern: req.GetPromptPattern(), Task: req.GetTask(),
+			PromptPattern: req.GetPromptPattern(), Task: req.GetTask(), ServiceTier: req.GetServiceTier(), Region: req.GetRegion(),
 		},
 		Model: req.GetModel(), Usage: used, Outcome: usage.Outcome(req.GetOutcome()), RequestID: req.GetRequestId(), BodyHash: hash[:16],
 	})

@@ -76,7 +76,7 @@ func TestUsageThatCannotBeRecorded(t *testing.T) {
 			map[string]string{"budget": "budgets/each", "field": "user"}, "kept per user: set user"},
 		"a model that nobody knows": {func(r *chartergatev1.RecordUsageRequest) { r.Model = "ghost" }, codes.FailedPrecondition, noPrice,
 			map[string]string{"model": "ghost"}, "add one to a price book"},
-		"a model priced in another currency": {func(r *chartergatev1.RecordUsageRequest) { r.Model = "foreign" }, codes.FailedPrecondition, noPrice,
+		"a model priced in another currency": {func(r *chartergatev1.RecordUsageRequest) { r.Model = "foreign" }, codes.FailedPrecondition, noRate,
 			map[string]string{"model": "foreign"}, "priced in EUR, the budgets are in USD"},
 		"a unit without a rate": {func(r *chartergatev1.RecordUsageRequest) { r.Usage.EmbeddingTokens = 1 }, codes.FailedPrecondition, noPrice,
 			map[string]string{"unit": "embedding_tokens"}, "add one to its price book"},

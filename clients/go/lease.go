@@ -113,6 +113,7 @@ func template(c *chartergatev1.Call) *chartergatev1.Call {
 		Feature: c.GetFeature(), TaskClass: c.GetTaskClass(), Complexity: c.GetComplexity(),
 		RequiredCapabilities: slices.Clone(c.GetRequiredCapabilities()), User: c.GetUser(), Cohort: c.GetCohort(), Agent: c.GetAgent(),
 		Run: c.GetRun(), PromptPattern: c.GetPromptPattern(), Task: c.GetTask(), Model: c.GetModel(), Tier: c.GetTier(), Labels: maps.Clone(c.GetLabels()),
+		ServiceTier: c.GetServiceTier(), Region: c.GetRegion(),
 	}
 }
 
@@ -121,6 +122,7 @@ func (l *Lease) like(c *chartergatev1.Call) bool {
 	return c.GetTaskClass() == l.call.TaskClass && c.GetComplexity() == l.call.Complexity && c.GetUser() == l.call.User &&
 		c.GetCohort() == l.call.Cohort && c.GetAgent() == l.call.Agent && c.GetRun() == l.call.Run &&
 		c.GetPromptPattern() == l.call.PromptPattern && c.GetTask() == l.call.Task && c.GetModel() == l.call.Model && c.GetTier() == l.call.Tier &&
+		c.GetServiceTier() == l.call.ServiceTier && c.GetRegion() == l.call.Region &&
 		c.GetFeature() == l.call.Feature && slices.Equal(c.GetRequiredCapabilities(), l.call.RequiredCapabilities) &&
 		maps.Equal(c.GetLabels(), l.call.Labels)
 }

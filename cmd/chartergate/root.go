@@ -17,6 +17,7 @@ var commands = []struct {
 	{"manage", newApplyCommand},
 	{"manage", newGetCommand},
 	{"manage", newDeleteCommand},
+	{"manage", newPricesCommand},
 	{"manage", newJournalCommand},
 	{"call", newCheckCommand},
 	{"call", newReserveCommand},

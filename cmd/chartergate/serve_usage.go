@@ -48,11 +48,11 @@ func (o *usageOptions) open(ctx context.Context, dataDir string, control store.C
 	}{
 		{"usage-keys", o.topK, 10_000}, {"usage-hourly-days", o.hourlyDays, 3660}, {"usage-days", o.usageDays, 36_600}, {"decision-days", o.decisionDays, 3660},
 	} {
-		if n.value < 1 || n.value > n.most {
-			return nil, nil, fmt.Errorf("--%s is %d, it must be 1 to %d", n.flag, n.value, n.most)
+		if n.value < 0 || n.value > n.most {
+			return nil, nil, fmt.Errorf("--%s is %d, it must be 1 to %d, or 0 for the default", n.flag, n.value, n.most)
 		}
 	}
-	if o.hourlyDays > o.usageDays {
+	if o.usageDays > 0 && o.hourlyDays > o.usageDays {
 		return nil, nil, fmt.Errorf("--usage-hourly-days is %d, more than the %d of --usage-days", o.hourlyDays, o.usageDays)
 	}
 	db, err := sql.Open(ctx, cmp.Or(o.url, "sqlite:"+filepath.Join(dataDir, "usage.db")), sql.Options{TopK: o.topK, Later: true})

@@ -215,6 +215,8 @@ type PriceBook struct {
 	Meta
 	ID, Currency string
 	Prices       []*pricing.Price
+	Adjustments  []pricing.Adjustment
+	Rates        []pricing.ExchangeRate
 }
 
 // Name is `priceBooks/{id}`.
@@ -224,9 +226,7 @@ func (b *PriceBook) withMeta(m Meta) Record {
 	d.Meta = m
 	d.Prices = make([]*pricing.Price, len(b.Prices))
 	for i, p := range b.Prices {
-		q := *p
-		q.Book, q.Currency, q.Revision = d.Name(), d.Currency, m.Revision
-		d.Prices[i] = &q
+		d.Prices[i] = p.Kept(d.Name(), d.Currency, m.Revision)
 	}
 	return &d
 }

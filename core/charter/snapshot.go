@@ -3,6 +3,7 @@ package charter
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -231,10 +232,13 @@ func (s *Snapshot) Replace(epoch int64, changes []Change) (*Snapshot, error) {
 	next.charters, next.budgets, next.users = charters.m, budgets.m, named.m
 	if booksChanged {
 		var prices []*pricing.Price
-		for _, b := range next.books {
+		var contracts []pricing.Contract
+		for _, id := range slices.Sorted(maps.Keys(next.books)) {
+			b := next.books[id]
 			prices = append(prices, b.Prices...)
+			contracts = append(contracts, pricing.Contract{Book: b.Name(), Adjustments: b.Adjustments, Rates: b.Rates})
 		}
-		book, err := pricing.NewBook(prices)
+		book, err := pricing.NewBook(prices, contracts...)
 		if err != nil {
 			return nil, err
 		}

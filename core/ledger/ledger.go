@@ -86,6 +86,7 @@ type Call struct {
 	User, Cohort, Agent, Run, PromptPattern string
 	Task                                    string // the user's task that it is part of
 	Wanted                                  string // the model that a downgrade spared
+	ServiceTier, Region                     string // which the price is for
 	Effect                                  routing.Effect
 	Leased                                  bool      // the hold is a slice, for many calls
 	Time                                    time.Time // which the price is for

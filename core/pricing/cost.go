@@ -60,6 +60,15 @@ func share(n money.Nanos, part, all int64) money.Nanos {
 }
 
 func (p *Price) cost(u *usage.Usage, lines *[]Line, split *usage.Cost) (money.Nanos, error) {
+	if len(p.long) > 0 {
+		input := u.AllInput()
+		for i := range p.long {
+			if input > p.long[i].over {
+				p = p.long[i].price
+				break
+			}
+		}
+	}
 	gpu := u.GPUMilliseconds
 	if gpu == 0 && p.set&(1<<GPUMillisecond) != 0 {
 		var err error
@@ -74,14 +83,28 @@ func (p *Price) cost(u *usage.Usage, lines *[]Line, split *usage.Cost) (money.Na
 		Embedding: u.EmbeddingTokens, VectorQuery: u.VectorQueries, StorageByte: u.StorageBytes, EgressByte: u.EgressBytes,
 		GPUMillisecond: gpu, Request: 1,
 	}
-	t := total{factor: one}
+	t := total{factor: p.factor.or1(), tokens: 1, rest: 1}
+	if (p.tokenFactor != Ratio{}) { // tokens x n/d + rest is (tokens x n + rest x d) / d
+		t.tokens, t.rest = p.tokenFactor.Num, p.tokenFactor.Den
+		var err error
+		if t.factor, err = t.factor.times(Ratio{1, t.rest}); err != nil {
+			return 0, err
+		}
+	}
 	for i, q := range quantities {
 		unit := Unit(i)
 		if q != 0 {
-			if err := p.addUnit(&t, unit, q, gpu); err != nil {
+			var err error
+			counted := true
+			if len(p.excess) > 0 && unit <= ImageInput {
+				err = p.addExcess(&t, &quantities, unit)
+			} else {
+				counted, err = p.addUnit(&t, unit, q, gpu)
+			}
+			if err != nil {
 				return 0, err
 			}
-			if lines != nil {
+			if lines != nil && counted {
 				if err := t.line(lines, unit.String(), q); err != nil {
 					return 0, err
 				}
@@ -139,28 +162,32 @@ func (p *Price) cost(u *usage.Usage, lines *[]Line, split *usage.Cost) (money.Na
 	return t.round()
 }
 
-func (p *Price) addUnit(t *total, unit Unit, q, gpu int64) error {
+// addUnit says whether the unit has a line: what is free without a rate has none.
+func (p *Price) addUnit(t *total, unit Unit, q, gpu int64) (counted bool, err error) {
 	rate, ok := p.effectiveRate(unit)
 	if !ok {
 		hourly := p.set&(1<<GPUMillisecond) != 0
 		switch {
 		case unit == Request:
-			return nil
+			return false, nil
 		case hourly && unit.tokens() && gpu > 0: // paid by the GPU-hour: its tokens need no rate of their own
-			return nil
+			return false, nil
 		case hourly && unit.tokens():
-			return &UnpricedError{p.Model, GPUMillisecond.String(), true}
+			return false, &UnpricedError{p.Model, GPUMillisecond.String(), true}
 		}
-		return &UnpricedError{Model: p.Model, Unit: unit.String()}
+		return false, &UnpricedError{Model: p.Model, Unit: unit.String()}
 	}
-	weight := uint64(perMillion)
-	if unit == GPUMillisecond {
-		weight = perHour
+	weight := perMillion * t.rest
+	switch {
+	case unit.tokens():
+		weight = perMillion * t.tokens
+	case unit == GPUMillisecond:
+		weight = perHour * t.rest
 	}
 	if !t.add(q, rate, weight) {
-		return money.ErrOverflow
+		return false, money.ErrOverflow
 	}
-	return nil
+	return true, nil
 }
 
 func (p *Price) addTools(t *total, calls map[string]int64, lines *[]Line) error {
@@ -199,7 +226,7 @@ func (p *Price) addTool(t *total, tool string, n int64) error {
 	if !ok {
 		return &UnpricedError{Model: p.Model, Unit: "tool_calls/" + tool}
 	}
-	if !t.add(n, rate, perMillion) {
+	if !t.add(n, rate, perMillion*t.rest) {
 		return money.ErrOverflow
 	}
 	return nil

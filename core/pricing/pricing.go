@@ -3,6 +3,7 @@ package pricing
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/chartergate/chartergate/core/money"
@@ -40,6 +41,15 @@ var unitNames = [unitCount]string{
 	"requests",
 }
 
+// Units lists all units.
+func Units() []Unit {
+	list := make([]Unit, unitCount)
+	for i := range list {
+		list[i] = Unit(i)
+	}
+	return list
+}
+
 func (u Unit) String() string { return unitNames[u] }
 
 // tokens says that a unit is tokens of the model itself: not those that another model embeds.
@@ -57,7 +67,10 @@ var fallback = [unitCount]Unit{
 // Price is what a model costs from Effective on, until its next price takes effect. Make one with New.
 type Price struct {
 	Model     string
+	Provider  string // for adjustments; may be empty
 	Effective time.Time
+	Expires   time.Time  // zero: when the model's next price takes effect
+	Corrects  *Corrected // of a correction
 	Currency  string
 	Book      string // the price book that it stands in
 	Revision  int64  // the store's revision of that book
@@ -69,6 +82,21 @@ type Price struct {
 
 	rates [unitCount]money.Nanos
 	set   uint32
+	// What the rates of tokens, and the whole, are multiplied by; zero: 1.
+	tokenFactor, factor Ratio
+
+	base        *Price // without variants, where there are some
+	variants    []Variant
+	conditional bool // variants depend on the terms
+	resolved    map[uint64]*Price
+	long        []long   // the highest threshold first
+	excess      []excess // the lowest threshold first
+}
+
+// Corrected names the price that another corrects, of the same model.
+type Corrected struct {
+	Effective time.Time
+	Reason    string
 }
 
 // New makes a price with its rates in nanos: per million units, and per hour for GPUMillisecond.
@@ -83,6 +111,15 @@ func New(model string, effective time.Time, currency string, rates map[Unit]mone
 // Rate gives the rate of a unit as published, without fallback.
 func (p *Price) Rate(u Unit) (money.Nanos, bool) { return p.rates[u], p.set&(1<<u) != 0 }
 
+// Reasons says that reasoning tokens have a rate of their own.
+func (p *Price) Reasons() bool {
+	own := p.set
+	for _, l := range p.long {
+		own |= l.price.set
+	}
+	return own&(1<<Reasoning) != 0
+}
+
 // UnpricedError says that a price has no rate for a unit that was used.
 type UnpricedError struct {
 	Model, Unit string
@@ -92,6 +129,9 @@ type UnpricedError struct {
 func (e *UnpricedError) Error() string {
 	if e.Unit == "" {
 		return fmt.Sprintf("model %q has no price at that time: add one to a price book", e.Model)
+	}
+	if tier, ok := strings.CutPrefix(e.Unit, "service_tier/"); ok {
+		return fmt.Sprintf("the price of model %q is not for service tier %s: add a variant for it to its price book", e.Model, tier)
 	}
 	if e.Unit == GPUMillisecond.String() && e.Derived {
 		return fmt.Sprintf("model %q is paid by the GPU-hour, but the call does not report gpu_milliseconds: report them, or set gpu_milliseconds_per_mtok_input and _output in its price", e.Model)

@@ -9,9 +9,21 @@ import (
 // Ratio is an exact positive factor, in lowest terms.
 type Ratio struct{ Num, Den uint64 }
 
+// NewRatio brings n/d into lowest terms. d is not 0.
+func NewRatio(n, d uint64) Ratio {
+	g := gcd(n, d)
+	return Ratio{n / g, d / g}
+}
+
 const ppm = 1_000_000
 
-var one = Ratio{1, 1}
+// or1 is r, or 1 where r is zero.
+func (r Ratio) or1() Ratio {
+	if (r == Ratio{}) {
+		return Ratio{1, 1}
+	}
+	return r
+}
 
 // times is r x s in lowest terms. Error: money.ErrOverflow where it does not fit.
 func (r Ratio) times(s Ratio) (Ratio, error) {
@@ -36,7 +48,9 @@ func gcd(a, b uint64) uint64 {
 type total struct {
 	hi, lo uint64
 	factor Ratio
-	shown  money.Nanos // what the lines or components add up to
+	// What tokens and everything else count in the sum.
+	tokens, rest uint64
+	shown        money.Nanos // what the lines or components add up to
 }
 
 func (t *total) add(quantity int64, rate money.Nanos, weight uint64) bool {

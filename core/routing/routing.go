@@ -56,6 +56,8 @@ type Call struct {
 	Model         string // asked for; may be empty
 	Tier          string // asked for; may be empty
 	Labels        map[string]string
+	ServiceTier   string // of the provider; empty: the standard one
+	Region        string // of the provider, where prices depend on it
 	Prefix        usage.Prefix
 	Recorded      time.Time // of a replayed call; zero: now
 }
@@ -77,11 +79,13 @@ func (e *Estimate) Usage(outputTokens int64) usage.Usage {
 // not allocate. Errors: those of pricing.Price.Cost.
 func (e *Estimate) Cost(p *pricing.Price, outputTokens int64) (money.Nanos, error) {
 	u := e.Usage(outputTokens)
-	reasoning, ok := p.Rate(pricing.Reasoning)
-	if output, _ := p.Rate(pricing.Output); ok && reasoning > output {
-		u.OutputTokens, u.ReasoningTokens = 0, u.OutputTokens
+	cost, err := p.Cost(&u)
+	if err != nil || !p.Reasons() {
+		return cost, err
 	}
-	return p.Cost(&u)
+	u.OutputTokens, u.ReasoningTokens = 0, u.OutputTokens
+	reasoned, err := p.Cost(&u)
+	return max(cost, reasoned), err
 }
 
 // BudgetState is how one budget of the path stands.

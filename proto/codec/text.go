@@ -95,7 +95,8 @@ func callText(c *chartergatev1.Call) bool {
 		}
 	}
 	return valid(c.Feature) && valid(c.TaskClass) && valid(c.User) && valid(c.Cohort) && valid(c.Agent) && valid(c.Run) &&
-		valid(c.PromptPattern) && valid(c.Task) && valid(c.Model) && valid(c.Tier) && keysText(c.GetEstimate().GetToolCalls())
+		valid(c.PromptPattern) && valid(c.Task) && valid(c.Model) && valid(c.Tier) && valid(c.ServiceTier) && valid(c.Region) &&
+		keysText(c.GetEstimate().GetToolCalls())
 }
 
 func keysText(m map[string]int64) bool {

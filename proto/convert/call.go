@@ -26,7 +26,8 @@ func CallFromProto(dst *routing.Call, p *chartergatev1.Call) error {
 		Feature: p.GetFeature(), TaskClass: p.GetTaskClass(), Complexity: p.GetComplexity(),
 		Capabilities: p.GetRequiredCapabilities(), Estimate: estimate, User: p.GetUser(), Cohort: p.GetCohort(),
 		Agent: p.GetAgent(), Run: p.GetRun(), PromptPattern: p.GetPromptPattern(), Task: p.GetTask(), Model: p.GetModel(), Tier: p.GetTier(),
-		Labels: p.GetLabels(), Prefix: usage.Prefix{Hashes: p.GetPrefixHashes(), BlockTokens: int64(p.GetPrefixBlockTokens())},
+		Labels: p.GetLabels(), ServiceTier: p.GetServiceTier(), Region: p.GetRegion(),
+		Prefix: usage.Prefix{Hashes: p.GetPrefixHashes(), BlockTokens: int64(p.GetPrefixBlockTokens())},
 	}
 	if p.GetRecordedTime() != nil {
 		dst.Recorded = p.GetRecordedTime().AsTime()

@@ -46,7 +46,7 @@ func TestRoundTrip(t *testing.T) {
 		{&chartergatev1.PriceBook{}, func(m proto.Message) (proto.Message, error) {
 			r, err := convert.PriceBookFromProto(m.(*chartergatev1.PriceBook))
 			return convert.PriceBookToProto(r), err
-		}, append([]string{"prices.price_book", "prices.currency", "prices.revision"}, serverSet...)},
+		}, append([]string{"prices.price_book", "prices.currency", "prices.revision", "prices.token_factor", "prices.factor"}, serverSet...)},
 		{&chartergatev1.Policy{}, func(m proto.Message) (proto.Message, error) {
 			r, err := convert.PolicyFromProto(m.(*chartergatev1.Policy))
 			return convert.PolicyToProto(r), err

@@ -39,6 +39,18 @@ func fill(t *rapid.T, m protoreflect.Message, path string, without []string) {
 	case *durationpb.Duration:
 		proto.Merge(m.Interface(), durationpb.New(time.Duration(rapid.Int64Range(1, 1e15).Draw(t, path))))
 		return
+	case *chartergatev1.PriceVariant: // not every mix of conditions makes sense
+		v := rapid.SampledFrom(variants).Draw(t, path)
+		rates := &chartergatev1.PriceRates{}
+		if !v.ExcessOnly {
+			fill(t, rates.ProtoReflect(), path, nil)
+		} else {
+			rates.InputNanos = proto.Int64(rapid.Int64Range(0, 1e9).Draw(t, path))
+		}
+		v = proto.CloneOf(v)
+		v.Region, v.Rates = rapid.StringMatching("[a-z]{12}").Draw(t, path), rates // no two alike
+		proto.Merge(m.Interface(), v)
+		return
 	case *chartergatev1.Period:
 		proto.Merge(m.Interface(), rapid.SampledFrom(periods).Draw(t, path))
 		return
@@ -97,6 +109,13 @@ func scalar(t *rapid.T, f protoreflect.FieldDescriptor, at string) protoreflect.
 	}
 	t.Fatalf("%s is of a kind that no conversion has met yet: %s", f.FullName(), f.Kind())
 	return protoreflect.Value{}
+}
+
+var variants = []*chartergatev1.PriceVariant{
+	{ServiceTier: "batch", MultiplierPpm: 500_000},
+	{StartTime: "16:30", EndTime: "00:30:15", Weekdays: []int32{1, 5, 7}},
+	{OverInputTokens: 200_000, TokenFactor: &chartergatev1.Ratio{Numerator: 1, Denominator: 3}},
+	{OverInputTokens: 200_000, ExcessOnly: true},
 }
 
 // periods are of both kinds, for one message cannot be both.

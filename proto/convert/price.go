@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -21,9 +22,10 @@ func PriceBookToProto(b *charter.PriceBook) *chartergatev1.PriceBook {
 	}
 	for _, price := range b.Prices {
 		in := PriceToProto(price)
-		in.PriceBook, in.Currency, in.Revision = "", "", 0
+		in.PriceBook, in.Currency, in.Revision, in.TokenFactor, in.Factor = "", "", 0, nil, nil
 		p.Prices = append(p.Prices, in)
 	}
+	contractsToProto(b, p)
 	return p
 }
 
@@ -45,13 +47,32 @@ func PriceBookFromProto(p *chartergatev1.PriceBook) (*charter.PriceBook, error) 
 		}
 		to := priceFromProto(price, effective, b.Currency)
 		to.Book = b.Name()
+		if price.ExpireTime != nil {
+			if to.Expires, err = timeFromProto(p.Name, fmt.Sprintf("prices[%d].expire_time", i), price.ExpireTime); err != nil {
+				return nil, err
+			}
+		}
+		if c := price.Corrects; c != nil {
+			at, err := timeFromProto(p.Name, fmt.Sprintf("prices[%d].corrects.effective_time", i), c.EffectiveTime)
+			if err != nil {
+				return nil, err
+			}
+			to.Corrects = &pricing.Corrected{Effective: at, Reason: c.Reason}
+		}
+		if err := variantsFromProto(to, price.Variants); err != nil {
+			if invalid, ok := errors.AsType[*charter.InvalidError](err); ok {
+				invalid.Name, invalid.Field = p.Name, fmt.Sprintf("prices[%d].%s", i, invalid.Field)
+			}
+			return nil, err
+		}
 		b.Prices = append(b.Prices, to)
 	}
-	return b, nil
+	return b, contractsFromProto(p, b)
 }
 
 func priceFromProto(p *chartergatev1.Price, effective time.Time, currency string) *pricing.Price {
 	to := pricing.New(p.GetModel(), effective, currency, ratesOf(p))
+	to.Provider = p.GetProvider()
 	to.Source, to.OverheadPPM = p.GetSource(), p.GetOverheadPpm()
 	to.GPUPerMInput, to.GPUPerMOutput = p.GetGpuMillisecondsPerMtokInput(), p.GetGpuMillisecondsPerMtokOutput()
 	if len(p.GetToolCallNanos()) > 0 {
@@ -63,10 +84,14 @@ func priceFromProto(p *chartergatev1.Price, effective time.Time, currency string
 	return to
 }
 
-// PriceFromProto converts a price as LookupPrice answers it and slices carry it.
+// PriceFromProto converts a price as LookupPrice answers it and slices carry it. One that makes no sense has no rates.
 func PriceFromProto(p *chartergatev1.Price) *pricing.Price {
 	to := priceFromProto(p, p.GetEffectiveTime().AsTime(), p.GetCurrency())
 	to.Book, to.Revision = p.GetPriceBook(), p.GetRevision()
+	to.SetFactors(ratioFromProto(p.GetTokenFactor()), ratioFromProto(p.GetFactor()))
+	if err := variantsFromProto(to, p.GetVariants()); err != nil {
+		return pricing.New(p.GetModel(), to.Effective, to.Currency, nil)
+	}
 	return to
 }
 
@@ -91,6 +116,16 @@ func PriceToProto(p *pricing.Price) *chartergatev1.Price {
 		StorageMegabyteNanos: rate(pricing.StorageByte), EgressMegabyteNanos: rate(pricing.EgressByte),
 		GpuMillisecondsPerMtokInput: p.GPUPerMInput, GpuMillisecondsPerMtokOutput: p.GPUPerMOutput,
 		OverheadPpm: p.OverheadPPM, Source: p.Source, PriceBook: p.Book, Currency: p.Currency, Revision: p.Revision,
+		Provider: p.Provider, Variants: variantsToProto(p),
+	}
+	if !p.Expires.IsZero() {
+		to.ExpireTime = TimeToProto(p.Expires)
+	}
+	if c := p.Corrects; c != nil {
+		to.Corrects = &chartergatev1.PriceCorrection{EffectiveTime: TimeToProto(c.Effective), Reason: c.Reason}
+	}
+	if tokens, whole := p.Factors(); tokens != whole || tokens != (pricing.Ratio{Num: 1, Den: 1}) {
+		to.TokenFactor, to.Factor = ratioToProto(tokens), ratioToProto(whole)
 	}
 	if len(p.Tools) > 0 {
 		to.ToolCallNanos = make(map[string]int64, len(p.Tools))
@@ -101,20 +136,19 @@ func PriceToProto(p *pricing.Price) *chartergatev1.Price {
 	return to
 }
 
+// ratesOf are the rates that a price itself has.
 func ratesOf(p *chartergatev1.Price) map[pricing.Unit]money.Nanos {
 	rates := make(map[pricing.Unit]money.Nanos)
-	for unit, rate := range map[pricing.Unit]*int64{
-		pricing.Input: p.InputNanos, pricing.CacheRead: p.CacheReadNanos,
-		pricing.CacheWrite5m: p.CacheWrite_5MNanos, pricing.CacheWrite1h: p.CacheWrite_1HNanos,
-		pricing.Output: p.OutputNanos, pricing.Reasoning: p.ReasoningNanos,
-		pricing.AudioInput: p.AudioInputNanos, pricing.AudioOutput: p.AudioOutputNanos,
-		pricing.AudioCacheRead: p.AudioCacheReadNanos, pricing.ImageInput: p.ImageInputNanos, pricing.ImageOutput: p.ImageOutputNanos,
-		pricing.Request: p.RequestNanos, pricing.Embedding: p.EmbeddingNanos,
-		pricing.VectorQuery: p.VectorQueryNanos, pricing.GPUMillisecond: p.GpuHourNanos,
-		pricing.StorageByte: p.StorageMegabyteNanos, pricing.EgressByte: p.EgressMegabyteNanos,
-	} {
-		if rate != nil {
-			rates[unit] = money.Nanos(*rate)
+	for unit, rate := range fields(&chartergatev1.PriceRates{
+		InputNanos: p.InputNanos, CacheReadNanos: p.CacheReadNanos, CacheWrite_5MNanos: p.CacheWrite_5MNanos,
+		CacheWrite_1HNanos: p.CacheWrite_1HNanos, OutputNanos: p.OutputNanos, ReasoningNanos: p.ReasoningNanos,
+		AudioInputNanos: p.AudioInputNanos, AudioOutputNanos: p.AudioOutputNanos, AudioCacheReadNanos: p.AudioCacheReadNanos,
+		ImageInputNanos: p.ImageInputNanos, ImageOutputNanos: p.ImageOutputNanos, RequestNanos: p.RequestNanos,
+		EmbeddingNanos: p.EmbeddingNanos, VectorQueryNanos: p.VectorQueryNanos, GpuHourNanos: p.GpuHourNanos,
+		StorageMegabyteNanos: p.StorageMegabyteNanos, EgressMegabyteNanos: p.EgressMegabyteNanos,
+	}) {
+		if *rate != nil {
+			rates[unit] = money.Nanos(**rate)
 		}
 	}
 	return rates

@@ -124,8 +124,14 @@ func (s *Service) price(dst []candidate, reasons []Reason, q *query, plan *routi
 			continue
 		}
 		var err error
-		if c.price, err = q.snap.Prices().Lookup(m.ID, q.now); err == nil {
-			c.cost, err = est.Cost(c.price, c.maxOutput)
+		if c.price, err = q.snap.Prices().For(m.ID, pricing.Terms{ServiceTier: q.call.ServiceTier, Region: q.call.Region, Time: q.now}); err == nil {
+			if c.price, err = q.snap.Prices().In(c.price, q.currency, q.now); err == nil {
+				c.cost, err = est.Cost(c.price, c.maxOutput)
+			}
+		}
+		if noRate, ok := errors.AsType[*pricing.NoRateError](err); ok {
+			reasons = append(reasons, Reason{Code: CodeNoExchangeRate, Message: (&CurrencyError{m.ID, noRate}).Error()})
+			continue
 		}
 		unpriced, isUnpriced := errors.AsType[*pricing.UnpricedError](err)
 		switch {
@@ -134,9 +140,6 @@ func (s *Service) price(dst []candidate, reasons []Reason, q *query, plan *routi
 			continue
 		case err != nil:
 			return dst, reasons, err
-		case c.price.Currency != q.currency:
-			reasons = append(reasons, Reason{Code: CodeNoPrice, Message: fmt.Sprintf("model %s is priced in %s, the budgets are in %s", m.ID, c.price.Currency, q.currency)})
-			continue
 		}
 		dst = append(dst, c)
 	}

@@ -1,8 +1,6 @@
 package preflight
 
 import (
-	"time"
-
 	"github.com/chartergate/chartergate/core/ledger"
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/pricing"
@@ -12,7 +10,7 @@ import (
 // components says what the amount of an entry is made of, and what was not spent. Prices change, so that it cannot be
 // found out later. wanted is the model that a downgrade spared, or empty. Where the amount is not what the price says of the
 // usage as a whole, as for a slice of many calls, all is in proportion.
-func (s *Service) components(e *ledger.Entry, price *pricing.Price, wanted string, at time.Time) {
+func (s *Service) components(e *ledger.Entry, price *pricing.Price, wanted string, terms pricing.Terms) {
 	total, cost, err := price.Split(&e.Usage)
 	if err != nil {
 		return // then all of it is usage.Cost.Other
@@ -32,7 +30,12 @@ func (s *Service) components(e *ledger.Entry, price *pricing.Price, wanted strin
 		}
 	}
 	if wanted != "" && wanted != price.Model {
-		if dear, err := s.Control.Snapshot().Prices().Lookup(wanted, at); err == nil && dear.Currency == price.Currency {
+		prices := s.Control.Snapshot().Prices()
+		dear, err := prices.For(wanted, terms)
+		if err == nil && dear.Currency != price.Currency {
+			dear, err = prices.In(dear, price.Currency, terms.Time)
+		}
+		if err == nil {
 			if cost, err := dear.Cost(&e.Usage); err == nil {
 				e.Saved.Downgrade = cost - total
 			}

@@ -27,6 +27,8 @@ const (
 	CodePolicyFailed
 	CodeStage
 	CodeContextTooLong
+
+	CodeNoExchangeRate Code = 20
 )
 
 func (c Code) String() string {

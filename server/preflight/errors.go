@@ -7,6 +7,7 @@ import (
 	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/ledger"
 	"github.com/chartergate/chartergate/core/money"
+	"github.com/chartergate/chartergate/core/pricing"
 )
 
 // FeatureUnknownError says that no charter has this id.
@@ -27,11 +28,17 @@ func (e *KeyRequiredError) Error() string {
 	return fmt.Sprintf("budgets/%s is kept per %s: set %s", e.Budget, e.Per, e.Field)
 }
 
-// CurrencyError says that the model that was used is priced in another currency than the budgets.
-type CurrencyError struct{ Model, Price, Budgets string }
+// CurrencyError says that a model is priced in another currency than the budgets, and that no exchange rate is known.
+type CurrencyError struct {
+	Model string
+	Err   *pricing.NoRateError
+}
+
+// Unwrap gives the missing rate.
+func (e *CurrencyError) Unwrap() error { return e.Err }
 
 func (e *CurrencyError) Error() string {
-	return fmt.Sprintf("model %q is priced in %s, the budgets are in %s: add a price in %s", e.Model, e.Price, e.Budgets, e.Budgets)
+	return fmt.Sprintf("model %q is priced in %s, the budgets are in %s: %v", e.Model, e.Err.From, e.Err.To, e.Err)
 }
 
 // SettledError says that a hold was settled before, and at what cost. It is ledger.ErrSettled.

@@ -178,8 +178,8 @@ func (s *Service) settleRest(ctx context.Context, claim *ledger.Claim, first *le
 
 // sliceComponents is components for a slice, by the price that its client has.
 func (s *Service) sliceComponents(e *ledger.Entry, claim *ledger.Claim) {
-	if price, err := s.Control.Snapshot().Prices().Lookup(claim.Call.Model, claim.Call.Time); err == nil {
-		s.components(e, price, claim.Call.Wanted, claim.Call.Time)
+	if price, err := s.Control.Snapshot().Prices().For(claim.Call.Model, termsOf(&claim.Call)); err == nil {
+		s.components(e, price, claim.Call.Wanted, termsOf(&claim.Call))
 	}
 }
 

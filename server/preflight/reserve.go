@@ -398,7 +398,7 @@ func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account
 		now := s.Clock.Now() // expiry counts from when the money is checked
 		res := s.ledger.Reserve(now, accounts, amounts, q.ttl, ledger.Call{
 			Feature: q.call.Feature, User: q.call.User, Cohort: q.call.Cohort, Agent: q.call.Agent, Run: q.call.Run,
-			PromptPattern: q.call.PromptPattern, Task: q.call.Task, Leased: q.calls > 0, Time: q.now,
+			PromptPattern: q.call.PromptPattern, Task: q.call.Task, ServiceTier: q.call.ServiceTier, Region: q.call.Region, Leased: q.calls > 0, Time: q.now,
 		}, here)
 		if res.Forward {
 			if err := s.toHome(ctx, q); err != nil {

@@ -48,12 +48,12 @@ func (s *Service) Settle(ctx context.Context, token string, used *usage.Usage, m
 	if b := s.Control.Snapshot().Budget(claim.Path[0].Budget); b != nil {
 		budgets = b.Currency
 	}
-	price, cost, lines, err := s.cost(used, cmp.Or(call.Model, claim.Call.Model), budgets, claim.Call.Time)
+	price, cost, lines, err := s.cost(used, cmp.Or(call.Model, claim.Call.Model), budgets, termsOf(&claim.Call))
 	if err != nil {
 		return nil, err
 	}
 	entry := ledger.Entry{Amount: cost, Usage: *used, Outcome: outcome, Call: call}
-	s.components(&entry, price, claim.Call.Wanted, claim.Call.Time)
+	s.components(&entry, price, claim.Call.Wanted, termsOf(&claim.Call))
 	e, err := s.finish(ctx, claim, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
 		return s.ledger.Settle(now, claim, entry)
 	})
@@ -71,17 +71,28 @@ func (s *Service) Settle(ctx context.Context, token string, used *usage.Usage, m
 // Hold reads the token of a hold for one call. Error: ledger.ErrUnknownHold.
 func (s *Service) Hold(token string) (*ledger.Claim, error) { return s.claim(token, false) }
 
+func termsOf(c *ledger.Call) pricing.Terms {
+	return pricing.Terms{ServiceTier: c.ServiceTier, Region: c.Region, Time: c.Time}
+}
+
 // cost prices usage on a model, in the currency of the budgets if that is known.
-func (s *Service) cost(used *usage.Usage, model, currency string, at time.Time) (*pricing.Price, money.Nanos, []pricing.Line, error) {
+func (s *Service) cost(used *usage.Usage, model, currency string, terms pricing.Terms) (*pricing.Price, money.Nanos, []pricing.Line, error) {
 	if err := used.Validate(); err != nil {
 		return nil, 0, nil, err
 	}
-	price, err := s.Control.Snapshot().Prices().Lookup(model, at)
+	prices := s.Control.Snapshot().Prices()
+	price, err := prices.For(model, terms)
 	if err != nil {
 		return nil, 0, nil, err
 	}
-	if currency != "" && price.Currency != currency {
-		return nil, 0, nil, &CurrencyError{model, price.Currency, currency}
+	if currency != "" {
+		price, err = prices.In(price, currency, terms.Time)
+		if noRate, ok := errors.AsType[*pricing.NoRateError](err); ok {
+			return nil, 0, nil, &CurrencyError{model, noRate}
+		}
+		if err != nil {
+			return nil, 0, nil, err
+		}
 	}
 	cost, lines, err := price.Lines(used)
 	return price, cost, lines, err
@@ -306,7 +317,13 @@ func (s *Service) recordUsage(ctx context.Context, use *Use, mine *usageUnderWay
 	case err == nil && !bytes.Equal(first.RequestHash, use.BodyHash):
 		return nil, &RequestConflictError{use.RequestID}
 	case err == nil:
-		price, cost, lines, err := s.cost(&use.Usage, use.Model, "", first.Call.Time)
+		currency := ""
+		if c := snap.Charter(use.Call.Feature); c != nil {
+			if b := snap.Budget(c.Budget); b != nil {
+				currency = b.Currency
+			}
+		}
+		price, cost, lines, err := s.cost(&use.Usage, use.Model, currency, pricing.Terms{ServiceTier: use.Call.ServiceTier, Region: use.Call.Region, Time: first.Call.Time})
 		if err != nil {
 			return nil, err
 		}
@@ -329,7 +346,7 @@ func (s *Service) recordUsage(ctx context.Context, use *Use, mine *usageUnderWay
 	if err != nil {
 		return nil, err
 	}
-	price, cost, lines, err := s.cost(&use.Usage, use.Model, path[0].budget.Currency, now)
+	price, cost, lines, err := s.cost(&use.Usage, use.Model, path[0].budget.Currency, pricing.Terms{ServiceTier: use.Call.ServiceTier, Region: use.Call.Region, Time: now})
 	if err != nil {
 		return nil, err
 	}
@@ -344,13 +361,13 @@ func (s *Service) recordUsage(ctx context.Context, use *Use, mine *usageUnderWay
 		Amount: cost, Usage: use.Usage, Outcome: use.Outcome, RequestID: use.RequestID, RequestHash: use.BodyHash,
 		Call: ledger.Call{
 			Feature: c.ID, Model: use.Model, User: use.Call.User, Cohort: use.Call.Cohort, Agent: use.Call.Agent,
-			Run: use.Call.Run, PromptPattern: use.Call.PromptPattern, Task: use.Call.Task, Time: now,
+			Run: use.Call.Run, PromptPattern: use.Call.PromptPattern, Task: use.Call.Task, ServiceTier: use.Call.ServiceTier, Region: use.Call.Region, Time: now,
 		},
 	}
 	if m := snap.Catalog().Model(use.Model); m != nil {
 		entry.Call.Tier = m.Tier
 	}
-	s.components(&entry, price, "", now)
+	s.components(&entry, price, "", pricing.Terms{})
 	e, err := s.finish(ctx, &ledger.Claim{Path: ids}, func(now time.Time) (*ledger.Entry, *ledger.Journaled, error) {
 		if mine.entry != nil { // it was not written: another replica may have recorded the request
 			return nil, nil, ledger.ErrAgain

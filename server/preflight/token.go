@@ -30,7 +30,8 @@ type scratch struct {
 }
 
 const (
-	tokenVersion = 2
+	tokenVersion = 1
+	moreVersion  = 2 // task, wanted model, service tier and region after the other strings
 	macSize      = 16
 	ownerSize    = 16
 	maxToken     = 4096
@@ -65,7 +66,11 @@ const (
 func (s *sealer) seal(owner string, h *ledger.Hold, expires time.Time) string {
 	w := s.scratches.Get().(*scratch)
 	defer s.scratches.Put(w)
-	b := append(w.body[:0], tokenVersion)
+	version := byte(tokenVersion)
+	if h.Call.Task != "" || h.Call.Wanted != "" || h.Call.ServiceTier != "" || h.Call.Region != "" {
+		version = moreVersion
+	}
+	b := append(w.body[:0], version)
 	b, _ = hex.AppendDecode(b, []byte(owner))
 	b = binary.AppendUvarint(b, h.Seq)
 	b = binary.AppendUvarint(b, uint64(h.Amount))
@@ -86,8 +91,13 @@ func (s *sealer) seal(owner string, h *ledger.Hold, expires time.Time) string {
 			b = binary.AppendUvarint(b, uint64(n))
 		}
 	}
-	for _, str := range [...]string{c.Feature, c.Tier, c.Model, c.User, c.Cohort, c.Agent, c.Run, c.PromptPattern, c.Task, c.Wanted} {
+	for _, str := range [...]string{c.Feature, c.Tier, c.Model, c.User, c.Cohort, c.Agent, c.Run, c.PromptPattern} {
 		b = appendString(b, str)
+	}
+	if version == moreVersion {
+		for _, str := range [...]string{c.Task, c.Wanted, c.ServiceTier, c.Region} {
+			b = appendString(b, str)
+		}
 	}
 	b = append(b, byte(len(h.Path)))
 	for _, a := range h.Path {
@@ -127,7 +137,7 @@ func (s *sealer) open(token string) (*ledger.Claim, error) {
 		return nil, ledger.ErrUnknownHold
 	}
 	data, err := encoding.DecodeString(token)
-	if err != nil || len(data) < 1+ownerSize+macSize || data[0] != tokenVersion {
+	if err != nil || len(data) < 1+ownerSize+macSize || data[0] != tokenVersion && data[0] != moreVersion {
 		return nil, ledger.ErrUnknownHold
 	}
 	body, mac := data[:len(data)-macSize], data[len(data)-macSize:]
@@ -151,8 +161,13 @@ func (s *sealer) open(token string) (*ledger.Claim, error) {
 			*n = int64(r.uvarint())
 		}
 	}
-	for _, str := range [...]*string{&c.Call.Feature, &c.Call.Tier, &c.Call.Model, &c.Call.User, &c.Call.Cohort, &c.Call.Agent, &c.Call.Run, &c.Call.PromptPattern, &c.Call.Task, &c.Call.Wanted} {
+	for _, str := range [...]*string{&c.Call.Feature, &c.Call.Tier, &c.Call.Model, &c.Call.User, &c.Call.Cohort, &c.Call.Agent, &c.Call.Run, &c.Call.PromptPattern} {
 		*str = r.string()
+	}
+	if data[0] == moreVersion {
+		for _, str := range [...]*string{&c.Call.Task, &c.Call.Wanted, &c.Call.ServiceTier, &c.Call.Region} {
+			*str = r.string()
+		}
 	}
 	n := int(r.byte())
 	if n > charter.MaxDepth {

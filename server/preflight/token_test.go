@@ -32,7 +32,7 @@ func aHold(seed uint64, text string, depth int) (h *ledger.Hold, want *ledger.Cl
 	milli := func() time.Time { return time.UnixMilli(random.Int64N(1 << 45)) }
 	c := ledger.Call{
 		Feature: "f" + piece(), Tier: piece(), Model: piece(), User: "u" + piece(), Cohort: "c" + piece(), Agent: "a" + piece(), Run: "r" + piece(),
-		PromptPattern: piece(), Task: piece(), Wanted: piece(), Effect: routing.Effect(random.IntN(5)), Leased: random.IntN(2) == 0, Time: milli(),
+		PromptPattern: piece(), Task: piece(), Wanted: piece(), ServiceTier: piece(), Region: piece(), Effect: routing.Effect(random.IntN(5)), Leased: random.IntN(2) == 0, Time: milli(),
 	}
 	if random.IntN(2) == 0 {
 		c.Signals = usage.CallSignals{

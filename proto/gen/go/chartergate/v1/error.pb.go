@@ -86,10 +86,13 @@ const (
 	ErrorReason_ERROR_REASON_PERIOD_INVALID ErrorReason = 22
 	// The usage database does not answer: settlements are recorded all the same and counted later; reports, outcomes and
 	// decisions must wait. Status UNAVAILABLE. Sample: {"reason": "USAGE_UNAVAILABLE"}.
-	ErrorReason_ERROR_REASON_USAGE_UNAVAILABLE ErrorReason = 40
+	ErrorReason_ERROR_REASON_USAGE_UNAVAILABLE ErrorReason = 42
 	// Another outcome of the hold, run or task was recorded before and stands. Status ALREADY_EXISTS.
 	// Sample: {"reason": "OUTCOME_RECORDED", "metadata": {"outcome": "SUCCESS"}}.
 	ErrorReason_ERROR_REASON_OUTCOME_RECORDED ErrorReason = 41
+	// The price is in another currency than the budgets, and no price book has an exchange rate for that time.
+	// FAILED_PRECONDITION. Sample: {metadata: {from: "USD", to: "EUR", time: "2026-11-23T10:00:00Z"}}.
+	ErrorReason_ERROR_REASON_NO_EXCHANGE_RATE ErrorReason = 40
 )
 
 // Enum value maps for ErrorReason.
@@ -118,8 +121,9 @@ var (
 		20: "ERROR_REASON_LEDGER_UNAVAILABLE",
 		21: "ERROR_REASON_TOO_MANY_IN_FLIGHT",
 		22: "ERROR_REASON_PERIOD_INVALID",
-		40: "ERROR_REASON_USAGE_UNAVAILABLE",
+		42: "ERROR_REASON_USAGE_UNAVAILABLE",
 		41: "ERROR_REASON_OUTCOME_RECORDED",
+		40: "ERROR_REASON_NO_EXCHANGE_RATE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":         0,
@@ -145,8 +149,9 @@ var (
 		"ERROR_REASON_LEDGER_UNAVAILABLE":  20,
 		"ERROR_REASON_TOO_MANY_IN_FLIGHT":  21,
 		"ERROR_REASON_PERIOD_INVALID":      22,
-		"ERROR_REASON_USAGE_UNAVAILABLE":   40,
+		"ERROR_REASON_USAGE_UNAVAILABLE":   42,
 		"ERROR_REASON_OUTCOME_RECORDED":    41,
+		"ERROR_REASON_NO_EXCHANGE_RATE":    40,
 	}
 )
 
@@ -181,7 +186,7 @@ var File_chartergate_v1_error_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1achartergate/v1/error.proto\x12\x0echartergate.v1*\xb5\x06\n" +
+	"\x1achartergate/v1/error.proto\x12\x0echartergate.v1*\xd8\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ERROR_REASON_INVALID\x10\x01\x12\x1a\n" +
@@ -207,8 +212,9 @@ const file_chartergate_v1_error_proto_rawDesc = "" +
 	"\x1fERROR_REASON_LEDGER_UNAVAILABLE\x10\x14\x12#\n" +
 	"\x1fERROR_REASON_TOO_MANY_IN_FLIGHT\x10\x15\x12\x1f\n" +
 	"\x1bERROR_REASON_PERIOD_INVALID\x10\x16\x12\"\n" +
-	"\x1eERROR_REASON_USAGE_UNAVAILABLE\x10(\x12!\n" +
-	"\x1dERROR_REASON_OUTCOME_RECORDED\x10)BNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
+	"\x1eERROR_REASON_USAGE_UNAVAILABLE\x10*\x12!\n" +
+	"\x1dERROR_REASON_OUTCOME_RECORDED\x10)\x12!\n" +
+	"\x1dERROR_REASON_NO_EXCHANGE_RATE\x10(BNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
 
 var (
 	file_chartergate_v1_error_proto_rawDescOnce sync.Once

@@ -56,6 +56,8 @@ const (
 	ReasonCode_REASON_CODE_STAGE ReasonCode = 12
 	// The call does not fit the model's context window.
 	ReasonCode_REASON_CODE_CONTEXT_TOO_LONG ReasonCode = 13
+	// A model is priced in another currency than the budgets, and there is no exchange rate for this time.
+	ReasonCode_REASON_CODE_NO_EXCHANGE_RATE ReasonCode = 20
 )
 
 // Enum value maps for ReasonCode.
@@ -75,6 +77,7 @@ var (
 		11: "REASON_CODE_POLICY_FAILED",
 		12: "REASON_CODE_STAGE",
 		13: "REASON_CODE_CONTEXT_TOO_LONG",
+		20: "REASON_CODE_NO_EXCHANGE_RATE",
 	}
 	ReasonCode_value = map[string]int32{
 		"REASON_CODE_UNSPECIFIED":        0,
@@ -91,6 +94,7 @@ var (
 		"REASON_CODE_POLICY_FAILED":      11,
 		"REASON_CODE_STAGE":              12,
 		"REASON_CODE_CONTEXT_TOO_LONG":   13,
+		"REASON_CODE_NO_EXCHANGE_RATE":   20,
 	}
 )
 
@@ -208,6 +212,11 @@ type Call struct {
 	Tier string `protobuf:"bytes,12,opt,name=tier,proto3" json:"tier,omitempty"`
 	// Free attributes for policies and reports; at most 16.
 	Labels map[string]string `protobuf:"bytes,13,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The provider's service tier that the call will use, such as `batch`, `flex` or `priority`: it is priced so, and its
+	// settlement too. Empty: the standard one. At most 64 bytes.
+	ServiceTier string `protobuf:"bytes,14,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
+	// The provider's region that the call will use, where prices depend on it. At most 64 bytes.
+	Region string `protobuf:"bytes,15,opt,name=region,proto3" json:"region,omitempty"`
 	// The user's task that the call is part of, so that its outcome can be recorded later. At most 128 bytes.
 	Task string `protobuf:"bytes,18,opt,name=task,proto3" json:"task,omitempty"`
 	// How the prompt begins, without the prompt: a 64-bit hash of each of its first blocks of prefix_block_tokens tokens, in
@@ -343,6 +352,20 @@ func (x *Call) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *Call) GetServiceTier() string {
+	if x != nil {
+		return x.ServiceTier
+	}
+	return ""
+}
+
+func (x *Call) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
 }
 
 func (x *Call) GetTask() string {
@@ -2039,7 +2062,7 @@ var File_chartergate_v1_preflight_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\n" +
-	"\x1echartergate/v1/preflight.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x06\n" +
+	"\x1echartergate/v1/preflight.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\a\n" +
 	"\x04Call\x12#\n" +
 	"\afeature\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\afeature\x12&\n" +
 	"\n" +
@@ -2058,7 +2081,9 @@ const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	" \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\rpromptPattern\x12\x1e\n" +
 	"\x05model\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05model\x12\x1b\n" +
 	"\x04tier\x18\f \x01(\tB\a\xbaH\x04r\x02\x18@R\x04tier\x12Q\n" +
-	"\x06labels\x18\r \x03(\v2 .chartergate.v1.Call.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x10\"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x01R\x06labels\x12\x1c\n" +
+	"\x06labels\x18\r \x03(\v2 .chartergate.v1.Call.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x10\"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x01R\x06labels\x12*\n" +
+	"\fservice_tier\x18\x0e \x01(\tB\a\xbaH\x04r\x02(@R\vserviceTier\x12\x1f\n" +
+	"\x06region\x18\x0f \x01(\tB\a\xbaH\x04r\x02(@R\x06region\x12\x1c\n" +
 	"\x04task\x18\x12 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04task\x12.\n" +
 	"\rprefix_hashes\x18\x14 \x03(\x06B\t\xbaH\x06\x92\x01\x03\x10\x80\x04R\fprefixHashes\x12;\n" +
 	"\x13prefix_block_tokens\x18\x15 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x11prefixBlockTokens\x12?\n" +
@@ -2204,7 +2229,7 @@ const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\x05error\x18\a \x01(\v2\x1c.chartergate.v1.SessionErrorH\x00R\x05errorB\b\n" +
 	"\x06result\"J\n" +
 	"\x0fSessionResponse\x127\n" +
-	"\aresults\x18\x01 \x03(\v2\x1d.chartergate.v1.SessionResultR\aresults*\xae\x03\n" +
+	"\aresults\x18\x01 \x03(\v2\x1d.chartergate.v1.SessionResultR\aresults*\xd0\x03\n" +
 	"\n" +
 	"ReasonCode\x12\x1b\n" +
 	"\x17REASON_CODE_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -2221,7 +2246,8 @@ const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\x12\x1d\n" +
 	"\x19REASON_CODE_POLICY_FAILED\x10\v\x12\x15\n" +
 	"\x11REASON_CODE_STAGE\x10\f\x12 \n" +
-	"\x1cREASON_CODE_CONTEXT_TOO_LONG\x10\r*k\n" +
+	"\x1cREASON_CODE_CONTEXT_TOO_LONG\x10\r\x12 \n" +
+	"\x1cREASON_CODE_NO_EXCHANGE_RATE\x10\x14*k\n" +
 	"\vPromptCache\x12\x1c\n" +
 	"\x18PROMPT_CACHE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PROMPT_CACHE_OFF\x10\x01\x12\x13\n" +

@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -83,7 +84,20 @@ type Price struct {
 	// Set by the server on LookupPrice: ISO 4217 code.
 	Currency string `protobuf:"bytes,23,opt,name=currency,proto3" json:"currency,omitempty"`
 	// Set by the server on LookupPrice: the etcd revision of the price book.
-	Revision      int64 `protobuf:"varint,24,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,24,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What the price becomes under conditions: service tiers, regions, times of day, long contexts; at most 32. Those that
+	// hold apply in their order: rates replace, multipliers multiply the rates of tokens.
+	Variants []*PriceVariant `protobuf:"bytes,28,rep,name=variants,proto3" json:"variants,omitempty"`
+	// When the price ends. It must be when the model's next price takes effect, if there is one. Absent: then.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,29,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Who sells the model, such as `openai`: adjustments are by it.
+	Provider string `protobuf:"bytes,30,opt,name=provider,proto3" json:"provider,omitempty"`
+	// Set on a price that corrects an earlier one, for the time from effective_time to expire_time.
+	Corrects *PriceCorrection `protobuf:"bytes,31,opt,name=corrects,proto3" json:"corrects,omitempty"`
+	// Set by the server: what the rates of tokens are multiplied by, under the terms that were asked for.
+	TokenFactor *Ratio `protobuf:"bytes,32,opt,name=token_factor,json=tokenFactor,proto3" json:"token_factor,omitempty"`
+	// Set by the server: what the whole cost is multiplied by: adjustments and exchange rate.
+	Factor        *Ratio `protobuf:"bytes,33,opt,name=factor,proto3" json:"factor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -307,6 +321,652 @@ func (x *Price) GetRevision() int64 {
 	return 0
 }
 
+func (x *Price) GetVariants() []*PriceVariant {
+	if x != nil {
+		return x.Variants
+	}
+	return nil
+}
+
+func (x *Price) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *Price) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *Price) GetCorrects() *PriceCorrection {
+	if x != nil {
+		return x.Corrects
+	}
+	return nil
+}
+
+func (x *Price) GetTokenFactor() *Ratio {
+	if x != nil {
+		return x.TokenFactor
+	}
+	return nil
+}
+
+func (x *Price) GetFactor() *Ratio {
+	if x != nil {
+		return x.Factor
+	}
+	return nil
+}
+
+// An exact factor.
+type Ratio struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Above 0.
+	Numerator uint64 `protobuf:"varint,1,opt,name=numerator,proto3" json:"numerator,omitempty"`
+	// Above 0.
+	Denominator   uint64 `protobuf:"varint,2,opt,name=denominator,proto3" json:"denominator,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ratio) Reset() {
+	*x = Ratio{}
+	mi := &file_chartergate_v1_price_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ratio) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ratio) ProtoMessage() {}
+
+func (x *Ratio) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_price_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ratio.ProtoReflect.Descriptor instead.
+func (*Ratio) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Ratio) GetNumerator() uint64 {
+	if x != nil {
+		return x.Numerator
+	}
+	return 0
+}
+
+func (x *Ratio) GetDenominator() uint64 {
+	if x != nil {
+		return x.Denominator
+	}
+	return 0
+}
+
+// Which price another corrects. Settlements are restated by entries of their own; nothing is rewritten.
+type PriceCorrection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The effective_time of the price that is corrected, of the same model.
+	EffectiveTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=effective_time,json=effectiveTime,proto3" json:"effective_time,omitempty"`
+	// Why, for people.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PriceCorrection) Reset() {
+	*x = PriceCorrection{}
+	mi := &file_chartergate_v1_price_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PriceCorrection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PriceCorrection) ProtoMessage() {}
+
+func (x *PriceCorrection) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_price_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PriceCorrection.ProtoReflect.Descriptor instead.
+func (*PriceCorrection) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PriceCorrection) GetEffectiveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EffectiveTime
+	}
+	return nil
+}
+
+func (x *PriceCorrection) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// What a price becomes where all the conditions that are set hold.
+type PriceVariant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Such as `batch`, `flex` or `priority`. Empty: any. A service tier that no variant names, other than the standard
+	// one, has no price.
+	ServiceTier string `protobuf:"bytes,1,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
+	// The provider's name of the region. Empty: any.
+	Region string `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	// Time of day in UTC, `HH:MM` or `HH:MM:SS`, from which it holds. With end_time both or none; a later start_time
+	// means past midnight.
+	StartTime string `protobuf:"bytes,3,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Time of day in UTC up to which it holds, not included.
+	EndTime string `protobuf:"bytes,4,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Days of the week in UTC, 1 (Monday) to 7. Empty: all.
+	Weekdays []int32 `protobuf:"varint,5,rep,packed,name=weekdays,proto3" json:"weekdays,omitempty"`
+	// Calls with more input tokens than this, all classes together, cached ones too. 0: any.
+	OverInputTokens int64 `protobuf:"varint,6,opt,name=over_input_tokens,json=overInputTokens,proto3" json:"over_input_tokens,omitempty"`
+	// The rates are for the input tokens beyond over_input_tokens only, not for the whole call. A prompt begins with what
+	// is read from a cache.
+	ExcessOnly bool `protobuf:"varint,7,opt,name=excess_only,json=excessOnly,proto3" json:"excess_only,omitempty"`
+	// Multiplies the rates of tokens, in parts per million: 500000 is half. 0: not.
+	MultiplierPpm int64 `protobuf:"varint,8,opt,name=multiplier_ppm,json=multiplierPpm,proto3" json:"multiplier_ppm,omitempty"`
+	// Rates in place of the price's. Those that are absent stay.
+	Rates *PriceRates `protobuf:"bytes,9,opt,name=rates,proto3" json:"rates,omitempty"`
+	// Set by the server, of a price under terms: multiplies the rates of tokens further.
+	TokenFactor   *Ratio `protobuf:"bytes,10,opt,name=token_factor,json=tokenFactor,proto3" json:"token_factor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PriceVariant) Reset() {
+	*x = PriceVariant{}
+	mi := &file_chartergate_v1_price_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PriceVariant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PriceVariant) ProtoMessage() {}
+
+func (x *PriceVariant) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_price_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PriceVariant.ProtoReflect.Descriptor instead.
+func (*PriceVariant) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PriceVariant) GetServiceTier() string {
+	if x != nil {
+		return x.ServiceTier
+	}
+	return ""
+}
+
+func (x *PriceVariant) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *PriceVariant) GetStartTime() string {
+	if x != nil {
+		return x.StartTime
+	}
+	return ""
+}
+
+func (x *PriceVariant) GetEndTime() string {
+	if x != nil {
+		return x.EndTime
+	}
+	return ""
+}
+
+func (x *PriceVariant) GetWeekdays() []int32 {
+	if x != nil {
+		return x.Weekdays
+	}
+	return nil
+}
+
+func (x *PriceVariant) GetOverInputTokens() int64 {
+	if x != nil {
+		return x.OverInputTokens
+	}
+	return 0
+}
+
+func (x *PriceVariant) GetExcessOnly() bool {
+	if x != nil {
+		return x.ExcessOnly
+	}
+	return false
+}
+
+func (x *PriceVariant) GetMultiplierPpm() int64 {
+	if x != nil {
+		return x.MultiplierPpm
+	}
+	return 0
+}
+
+func (x *PriceVariant) GetRates() *PriceRates {
+	if x != nil {
+		return x.Rates
+	}
+	return nil
+}
+
+func (x *PriceVariant) GetTokenFactor() *Ratio {
+	if x != nil {
+		return x.TokenFactor
+	}
+	return nil
+}
+
+// Rates of a variant, as those of a price.
+type PriceRates struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Nanos per million input tokens.
+	InputNanos *int64 `protobuf:"varint,1,opt,name=input_nanos,json=inputNanos,proto3,oneof" json:"input_nanos,omitempty"`
+	// Nanos per million tokens read from cache.
+	CacheReadNanos *int64 `protobuf:"varint,2,opt,name=cache_read_nanos,json=cacheReadNanos,proto3,oneof" json:"cache_read_nanos,omitempty"`
+	// Nanos per million tokens written to a 5-minute cache.
+	CacheWrite_5MNanos *int64 `protobuf:"varint,3,opt,name=cache_write_5m_nanos,json=cacheWrite5mNanos,proto3,oneof" json:"cache_write_5m_nanos,omitempty"`
+	// Nanos per million tokens written to a 1-hour cache.
+	CacheWrite_1HNanos *int64 `protobuf:"varint,4,opt,name=cache_write_1h_nanos,json=cacheWrite1hNanos,proto3,oneof" json:"cache_write_1h_nanos,omitempty"`
+	// Nanos per million output tokens.
+	OutputNanos *int64 `protobuf:"varint,5,opt,name=output_nanos,json=outputNanos,proto3,oneof" json:"output_nanos,omitempty"`
+	// Nanos per million reasoning tokens.
+	ReasoningNanos *int64 `protobuf:"varint,6,opt,name=reasoning_nanos,json=reasoningNanos,proto3,oneof" json:"reasoning_nanos,omitempty"`
+	// Nanos per million audio tokens in.
+	AudioInputNanos *int64 `protobuf:"varint,7,opt,name=audio_input_nanos,json=audioInputNanos,proto3,oneof" json:"audio_input_nanos,omitempty"`
+	// Nanos per million audio tokens out.
+	AudioOutputNanos *int64 `protobuf:"varint,8,opt,name=audio_output_nanos,json=audioOutputNanos,proto3,oneof" json:"audio_output_nanos,omitempty"`
+	// Nanos per million audio tokens read from cache.
+	AudioCacheReadNanos *int64 `protobuf:"varint,9,opt,name=audio_cache_read_nanos,json=audioCacheReadNanos,proto3,oneof" json:"audio_cache_read_nanos,omitempty"`
+	// Nanos per million image tokens in.
+	ImageInputNanos *int64 `protobuf:"varint,10,opt,name=image_input_nanos,json=imageInputNanos,proto3,oneof" json:"image_input_nanos,omitempty"`
+	// Nanos per million image tokens out.
+	ImageOutputNanos *int64 `protobuf:"varint,11,opt,name=image_output_nanos,json=imageOutputNanos,proto3,oneof" json:"image_output_nanos,omitempty"`
+	// Nanos per million requests.
+	RequestNanos *int64 `protobuf:"varint,12,opt,name=request_nanos,json=requestNanos,proto3,oneof" json:"request_nanos,omitempty"`
+	// Nanos per million tokens embedded for retrieval.
+	EmbeddingNanos *int64 `protobuf:"varint,13,opt,name=embedding_nanos,json=embeddingNanos,proto3,oneof" json:"embedding_nanos,omitempty"`
+	// Nanos per million vector-store queries.
+	VectorQueryNanos *int64 `protobuf:"varint,14,opt,name=vector_query_nanos,json=vectorQueryNanos,proto3,oneof" json:"vector_query_nanos,omitempty"`
+	// Nanos per GPU-hour.
+	GpuHourNanos *int64 `protobuf:"varint,15,opt,name=gpu_hour_nanos,json=gpuHourNanos,proto3,oneof" json:"gpu_hour_nanos,omitempty"`
+	// Nanos per million bytes read from storage.
+	StorageMegabyteNanos *int64 `protobuf:"varint,16,opt,name=storage_megabyte_nanos,json=storageMegabyteNanos,proto3,oneof" json:"storage_megabyte_nanos,omitempty"`
+	// Nanos per million bytes of egress.
+	EgressMegabyteNanos *int64 `protobuf:"varint,17,opt,name=egress_megabyte_nanos,json=egressMegabyteNanos,proto3,oneof" json:"egress_megabyte_nanos,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *PriceRates) Reset() {
+	*x = PriceRates{}
+	mi := &file_chartergate_v1_price_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PriceRates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PriceRates) ProtoMessage() {}
+
+func (x *PriceRates) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_price_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PriceRates.ProtoReflect.Descriptor instead.
+func (*PriceRates) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PriceRates) GetInputNanos() int64 {
+	if x != nil && x.InputNanos != nil {
+		return *x.InputNanos
+	}
+	return 0
+}
+
+func (x *PriceRates) GetCacheReadNanos() int64 {
+	if x != nil && x.CacheReadNanos != nil {
+		return *x.CacheReadNanos
+	}
+	return 0
+}
+
+func (x *PriceRates) GetCacheWrite_5MNanos() int64 {
+	if x != nil && x.CacheWrite_5MNanos != nil {
+		return *x.CacheWrite_5MNanos
+	}
+	return 0
+}
+
+func (x *PriceRates) GetCacheWrite_1HNanos() int64 {
+	if x != nil && x.CacheWrite_1HNanos != nil {
+		return *x.CacheWrite_1HNanos
+	}
+	return 0
+}
+
+func (x *PriceRates) GetOutputNanos() int64 {
+	if x != nil && x.OutputNanos != nil {
+		return *x.OutputNanos
+	}
+	return 0
+}
+
+func (x *PriceRates) GetReasoningNanos() int64 {
+	if x != nil && x.ReasoningNanos != nil {
+		return *x.ReasoningNanos
+	}
+	return 0
+}
+
+func (x *PriceRates) GetAudioInputNanos() int64 {
+	if x != nil && x.AudioInputNanos != nil {
+		return *x.AudioInputNanos
+	}
+	return 0
+}
+
+func (x *PriceRates) GetAudioOutputNanos() int64 {
+	if x != nil && x.AudioOutputNanos != nil {
+		return *x.AudioOutputNanos
+	}
+	return 0
+}
+
+func (x *PriceRates) GetAudioCacheReadNanos() int64 {
+	if x != nil && x.AudioCacheReadNanos != nil {
+		return *x.AudioCacheReadNanos
+	}
+	return 0
+}
+
+func (x *PriceRates) GetImageInputNanos() int64 {
+	if x != nil && x.ImageInputNanos != nil {
+		return *x.ImageInputNanos
+	}
+	return 0
+}
+
+func (x *PriceRates) GetImageOutputNanos() int64 {
+	if x != nil && x.ImageOutputNanos != nil {
+		return *x.ImageOutputNanos
+	}
+	return 0
+}
+
+func (x *PriceRates) GetRequestNanos() int64 {
+	if x != nil && x.RequestNanos != nil {
+		return *x.RequestNanos
+	}
+	return 0
+}
+
+func (x *PriceRates) GetEmbeddingNanos() int64 {
+	if x != nil && x.EmbeddingNanos != nil {
+		return *x.EmbeddingNanos
+	}
+	return 0
+}
+
+func (x *PriceRates) GetVectorQueryNanos() int64 {
+	if x != nil && x.VectorQueryNanos != nil {
+		return *x.VectorQueryNanos
+	}
+	return 0
+}
+
+func (x *PriceRates) GetGpuHourNanos() int64 {
+	if x != nil && x.GpuHourNanos != nil {
+		return *x.GpuHourNanos
+	}
+	return 0
+}
+
+func (x *PriceRates) GetStorageMegabyteNanos() int64 {
+	if x != nil && x.StorageMegabyteNanos != nil {
+		return *x.StorageMegabyteNanos
+	}
+	return 0
+}
+
+func (x *PriceRates) GetEgressMegabyteNanos() int64 {
+	if x != nil && x.EgressMegabyteNanos != nil {
+		return *x.EgressMegabyteNanos
+	}
+	return 0
+}
+
+// Multiplies the whole cost of some models, in every price book: a contract's discount, or a surcharge. Those that hold
+// multiply; two of the same provider, model and region may not overlap.
+type PriceAdjustment struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The provider of the prices. Empty: any.
+	Provider string `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	// A model's id, or the beginning of ids before a `*`. Empty: any.
+	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	// The region of the calls. Empty: any.
+	Region string `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	// From when on. Absent: always.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Up to when, not included. Absent: to no end.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// In parts per million: 850000 is 15% off. In a manifest write a share: `multiplier: 85%`.
+	MultiplierPpm int64 `protobuf:"varint,6,opt,name=multiplier_ppm,json=multiplierPpm,proto3" json:"multiplier_ppm,omitempty"`
+	// Such as the contract's number.
+	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PriceAdjustment) Reset() {
+	*x = PriceAdjustment{}
+	mi := &file_chartergate_v1_price_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PriceAdjustment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PriceAdjustment) ProtoMessage() {}
+
+func (x *PriceAdjustment) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_price_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PriceAdjustment.ProtoReflect.Descriptor instead.
+func (*PriceAdjustment) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PriceAdjustment) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *PriceAdjustment) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *PriceAdjustment) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *PriceAdjustment) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *PriceAdjustment) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *PriceAdjustment) GetMultiplierPpm() int64 {
+	if x != nil {
+		return x.MultiplierPpm
+	}
+	return 0
+}
+
+func (x *PriceAdjustment) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// What one unit of a currency is in another, from a time on until the next rate of the two.
+type ExchangeRate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ISO 4217 code of the price's currency.
+	FromCurrency string `protobuf:"bytes,1,opt,name=from_currency,json=fromCurrency,proto3" json:"from_currency,omitempty"`
+	// ISO 4217 code of the budgets' currency.
+	ToCurrency string `protobuf:"bytes,2,opt,name=to_currency,json=toCurrency,proto3" json:"to_currency,omitempty"`
+	// From when on.
+	EffectiveTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=effective_time,json=effectiveTime,proto3" json:"effective_time,omitempty"`
+	// Nanos of to_currency for one unit of from_currency. In a manifest: `rate: 0.92`.
+	RateNanos     int64 `protobuf:"varint,4,opt,name=rate_nanos,json=rateNanos,proto3" json:"rate_nanos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExchangeRate) Reset() {
+	*x = ExchangeRate{}
+	mi := &file_chartergate_v1_price_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExchangeRate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExchangeRate) ProtoMessage() {}
+
+func (x *ExchangeRate) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_price_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExchangeRate.ProtoReflect.Descriptor instead.
+func (*ExchangeRate) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ExchangeRate) GetFromCurrency() string {
+	if x != nil {
+		return x.FromCurrency
+	}
+	return ""
+}
+
+func (x *ExchangeRate) GetToCurrency() string {
+	if x != nil {
+		return x.ToCurrency
+	}
+	return ""
+}
+
+func (x *ExchangeRate) GetEffectiveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EffectiveTime
+	}
+	return nil
+}
+
+func (x *ExchangeRate) GetRateNanos() int64 {
+	if x != nil {
+		return x.RateNanos
+	}
+	return 0
+}
+
 // Prices that are kept together.
 type PriceBook struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -321,14 +981,18 @@ type PriceBook struct {
 	// Set by the server.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Set by the server.
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// What contracts change, at most 200.
+	Adjustments []*PriceAdjustment `protobuf:"bytes,7,rep,name=adjustments,proto3" json:"adjustments,omitempty"`
+	// Exchange rates for budgets in another currency than prices, at most 2000.
+	ExchangeRates []*ExchangeRate `protobuf:"bytes,8,rep,name=exchange_rates,json=exchangeRates,proto3" json:"exchange_rates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PriceBook) Reset() {
 	*x = PriceBook{}
-	mi := &file_chartergate_v1_price_proto_msgTypes[1]
+	mi := &file_chartergate_v1_price_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -340,7 +1004,7 @@ func (x *PriceBook) String() string {
 func (*PriceBook) ProtoMessage() {}
 
 func (x *PriceBook) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_price_proto_msgTypes[1]
+	mi := &file_chartergate_v1_price_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -353,7 +1017,7 @@ func (x *PriceBook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PriceBook.ProtoReflect.Descriptor instead.
 func (*PriceBook) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{1}
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PriceBook) GetName() string {
@@ -398,6 +1062,20 @@ func (x *PriceBook) GetUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *PriceBook) GetAdjustments() []*PriceAdjustment {
+	if x != nil {
+		return x.Adjustments
+	}
+	return nil
+}
+
+func (x *PriceBook) GetExchangeRates() []*ExchangeRate {
+	if x != nil {
+		return x.ExchangeRates
+	}
+	return nil
+}
+
 // Request of CreatePriceBook.
 type CreatePriceBookRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -413,7 +1091,7 @@ type CreatePriceBookRequest struct {
 
 func (x *CreatePriceBookRequest) Reset() {
 	*x = CreatePriceBookRequest{}
-	mi := &file_chartergate_v1_price_proto_msgTypes[2]
+	mi := &file_chartergate_v1_price_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -425,7 +1103,7 @@ func (x *CreatePriceBookRequest) String() string {
 func (*CreatePriceBookRequest) ProtoMessage() {}
 
 func (x *CreatePriceBookRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_price_proto_msgTypes[2]
+	mi := &file_chartergate_v1_price_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -438,7 +1116,7 @@ func (x *CreatePriceBookRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePriceBookRequest.ProtoReflect.Descriptor instead.
 func (*CreatePriceBookRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{2}
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreatePriceBookRequest) GetPriceBook() *PriceBook {
@@ -473,7 +1151,7 @@ type GetPriceBookRequest struct {
 
 func (x *GetPriceBookRequest) Reset() {
 	*x = GetPriceBookRequest{}
-	mi := &file_chartergate_v1_price_proto_msgTypes[3]
+	mi := &file_chartergate_v1_price_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -485,7 +1163,7 @@ func (x *GetPriceBookRequest) String() string {
 func (*GetPriceBookRequest) ProtoMessage() {}
 
 func (x *GetPriceBookRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_price_proto_msgTypes[3]
+	mi := &file_chartergate_v1_price_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -498,7 +1176,7 @@ func (x *GetPriceBookRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPriceBookRequest.ProtoReflect.Descriptor instead.
 func (*GetPriceBookRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{3}
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetPriceBookRequest) GetName() string {
@@ -521,7 +1199,7 @@ type ListPriceBooksRequest struct {
 
 func (x *ListPriceBooksRequest) Reset() {
 	*x = ListPriceBooksRequest{}
-	mi := &file_chartergate_v1_price_proto_msgTypes[4]
+	mi := &file_chartergate_v1_price_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -533,7 +1211,7 @@ func (x *ListPriceBooksRequest) String() string {
 func (*ListPriceBooksRequest) ProtoMessage() {}
 
 func (x *ListPriceBooksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_price_proto_msgTypes[4]
+	mi := &file_chartergate_v1_price_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -546,7 +1224,7 @@ func (x *ListPriceBooksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPriceBooksRequest.ProtoReflect.Descriptor instead.
 func (*ListPriceBooksRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{4}
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListPriceBooksRequest) GetPageSize() int32 {
@@ -576,7 +1254,7 @@ type ListPriceBooksResponse struct {
 
 func (x *ListPriceBooksResponse) Reset() {
 	*x = ListPriceBooksResponse{}
-	mi := &file_chartergate_v1_price_proto_msgTypes[5]
+	mi := &file_chartergate_v1_price_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +1266,7 @@ func (x *ListPriceBooksResponse) String() string {
 func (*ListPriceBooksResponse) ProtoMessage() {}
 
 func (x *ListPriceBooksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_price_proto_msgTypes[5]
+	mi := &file_chartergate_v1_price_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +1279,7 @@ func (x *ListPriceBooksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPriceBooksResponse.ProtoReflect.Descriptor instead.
 func (*ListPriceBooksResponse) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{5}
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListPriceBooksResponse) GetPriceBooks() []*PriceBook {
@@ -633,7 +1311,7 @@ type UpdatePriceBookRequest struct {
 
 func (x *UpdatePriceBookRequest) Reset() {
 	*x = UpdatePriceBookRequest{}
-	mi := &file_chartergate_v1_price_proto_msgTypes[6]
+	mi := &file_chartergate_v1_price_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +1323,7 @@ func (x *UpdatePriceBookRequest) String() string {
 func (*UpdatePriceBookRequest) ProtoMessage() {}
 
 func (x *UpdatePriceBookRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_price_proto_msgTypes[6]
+	mi := &file_chartergate_v1_price_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +1336,7 @@ func (x *UpdatePriceBookRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePriceBookRequest.ProtoReflect.Descriptor instead.
 func (*UpdatePriceBookRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{6}
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdatePriceBookRequest) GetPriceBook() *PriceBook {
@@ -699,7 +1377,7 @@ type DeletePriceBookRequest struct {
 
 func (x *DeletePriceBookRequest) Reset() {
 	*x = DeletePriceBookRequest{}
-	mi := &file_chartergate_v1_price_proto_msgTypes[7]
+	mi := &file_chartergate_v1_price_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +1389,7 @@ func (x *DeletePriceBookRequest) String() string {
 func (*DeletePriceBookRequest) ProtoMessage() {}
 
 func (x *DeletePriceBookRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_price_proto_msgTypes[7]
+	mi := &file_chartergate_v1_price_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +1402,7 @@ func (x *DeletePriceBookRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePriceBookRequest.ProtoReflect.Descriptor instead.
 func (*DeletePriceBookRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{7}
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeletePriceBookRequest) GetName() string {
@@ -764,7 +1442,7 @@ type DeletePriceBookResponse struct {
 
 func (x *DeletePriceBookResponse) Reset() {
 	*x = DeletePriceBookResponse{}
-	mi := &file_chartergate_v1_price_proto_msgTypes[8]
+	mi := &file_chartergate_v1_price_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -776,7 +1454,7 @@ func (x *DeletePriceBookResponse) String() string {
 func (*DeletePriceBookResponse) ProtoMessage() {}
 
 func (x *DeletePriceBookResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_price_proto_msgTypes[8]
+	mi := &file_chartergate_v1_price_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -789,7 +1467,7 @@ func (x *DeletePriceBookResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePriceBookResponse.ProtoReflect.Descriptor instead.
 func (*DeletePriceBookResponse) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{8}
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{14}
 }
 
 // Request of LookupPrice.
@@ -798,14 +1476,20 @@ type LookupPriceRequest struct {
 	// The model's id. Required.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	// When. Absent: now.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// Empty: the standard one.
+	ServiceTier string `protobuf:"bytes,3,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
+	// Empty: any.
+	Region string `protobuf:"bytes,4,opt,name=region,proto3" json:"region,omitempty"`
+	// ISO 4217 code to price in. Empty: the price's own.
+	Currency      string `protobuf:"bytes,5,opt,name=currency,proto3" json:"currency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LookupPriceRequest) Reset() {
 	*x = LookupPriceRequest{}
-	mi := &file_chartergate_v1_price_proto_msgTypes[9]
+	mi := &file_chartergate_v1_price_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -817,7 +1501,7 @@ func (x *LookupPriceRequest) String() string {
 func (*LookupPriceRequest) ProtoMessage() {}
 
 func (x *LookupPriceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_price_proto_msgTypes[9]
+	mi := &file_chartergate_v1_price_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -830,7 +1514,7 @@ func (x *LookupPriceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupPriceRequest.ProtoReflect.Descriptor instead.
 func (*LookupPriceRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{9}
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LookupPriceRequest) GetModel() string {
@@ -847,11 +1531,233 @@ func (x *LookupPriceRequest) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *LookupPriceRequest) GetServiceTier() string {
+	if x != nil {
+		return x.ServiceTier
+	}
+	return ""
+}
+
+func (x *LookupPriceRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *LookupPriceRequest) GetCurrency() string {
+	if x != nil {
+		return x.Currency
+	}
+	return ""
+}
+
+// Request of ReportPriceCoverage.
+type ReportPriceCoverageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of what time the traffic is looked at, back from now. Absent: 30 days.
+	Window        *durationpb.Duration `protobuf:"bytes,1,opt,name=window,proto3" json:"window,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportPriceCoverageRequest) Reset() {
+	*x = ReportPriceCoverageRequest{}
+	mi := &file_chartergate_v1_price_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportPriceCoverageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportPriceCoverageRequest) ProtoMessage() {}
+
+func (x *ReportPriceCoverageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_price_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportPriceCoverageRequest.ProtoReflect.Descriptor instead.
+func (*ReportPriceCoverageRequest) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ReportPriceCoverageRequest) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+// Response of ReportPriceCoverage.
+type ReportPriceCoverageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the models in the catalog and in traffic, those without a price first, then by the age of the price.
+	Models []*ModelCoverage `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
+	// The traffic was looked at; else this server keeps no usage and the models are those of the catalog.
+	TrafficIncluded bool `protobuf:"varint,2,opt,name=traffic_included,json=trafficIncluded,proto3" json:"traffic_included,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ReportPriceCoverageResponse) Reset() {
+	*x = ReportPriceCoverageResponse{}
+	mi := &file_chartergate_v1_price_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportPriceCoverageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportPriceCoverageResponse) ProtoMessage() {}
+
+func (x *ReportPriceCoverageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_price_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportPriceCoverageResponse.ProtoReflect.Descriptor instead.
+func (*ReportPriceCoverageResponse) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ReportPriceCoverageResponse) GetModels() []*ModelCoverage {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *ReportPriceCoverageResponse) GetTrafficIncluded() bool {
+	if x != nil {
+		return x.TrafficIncluded
+	}
+	return false
+}
+
+// How well a model's price is known.
+type ModelCoverage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The model's id.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// The provider, from the catalog or the traffic.
+	Provider string `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`
+	// The model stands in the catalog.
+	InCatalog bool `protobuf:"varint,3,opt,name=in_catalog,json=inCatalog,proto3" json:"in_catalog,omitempty"`
+	// Calls in the window.
+	Calls int64 `protobuf:"varint,4,opt,name=calls,proto3" json:"calls,omitempty"`
+	// What they cost, in nanos, by ISO 4217 currency.
+	CostNanos map[string]int64 `protobuf:"bytes,5,rep,name=cost_nanos,json=costNanos,proto3" json:"cost_nanos,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// The price in force. Absent: there is none.
+	Price *Price `protobuf:"bytes,6,opt,name=price,proto3" json:"price,omitempty"`
+	// The price book was last changed then. Absent without a price.
+	BookUpdateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=book_update_time,json=bookUpdateTime,proto3" json:"book_update_time,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ModelCoverage) Reset() {
+	*x = ModelCoverage{}
+	mi := &file_chartergate_v1_price_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelCoverage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelCoverage) ProtoMessage() {}
+
+func (x *ModelCoverage) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_price_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelCoverage.ProtoReflect.Descriptor instead.
+func (*ModelCoverage) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ModelCoverage) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *ModelCoverage) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *ModelCoverage) GetInCatalog() bool {
+	if x != nil {
+		return x.InCatalog
+	}
+	return false
+}
+
+func (x *ModelCoverage) GetCalls() int64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *ModelCoverage) GetCostNanos() map[string]int64 {
+	if x != nil {
+		return x.CostNanos
+	}
+	return nil
+}
+
+func (x *ModelCoverage) GetPrice() *Price {
+	if x != nil {
+		return x.Price
+	}
+	return nil
+}
+
+func (x *ModelCoverage) GetBookUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BookUpdateTime
+	}
+	return nil
+}
+
 var File_chartergate_v1_price_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_price_proto_rawDesc = "" +
 	"\n" +
-	"\x1achartergate/v1/price.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x0f\n" +
+	"\x1achartergate/v1/price.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x12\n" +
 	"\x05Price\x12 \n" +
 	"\x05model\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x05model\x12I\n" +
@@ -884,7 +1790,14 @@ const file_chartergate_v1_price_proto_rawDesc = "" +
 	"\n" +
 	"price_book\x18\x16 \x01(\tR\tpriceBook\x12\x1a\n" +
 	"\bcurrency\x18\x17 \x01(\tR\bcurrency\x12\x1a\n" +
-	"\brevision\x18\x18 \x01(\x03R\brevision\x1a@\n" +
+	"\brevision\x18\x18 \x01(\x03R\brevision\x12B\n" +
+	"\bvariants\x18\x1c \x03(\v2\x1c.chartergate.v1.PriceVariantB\b\xbaH\x05\x92\x01\x02\x10 R\bvariants\x12;\n" +
+	"\vexpire_time\x18\x1d \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12#\n" +
+	"\bprovider\x18\x1e \x01(\tB\a\xbaH\x04r\x02\x18@R\bprovider\x12;\n" +
+	"\bcorrects\x18\x1f \x01(\v2\x1f.chartergate.v1.PriceCorrectionR\bcorrects\x128\n" +
+	"\ftoken_factor\x18  \x01(\v2\x15.chartergate.v1.RatioR\vtokenFactor\x12-\n" +
+	"\x06factor\x18! \x01(\v2\x15.chartergate.v1.RatioR\x06factor\x1a@\n" +
 	"\x12ToolCallNanosEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01B\x0e\n" +
@@ -904,7 +1817,87 @@ const file_chartergate_v1_price_proto_rawDesc = "" +
 	"\x13_vector_query_nanosB\x11\n" +
 	"\x0f_gpu_hour_nanosB\x19\n" +
 	"\x17_storage_megabyte_nanosB\x18\n" +
-	"\x16_egress_megabyte_nanos\"\xc3\x02\n" +
+	"\x16_egress_megabyte_nanos\"G\n" +
+	"\x05Ratio\x12\x1c\n" +
+	"\tnumerator\x18\x01 \x01(\x04R\tnumerator\x12 \n" +
+	"\vdenominator\x18\x02 \x01(\x04R\vdenominator\"\x80\x01\n" +
+	"\x0fPriceCorrection\x12I\n" +
+	"\x0eeffective_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\reffectiveTime\x12\"\n" +
+	"\x06reason\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06reason\"\xb4\x04\n" +
+	"\fPriceVariant\x12*\n" +
+	"\fservice_tier\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\vserviceTier\x12\x1f\n" +
+	"\x06region\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06region\x12V\n" +
+	"\n" +
+	"start_time\x18\x03 \x01(\tB7\xbaH4\xd8\x01\x01r/2-^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?$R\tstartTime\x12R\n" +
+	"\bend_time\x18\x04 \x01(\tB7\xbaH4\xd8\x01\x01r/2-^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?$R\aendTime\x12.\n" +
+	"\bweekdays\x18\x05 \x03(\x05B\x12\xbaH\x0f\x92\x01\f\x10\a\x18\x01\"\x06\x1a\x04\x18\a(\x01R\bweekdays\x129\n" +
+	"\x11over_input_tokens\x18\x06 \x01(\x03B\r\xbaH\n" +
+	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\x0foverInputTokens\x12\x1f\n" +
+	"\vexcess_only\x18\a \x01(\bR\n" +
+	"excessOnly\x123\n" +
+	"\x0emultiplier_ppm\x18\b \x01(\x03B\f\xbaH\t\"\a\x18\x80\xc2\xd7/(\x00R\rmultiplierPpm\x120\n" +
+	"\x05rates\x18\t \x01(\v2\x1a.chartergate.v1.PriceRatesR\x05rates\x128\n" +
+	"\ftoken_factor\x18\n" +
+	" \x01(\v2\x15.chartergate.v1.RatioR\vtokenFactor\"\xde\n" +
+	"\n" +
+	"\n" +
+	"PriceRates\x12-\n" +
+	"\vinput_nanos\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x00R\n" +
+	"inputNanos\x88\x01\x01\x126\n" +
+	"\x10cache_read_nanos\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x01R\x0ecacheReadNanos\x88\x01\x01\x12=\n" +
+	"\x14cache_write_5m_nanos\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x02R\x11cacheWrite5mNanos\x88\x01\x01\x12=\n" +
+	"\x14cache_write_1h_nanos\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x03R\x11cacheWrite1hNanos\x88\x01\x01\x12/\n" +
+	"\foutput_nanos\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x04R\voutputNanos\x88\x01\x01\x125\n" +
+	"\x0freasoning_nanos\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x05R\x0ereasoningNanos\x88\x01\x01\x128\n" +
+	"\x11audio_input_nanos\x18\a \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x06R\x0faudioInputNanos\x88\x01\x01\x12:\n" +
+	"\x12audio_output_nanos\x18\b \x01(\x03B\a\xbaH\x04\"\x02(\x00H\aR\x10audioOutputNanos\x88\x01\x01\x12A\n" +
+	"\x16audio_cache_read_nanos\x18\t \x01(\x03B\a\xbaH\x04\"\x02(\x00H\bR\x13audioCacheReadNanos\x88\x01\x01\x128\n" +
+	"\x11image_input_nanos\x18\n" +
+	" \x01(\x03B\a\xbaH\x04\"\x02(\x00H\tR\x0fimageInputNanos\x88\x01\x01\x12:\n" +
+	"\x12image_output_nanos\x18\v \x01(\x03B\a\xbaH\x04\"\x02(\x00H\n" +
+	"R\x10imageOutputNanos\x88\x01\x01\x121\n" +
+	"\rrequest_nanos\x18\f \x01(\x03B\a\xbaH\x04\"\x02(\x00H\vR\frequestNanos\x88\x01\x01\x125\n" +
+	"\x0fembedding_nanos\x18\r \x01(\x03B\a\xbaH\x04\"\x02(\x00H\fR\x0eembeddingNanos\x88\x01\x01\x12:\n" +
+	"\x12vector_query_nanos\x18\x0e \x01(\x03B\a\xbaH\x04\"\x02(\x00H\rR\x10vectorQueryNanos\x88\x01\x01\x122\n" +
+	"\x0egpu_hour_nanos\x18\x0f \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x0eR\fgpuHourNanos\x88\x01\x01\x12B\n" +
+	"\x16storage_megabyte_nanos\x18\x10 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x0fR\x14storageMegabyteNanos\x88\x01\x01\x12@\n" +
+	"\x15egress_megabyte_nanos\x18\x11 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x10R\x13egressMegabyteNanos\x88\x01\x01B\x0e\n" +
+	"\f_input_nanosB\x13\n" +
+	"\x11_cache_read_nanosB\x17\n" +
+	"\x15_cache_write_5m_nanosB\x17\n" +
+	"\x15_cache_write_1h_nanosB\x0f\n" +
+	"\r_output_nanosB\x12\n" +
+	"\x10_reasoning_nanosB\x14\n" +
+	"\x12_audio_input_nanosB\x15\n" +
+	"\x13_audio_output_nanosB\x19\n" +
+	"\x17_audio_cache_read_nanosB\x14\n" +
+	"\x12_image_input_nanosB\x15\n" +
+	"\x13_image_output_nanosB\x10\n" +
+	"\x0e_request_nanosB\x12\n" +
+	"\x10_embedding_nanosB\x15\n" +
+	"\x13_vector_query_nanosB\x11\n" +
+	"\x0f_gpu_hour_nanosB\x19\n" +
+	"\x17_storage_megabyte_nanosB\x18\n" +
+	"\x16_egress_megabyte_nanos\"\xc0\x02\n" +
+	"\x0fPriceAdjustment\x12#\n" +
+	"\bprovider\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bprovider\x12\x1e\n" +
+	"\x05model\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05model\x12\x1f\n" +
+	"\x06region\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06region\x129\n" +
+	"\n" +
+	"start_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x123\n" +
+	"\x0emultiplier_ppm\x18\x06 \x01(\x03B\f\xbaH\t\"\a\x18\x80\xc2\xd7/(\x01R\rmultiplierPpm\x12 \n" +
+	"\x06reason\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06reason\"\xed\x01\n" +
+	"\fExchangeRate\x126\n" +
+	"\rfrom_currency\x18\x01 \x01(\tB\x11\xbaH\x0er\f2\n" +
+	"^[A-Z]{3}$R\ffromCurrency\x122\n" +
+	"\vto_currency\x18\x02 \x01(\tB\x11\xbaH\x0er\f2\n" +
+	"^[A-Z]{3}$R\n" +
+	"toCurrency\x12I\n" +
+	"\x0eeffective_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\reffectiveTime\x12&\n" +
+	"\n" +
+	"rate_nanos\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\trateNanos\"\xe1\x03\n" +
 	"\tPriceBook\x12<\n" +
 	"\x04name\x18\x01 \x01(\tB(\xbaH%r#2!^priceBooks/[a-z][a-z0-9-]{0,62}$R\x04name\x120\n" +
 	"\bcurrency\x18\x02 \x01(\tB\x14\xbaH\x11\xd8\x01\x01r\f2\n" +
@@ -914,7 +1907,9 @@ const file_chartergate_v1_price_proto_rawDesc = "" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\"\xa7\x01\n" +
+	"updateTime\x12L\n" +
+	"\vadjustments\x18\a \x03(\v2\x1f.chartergate.v1.PriceAdjustmentB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\vadjustments\x12N\n" +
+	"\x0eexchange_rates\x18\b \x03(\v2\x1c.chartergate.v1.ExchangeRateB\t\xbaH\x06\x92\x01\x03\x10\xd0\x0fR\rexchangeRates\"\xa7\x01\n" +
 	"\x16CreatePriceBookRequest\x12@\n" +
 	"\n" +
 	"price_book\x18\x01 \x01(\v2\x19.chartergate.v1.PriceBookB\x06\xbaH\x03\xc8\x01\x01R\tpriceBook\x12#\n" +
@@ -944,18 +1939,41 @@ const file_chartergate_v1_price_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x12&\n" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\"\x19\n" +
-	"\x17DeletePriceBookResponse\"f\n" +
+	"\x17DeletePriceBookResponse\"\xe5\x01\n" +
 	"\x12LookupPriceRequest\x12 \n" +
 	"\x05model\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x05model\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time2\x99\x04\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12*\n" +
+	"\fservice_tier\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\vserviceTier\x12\x1f\n" +
+	"\x06region\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06region\x120\n" +
+	"\bcurrency\x18\x05 \x01(\tB\x14\xbaH\x11\xd8\x01\x01r\f2\n" +
+	"^[A-Z]{3}$R\bcurrency\"`\n" +
+	"\x1aReportPriceCoverageRequest\x12B\n" +
+	"\x06window\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xb0\xbd\x10*\x00R\x06window\"\x7f\n" +
+	"\x1bReportPriceCoverageResponse\x125\n" +
+	"\x06models\x18\x01 \x03(\v2\x1d.chartergate.v1.ModelCoverageR\x06models\x12)\n" +
+	"\x10traffic_included\x18\x02 \x01(\bR\x0ftrafficIncluded\"\xf4\x02\n" +
+	"\rModelCoverage\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x1a\n" +
+	"\bprovider\x18\x02 \x01(\tR\bprovider\x12\x1d\n" +
+	"\n" +
+	"in_catalog\x18\x03 \x01(\bR\tinCatalog\x12\x14\n" +
+	"\x05calls\x18\x04 \x01(\x03R\x05calls\x12K\n" +
+	"\n" +
+	"cost_nanos\x18\x05 \x03(\v2,.chartergate.v1.ModelCoverage.CostNanosEntryR\tcostNanos\x12+\n" +
+	"\x05price\x18\x06 \x01(\v2\x15.chartergate.v1.PriceR\x05price\x12D\n" +
+	"\x10book_update_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0ebookUpdateTime\x1a<\n" +
+	"\x0eCostNanosEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x012\x89\x05\n" +
 	"\fPriceService\x12T\n" +
 	"\x0fCreatePriceBook\x12&.chartergate.v1.CreatePriceBookRequest\x1a\x19.chartergate.v1.PriceBook\x12N\n" +
 	"\fGetPriceBook\x12#.chartergate.v1.GetPriceBookRequest\x1a\x19.chartergate.v1.PriceBook\x12_\n" +
 	"\x0eListPriceBooks\x12%.chartergate.v1.ListPriceBooksRequest\x1a&.chartergate.v1.ListPriceBooksResponse\x12T\n" +
 	"\x0fUpdatePriceBook\x12&.chartergate.v1.UpdatePriceBookRequest\x1a\x19.chartergate.v1.PriceBook\x12b\n" +
 	"\x0fDeletePriceBook\x12&.chartergate.v1.DeletePriceBookRequest\x1a'.chartergate.v1.DeletePriceBookResponse\x12H\n" +
-	"\vLookupPrice\x12\".chartergate.v1.LookupPriceRequest\x1a\x15.chartergate.v1.PriceBNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
+	"\vLookupPrice\x12\".chartergate.v1.LookupPriceRequest\x1a\x15.chartergate.v1.Price\x12n\n" +
+	"\x13ReportPriceCoverage\x12*.chartergate.v1.ReportPriceCoverageRequest\x1a+.chartergate.v1.ReportPriceCoverageResponseBNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
 
 var (
 	file_chartergate_v1_price_proto_rawDescOnce sync.Once
@@ -969,48 +1987,79 @@ func file_chartergate_v1_price_proto_rawDescGZIP() []byte {
 	return file_chartergate_v1_price_proto_rawDescData
 }
 
-var file_chartergate_v1_price_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_chartergate_v1_price_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_chartergate_v1_price_proto_goTypes = []any{
-	(*Price)(nil),                   // 0: chartergate.v1.Price
-	(*PriceBook)(nil),               // 1: chartergate.v1.PriceBook
-	(*CreatePriceBookRequest)(nil),  // 2: chartergate.v1.CreatePriceBookRequest
-	(*GetPriceBookRequest)(nil),     // 3: chartergate.v1.GetPriceBookRequest
-	(*ListPriceBooksRequest)(nil),   // 4: chartergate.v1.ListPriceBooksRequest
-	(*ListPriceBooksResponse)(nil),  // 5: chartergate.v1.ListPriceBooksResponse
-	(*UpdatePriceBookRequest)(nil),  // 6: chartergate.v1.UpdatePriceBookRequest
-	(*DeletePriceBookRequest)(nil),  // 7: chartergate.v1.DeletePriceBookRequest
-	(*DeletePriceBookResponse)(nil), // 8: chartergate.v1.DeletePriceBookResponse
-	(*LookupPriceRequest)(nil),      // 9: chartergate.v1.LookupPriceRequest
-	nil,                             // 10: chartergate.v1.Price.ToolCallNanosEntry
-	(*timestamppb.Timestamp)(nil),   // 11: google.protobuf.Timestamp
+	(*Price)(nil),                       // 0: chartergate.v1.Price
+	(*Ratio)(nil),                       // 1: chartergate.v1.Ratio
+	(*PriceCorrection)(nil),             // 2: chartergate.v1.PriceCorrection
+	(*PriceVariant)(nil),                // 3: chartergate.v1.PriceVariant
+	(*PriceRates)(nil),                  // 4: chartergate.v1.PriceRates
+	(*PriceAdjustment)(nil),             // 5: chartergate.v1.PriceAdjustment
+	(*ExchangeRate)(nil),                // 6: chartergate.v1.ExchangeRate
+	(*PriceBook)(nil),                   // 7: chartergate.v1.PriceBook
+	(*CreatePriceBookRequest)(nil),      // 8: chartergate.v1.CreatePriceBookRequest
+	(*GetPriceBookRequest)(nil),         // 9: chartergate.v1.GetPriceBookRequest
+	(*ListPriceBooksRequest)(nil),       // 10: chartergate.v1.ListPriceBooksRequest
+	(*ListPriceBooksResponse)(nil),      // 11: chartergate.v1.ListPriceBooksResponse
+	(*UpdatePriceBookRequest)(nil),      // 12: chartergate.v1.UpdatePriceBookRequest
+	(*DeletePriceBookRequest)(nil),      // 13: chartergate.v1.DeletePriceBookRequest
+	(*DeletePriceBookResponse)(nil),     // 14: chartergate.v1.DeletePriceBookResponse
+	(*LookupPriceRequest)(nil),          // 15: chartergate.v1.LookupPriceRequest
+	(*ReportPriceCoverageRequest)(nil),  // 16: chartergate.v1.ReportPriceCoverageRequest
+	(*ReportPriceCoverageResponse)(nil), // 17: chartergate.v1.ReportPriceCoverageResponse
+	(*ModelCoverage)(nil),               // 18: chartergate.v1.ModelCoverage
+	nil,                                 // 19: chartergate.v1.Price.ToolCallNanosEntry
+	nil,                                 // 20: chartergate.v1.ModelCoverage.CostNanosEntry
+	(*timestamppb.Timestamp)(nil),       // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 22: google.protobuf.Duration
 }
 var file_chartergate_v1_price_proto_depIdxs = []int32{
-	11, // 0: chartergate.v1.Price.effective_time:type_name -> google.protobuf.Timestamp
-	10, // 1: chartergate.v1.Price.tool_call_nanos:type_name -> chartergate.v1.Price.ToolCallNanosEntry
-	0,  // 2: chartergate.v1.PriceBook.prices:type_name -> chartergate.v1.Price
-	11, // 3: chartergate.v1.PriceBook.create_time:type_name -> google.protobuf.Timestamp
-	11, // 4: chartergate.v1.PriceBook.update_time:type_name -> google.protobuf.Timestamp
-	1,  // 5: chartergate.v1.CreatePriceBookRequest.price_book:type_name -> chartergate.v1.PriceBook
-	1,  // 6: chartergate.v1.ListPriceBooksResponse.price_books:type_name -> chartergate.v1.PriceBook
-	1,  // 7: chartergate.v1.UpdatePriceBookRequest.price_book:type_name -> chartergate.v1.PriceBook
-	11, // 8: chartergate.v1.LookupPriceRequest.time:type_name -> google.protobuf.Timestamp
-	2,  // 9: chartergate.v1.PriceService.CreatePriceBook:input_type -> chartergate.v1.CreatePriceBookRequest
-	3,  // 10: chartergate.v1.PriceService.GetPriceBook:input_type -> chartergate.v1.GetPriceBookRequest
-	4,  // 11: chartergate.v1.PriceService.ListPriceBooks:input_type -> chartergate.v1.ListPriceBooksRequest
-	6,  // 12: chartergate.v1.PriceService.UpdatePriceBook:input_type -> chartergate.v1.UpdatePriceBookRequest
-	7,  // 13: chartergate.v1.PriceService.DeletePriceBook:input_type -> chartergate.v1.DeletePriceBookRequest
-	9,  // 14: chartergate.v1.PriceService.LookupPrice:input_type -> chartergate.v1.LookupPriceRequest
-	1,  // 15: chartergate.v1.PriceService.CreatePriceBook:output_type -> chartergate.v1.PriceBook
-	1,  // 16: chartergate.v1.PriceService.GetPriceBook:output_type -> chartergate.v1.PriceBook
-	5,  // 17: chartergate.v1.PriceService.ListPriceBooks:output_type -> chartergate.v1.ListPriceBooksResponse
-	1,  // 18: chartergate.v1.PriceService.UpdatePriceBook:output_type -> chartergate.v1.PriceBook
-	8,  // 19: chartergate.v1.PriceService.DeletePriceBook:output_type -> chartergate.v1.DeletePriceBookResponse
-	0,  // 20: chartergate.v1.PriceService.LookupPrice:output_type -> chartergate.v1.Price
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	21, // 0: chartergate.v1.Price.effective_time:type_name -> google.protobuf.Timestamp
+	19, // 1: chartergate.v1.Price.tool_call_nanos:type_name -> chartergate.v1.Price.ToolCallNanosEntry
+	3,  // 2: chartergate.v1.Price.variants:type_name -> chartergate.v1.PriceVariant
+	21, // 3: chartergate.v1.Price.expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 4: chartergate.v1.Price.corrects:type_name -> chartergate.v1.PriceCorrection
+	1,  // 5: chartergate.v1.Price.token_factor:type_name -> chartergate.v1.Ratio
+	1,  // 6: chartergate.v1.Price.factor:type_name -> chartergate.v1.Ratio
+	21, // 7: chartergate.v1.PriceCorrection.effective_time:type_name -> google.protobuf.Timestamp
+	4,  // 8: chartergate.v1.PriceVariant.rates:type_name -> chartergate.v1.PriceRates
+	1,  // 9: chartergate.v1.PriceVariant.token_factor:type_name -> chartergate.v1.Ratio
+	21, // 10: chartergate.v1.PriceAdjustment.start_time:type_name -> google.protobuf.Timestamp
+	21, // 11: chartergate.v1.PriceAdjustment.end_time:type_name -> google.protobuf.Timestamp
+	21, // 12: chartergate.v1.ExchangeRate.effective_time:type_name -> google.protobuf.Timestamp
+	0,  // 13: chartergate.v1.PriceBook.prices:type_name -> chartergate.v1.Price
+	21, // 14: chartergate.v1.PriceBook.create_time:type_name -> google.protobuf.Timestamp
+	21, // 15: chartergate.v1.PriceBook.update_time:type_name -> google.protobuf.Timestamp
+	5,  // 16: chartergate.v1.PriceBook.adjustments:type_name -> chartergate.v1.PriceAdjustment
+	6,  // 17: chartergate.v1.PriceBook.exchange_rates:type_name -> chartergate.v1.ExchangeRate
+	7,  // 18: chartergate.v1.CreatePriceBookRequest.price_book:type_name -> chartergate.v1.PriceBook
+	7,  // 19: chartergate.v1.ListPriceBooksResponse.price_books:type_name -> chartergate.v1.PriceBook
+	7,  // 20: chartergate.v1.UpdatePriceBookRequest.price_book:type_name -> chartergate.v1.PriceBook
+	21, // 21: chartergate.v1.LookupPriceRequest.time:type_name -> google.protobuf.Timestamp
+	22, // 22: chartergate.v1.ReportPriceCoverageRequest.window:type_name -> google.protobuf.Duration
+	18, // 23: chartergate.v1.ReportPriceCoverageResponse.models:type_name -> chartergate.v1.ModelCoverage
+	20, // 24: chartergate.v1.ModelCoverage.cost_nanos:type_name -> chartergate.v1.ModelCoverage.CostNanosEntry
+	0,  // 25: chartergate.v1.ModelCoverage.price:type_name -> chartergate.v1.Price
+	21, // 26: chartergate.v1.ModelCoverage.book_update_time:type_name -> google.protobuf.Timestamp
+	8,  // 27: chartergate.v1.PriceService.CreatePriceBook:input_type -> chartergate.v1.CreatePriceBookRequest
+	9,  // 28: chartergate.v1.PriceService.GetPriceBook:input_type -> chartergate.v1.GetPriceBookRequest
+	10, // 29: chartergate.v1.PriceService.ListPriceBooks:input_type -> chartergate.v1.ListPriceBooksRequest
+	12, // 30: chartergate.v1.PriceService.UpdatePriceBook:input_type -> chartergate.v1.UpdatePriceBookRequest
+	13, // 31: chartergate.v1.PriceService.DeletePriceBook:input_type -> chartergate.v1.DeletePriceBookRequest
+	15, // 32: chartergate.v1.PriceService.LookupPrice:input_type -> chartergate.v1.LookupPriceRequest
+	16, // 33: chartergate.v1.PriceService.ReportPriceCoverage:input_type -> chartergate.v1.ReportPriceCoverageRequest
+	7,  // 34: chartergate.v1.PriceService.CreatePriceBook:output_type -> chartergate.v1.PriceBook
+	7,  // 35: chartergate.v1.PriceService.GetPriceBook:output_type -> chartergate.v1.PriceBook
+	11, // 36: chartergate.v1.PriceService.ListPriceBooks:output_type -> chartergate.v1.ListPriceBooksResponse
+	7,  // 37: chartergate.v1.PriceService.UpdatePriceBook:output_type -> chartergate.v1.PriceBook
+	14, // 38: chartergate.v1.PriceService.DeletePriceBook:output_type -> chartergate.v1.DeletePriceBookResponse
+	0,  // 39: chartergate.v1.PriceService.LookupPrice:output_type -> chartergate.v1.Price
+	17, // 40: chartergate.v1.PriceService.ReportPriceCoverage:output_type -> chartergate.v1.ReportPriceCoverageResponse
+	34, // [34:41] is the sub-list for method output_type
+	27, // [27:34] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_v1_price_proto_init() }
@@ -1019,13 +2068,14 @@ func file_chartergate_v1_price_proto_init() {
 		return
 	}
 	file_chartergate_v1_price_proto_msgTypes[0].OneofWrappers = []any{}
+	file_chartergate_v1_price_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chartergate_v1_price_proto_rawDesc), len(file_chartergate_v1_price_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -297,6 +297,41 @@ func local_request_PriceService_LookupPrice_0(ctx context.Context, marshaler run
 	return msg, metadata, err
 }
 
+var filter_PriceService_ReportPriceCoverage_0 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
+
+func request_PriceService_ReportPriceCoverage_0(ctx context.Context, marshaler runtime.Marshaler, client PriceServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq ReportPriceCoverageRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_PriceService_ReportPriceCoverage_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.ReportPriceCoverage(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_PriceService_ReportPriceCoverage_0(ctx context.Context, marshaler runtime.Marshaler, server PriceServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq ReportPriceCoverageRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_PriceService_ReportPriceCoverage_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	msg, err := server.ReportPriceCoverage(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 // RegisterPriceServiceHandlerServer registers the http handlers for service PriceService to "mux".
 // UnaryRPC     :call PriceServiceServer directly.
 // StreamingRPC :currently unsupported pending https://github.com/grpc/grpc-go/issues/906.
@@ -422,6 +457,26 @@ func RegisterPriceServiceHandlerServer(ctx context.Context, mux *runtime.ServeMu
 			return
 		}
 		forward_PriceService_LookupPrice_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodGet, pattern_PriceService_ReportPriceCoverage_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/chartergate.v1.PriceService/ReportPriceCoverage", runtime.WithHTTPPathPattern("/v1/prices:coverage"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_PriceService_ReportPriceCoverage_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_PriceService_ReportPriceCoverage_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
 
 	return nil
@@ -565,23 +620,42 @@ func RegisterPriceServiceHandlerClient(ctx context.Context, mux *runtime.ServeMu
 		}
 		forward_PriceService_LookupPrice_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodGet, pattern_PriceService_ReportPriceCoverage_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/chartergate.v1.PriceService/ReportPriceCoverage", runtime.WithHTTPPathPattern("/v1/prices:coverage"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_PriceService_ReportPriceCoverage_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_PriceService_ReportPriceCoverage_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	return nil
 }
 
 var (
-	pattern_PriceService_CreatePriceBook_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "priceBooks"}, ""))
-	pattern_PriceService_GetPriceBook_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 2, 5, 2}, []string{"v1", "priceBooks", "name"}, ""))
-	pattern_PriceService_ListPriceBooks_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "priceBooks"}, ""))
-	pattern_PriceService_UpdatePriceBook_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 2, 5, 2}, []string{"v1", "priceBooks", "price_book.name"}, ""))
-	pattern_PriceService_DeletePriceBook_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 2, 5, 2}, []string{"v1", "priceBooks", "name"}, ""))
-	pattern_PriceService_LookupPrice_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "prices"}, "lookup"))
+	pattern_PriceService_CreatePriceBook_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "priceBooks"}, ""))
+	pattern_PriceService_GetPriceBook_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 2, 5, 2}, []string{"v1", "priceBooks", "name"}, ""))
+	pattern_PriceService_ListPriceBooks_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "priceBooks"}, ""))
+	pattern_PriceService_UpdatePriceBook_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 2, 5, 2}, []string{"v1", "priceBooks", "price_book.name"}, ""))
+	pattern_PriceService_DeletePriceBook_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 2, 5, 2}, []string{"v1", "priceBooks", "name"}, ""))
+	pattern_PriceService_LookupPrice_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "prices"}, "lookup"))
+	pattern_PriceService_ReportPriceCoverage_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "prices"}, "coverage"))
 )
 
 var (
-	forward_PriceService_CreatePriceBook_0 = runtime.ForwardResponseMessage
-	forward_PriceService_GetPriceBook_0    = runtime.ForwardResponseMessage
-	forward_PriceService_ListPriceBooks_0  = runtime.ForwardResponseMessage
-	forward_PriceService_UpdatePriceBook_0 = runtime.ForwardResponseMessage
-	forward_PriceService_DeletePriceBook_0 = runtime.ForwardResponseMessage
-	forward_PriceService_LookupPrice_0     = runtime.ForwardResponseMessage
+	forward_PriceService_CreatePriceBook_0     = runtime.ForwardResponseMessage
+	forward_PriceService_GetPriceBook_0        = runtime.ForwardResponseMessage
+	forward_PriceService_ListPriceBooks_0      = runtime.ForwardResponseMessage
+	forward_PriceService_UpdatePriceBook_0     = runtime.ForwardResponseMessage
+	forward_PriceService_DeletePriceBook_0     = runtime.ForwardResponseMessage
+	forward_PriceService_LookupPrice_0         = runtime.ForwardResponseMessage
+	forward_PriceService_ReportPriceCoverage_0 = runtime.ForwardResponseMessage
 )

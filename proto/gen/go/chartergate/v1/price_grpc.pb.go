@@ -19,12 +19,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	PriceService_CreatePriceBook_FullMethodName = "/chartergate.v1.PriceService/CreatePriceBook"
-	PriceService_GetPriceBook_FullMethodName    = "/chartergate.v1.PriceService/GetPriceBook"
-	PriceService_ListPriceBooks_FullMethodName  = "/chartergate.v1.PriceService/ListPriceBooks"
-	PriceService_UpdatePriceBook_FullMethodName = "/chartergate.v1.PriceService/UpdatePriceBook"
-	PriceService_DeletePriceBook_FullMethodName = "/chartergate.v1.PriceService/DeletePriceBook"
-	PriceService_LookupPrice_FullMethodName     = "/chartergate.v1.PriceService/LookupPrice"
+	PriceService_CreatePriceBook_FullMethodName     = "/chartergate.v1.PriceService/CreatePriceBook"
+	PriceService_GetPriceBook_FullMethodName        = "/chartergate.v1.PriceService/GetPriceBook"
+	PriceService_ListPriceBooks_FullMethodName      = "/chartergate.v1.PriceService/ListPriceBooks"
+	PriceService_UpdatePriceBook_FullMethodName     = "/chartergate.v1.PriceService/UpdatePriceBook"
+	PriceService_DeletePriceBook_FullMethodName     = "/chartergate.v1.PriceService/DeletePriceBook"
+	PriceService_LookupPrice_FullMethodName         = "/chartergate.v1.PriceService/LookupPrice"
+	PriceService_ReportPriceCoverage_FullMethodName = "/chartergate.v1.PriceService/ReportPriceCoverage"
 )
 
 // PriceServiceClient is the client API for PriceService service.
@@ -43,8 +44,10 @@ type PriceServiceClient interface {
 	UpdatePriceBook(ctx context.Context, in *UpdatePriceBookRequest, opts ...grpc.CallOption) (*PriceBook, error)
 	// Errors: NOT_FOUND, ETAG_MISMATCH.
 	DeletePriceBook(ctx context.Context, in *DeletePriceBookRequest, opts ...grpc.CallOption) (*DeletePriceBookResponse, error)
-	// The price of a model at a time. Errors: NO_PRICE.
+	// The price of a model at a time, under some terms. Errors: NO_PRICE, NO_EXCHANGE_RATE.
 	LookupPrice(ctx context.Context, in *LookupPriceRequest, opts ...grpc.CallOption) (*Price, error)
+	// Which models in the catalog and in traffic have no price, and how old each price is.
+	ReportPriceCoverage(ctx context.Context, in *ReportPriceCoverageRequest, opts ...grpc.CallOption) (*ReportPriceCoverageResponse, error)
 }
 
 type priceServiceClient struct {
@@ -115,6 +118,16 @@ func (c *priceServiceClient) LookupPrice(ctx context.Context, in *LookupPriceReq
 	return out, nil
 }
 
+func (c *priceServiceClient) ReportPriceCoverage(ctx context.Context, in *ReportPriceCoverageRequest, opts ...grpc.CallOption) (*ReportPriceCoverageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReportPriceCoverageResponse)
+	err := c.cc.Invoke(ctx, PriceService_ReportPriceCoverage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PriceServiceServer is the server API for PriceService service.
 // All implementations must embed UnimplementedPriceServiceServer
 // for forward compatibility.
@@ -131,8 +144,10 @@ type PriceServiceServer interface {
 	UpdatePriceBook(context.Context, *UpdatePriceBookRequest) (*PriceBook, error)
 	// Errors: NOT_FOUND, ETAG_MISMATCH.
 	DeletePriceBook(context.Context, *DeletePriceBookRequest) (*DeletePriceBookResponse, error)
-	// The price of a model at a time. Errors: NO_PRICE.
+	// The price of a model at a time, under some terms. Errors: NO_PRICE, NO_EXCHANGE_RATE.
 	LookupPrice(context.Context, *LookupPriceRequest) (*Price, error)
+	// Which models in the catalog and in traffic have no price, and how old each price is.
+	ReportPriceCoverage(context.Context, *ReportPriceCoverageRequest) (*ReportPriceCoverageResponse, error)
 	mustEmbedUnimplementedPriceServiceServer()
 }
 
@@ -160,6 +175,9 @@ func (UnimplementedPriceServiceServer) DeletePriceBook(context.Context, *DeleteP
 }
 func (UnimplementedPriceServiceServer) LookupPrice(context.Context, *LookupPriceRequest) (*Price, error) {
 	return nil, status.Error(codes.Unimplemented, "method LookupPrice not implemented")
+}
+func (UnimplementedPriceServiceServer) ReportPriceCoverage(context.Context, *ReportPriceCoverageRequest) (*ReportPriceCoverageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReportPriceCoverage not implemented")
 }
 func (UnimplementedPriceServiceServer) mustEmbedUnimplementedPriceServiceServer() {}
 func (UnimplementedPriceServiceServer) testEmbeddedByValue()                      {}
@@ -290,6 +308,24 @@ func _PriceService_LookupPrice_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PriceService_ReportPriceCoverage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReportPriceCoverageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PriceServiceServer).ReportPriceCoverage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PriceService_ReportPriceCoverage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PriceServiceServer).ReportPriceCoverage(ctx, req.(*ReportPriceCoverageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PriceService_ServiceDesc is the grpc.ServiceDesc for PriceService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -320,6 +356,10 @@ var PriceService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "LookupPrice",
 			Handler:    _PriceService_LookupPrice_Handler,
+		},
+		{
+			MethodName: "ReportPriceCoverage",
+			Handler:    _PriceService_ReportPriceCoverage_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -47,7 +47,11 @@ type RecordUsageRequest struct {
 	// Required: real money is recorded once for each id.
 	RequestId string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The user's task that the call is part of, so that its outcome can be recorded later. At most 128 bytes.
-	Task          string `protobuf:"bytes,13,opt,name=task,proto3" json:"task,omitempty"`
+	Task string `protobuf:"bytes,13,opt,name=task,proto3" json:"task,omitempty"`
+	// The provider's service tier that was used. Empty: the standard one.
+	ServiceTier string `protobuf:"bytes,18,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
+	// The provider's region that was used, where prices depend on it.
+	Region        string `protobuf:"bytes,19,opt,name=region,proto3" json:"region,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -155,6 +159,20 @@ func (x *RecordUsageRequest) GetRequestId() string {
 func (x *RecordUsageRequest) GetTask() string {
 	if x != nil {
 		return x.Task
+	}
+	return ""
+}
+
+func (x *RecordUsageRequest) GetServiceTier() string {
+	if x != nil {
+		return x.ServiceTier
+	}
+	return ""
+}
+
+func (x *RecordUsageRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
 	}
 	return ""
 }
@@ -669,7 +687,7 @@ var File_chartergate_v1_usage_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x1achartergate/v1/usage.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1echartergate/v1/preflight.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x03\n" +
+	"\x1achartergate/v1/usage.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1echartergate/v1/preflight.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x04\n" +
 	"\x12RecordUsageRequest\x12#\n" +
 	"\afeature\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\afeature\x12 \n" +
 	"\x05model\x18\x02 \x01(\tB\n" +
@@ -684,7 +702,9 @@ const file_chartergate_v1_usage_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\n" +
 	" \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\trequestId\x12\x1c\n" +
-	"\x04task\x18\r \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04task\"Q\n" +
+	"\x04task\x18\r \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04task\x12*\n" +
+	"\fservice_tier\x18\x12 \x01(\tB\a\xbaH\x04r\x02(@R\vserviceTier\x12\x1f\n" +
+	"\x06region\x18\x13 \x01(\tB\a\xbaH\x04r\x02(@R\x06region\"Q\n" +
 	"\x13RecordUsageResponse\x12:\n" +
 	"\n" +
 	"settlement\x18\x01 \x01(\v2\x1a.chartergate.v1.SettlementR\n" +
