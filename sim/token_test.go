@@ -24,6 +24,7 @@ func readToken(token string) *told {
 	if err != nil {
 		panic(err)
 	}
+	version := b[0]
 	t := &told{owner: hex.EncodeToString(b[1:17])}
 	b = b[17:]
 	number := func() uint64 {
@@ -45,10 +46,16 @@ func readToken(token string) *told {
 	t.seq, t.amount = number(), money.Nanos(number())
 	number() // the time of the call
 	t.expires = time.UnixMilli(int64(number()))
-	one() // effect
+	if one()&(1<<6) != 0 { // after the effect: signals
+		one()
+		_, _, _, _ = number(), number(), number(), number()
+	}
 	feature, _, _ := text(), text(), text()
 	keys := [...]string{"", text(), text(), text(), text()} // user, cohort, agent, run
-	text()
+	text() // the prompt pattern
+	if version == 2 {
+		_, _, _, _ = text(), text(), text(), text() // task, wanted model, service tier, region
+	}
 	for range one() {
 		id := ledger.AccountID{Budget: text()}
 		if from := one(); int(from) < len(keys) {
