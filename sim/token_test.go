@@ -52,7 +52,7 @@ func readToken(token string) *told {
 	}
 	feature, _, _ := text(), text(), text()
 	keys := [...]string{"", text(), text(), text(), text()} // user, cohort, agent, run
-	text() // the prompt pattern
+	text()                                                  // the prompt pattern
 	if version == 2 {
 		_, _, _, _ = text(), text(), text(), text() // task, wanted model, service tier, region
 	}
