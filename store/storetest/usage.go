@@ -17,9 +17,6 @@ import (
 	"github.com/chartergate/chartergate/store"
 )
 
-// topK is what the stores of RunUsage are opened with.
-const topK = 5
-
 // RunUsage proves a store.Usage. open gives an empty store that keeps 5 keys of a dimension apart, as two servers see it;
 // they may be one and the same.
 func RunUsage(t *testing.T, open func(t *testing.T) (a, b store.Usage)) {
