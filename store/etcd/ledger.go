@@ -221,7 +221,11 @@ func (l *Ledger) Resolve(ctx context.Context, changes []ledger.AccountChange) ([
 		if err != nil {
 			return nil, err
 		}
-		if _, err := l.fenced(ctx, []clientv3.Cmp{absent(k)}, op); err != nil && !errors.Is(err, store.ErrConflict) {
+		cmps := []clientv3.Cmp{absent(k)}
+		if !first.BudgetFixed { // so that this write, should it land late, does not bring back a grant that was dropped since
+			cmps = append(cmps, unchanged(key("bud", first.ID.String()), first.Budget.Rev))
+		}
+		if _, err := l.fenced(ctx, cmps, op); err != nil && !errors.Is(err, store.ErrConflict) {
 			return nil, err
 		}
 	}

@@ -252,3 +252,23 @@ func TestLedgerAppendAgain(t *testing.T) {
 	}
 	mustAppend(t, l, batch(owner, 2, settled(3, 0, a)))
 }
+
+// A write of Resolve that lands late does not bring back a grant that was dropped since.
+func TestLedgerResolveLandsLate(t *testing.T) {
+	client := startEmbedded(t, t.TempDir()).Client()
+	l, owner := claimed(t, client)
+	a := account("a")
+	first := newAccount(a, owner, 100, 60)
+	adjust(t, l, first)
+	o := opened(t, l, a)[0]
+	drop := ledger.AccountChange{ID: a, GrantOwner: owner, Grant: o.Own, DropGrant: true, Budget: o.Budget}
+	drop.Budget.Alloc = 0
+	adjust(t, l, drop)
+	kept := dump(t, client)
+	if _, err := l.Resolve(t.Context(), []ledger.AccountChange{first}); err != nil {
+		t.Fatal(err)
+	}
+	if now := dump(t, client); !reflect.DeepEqual(now, kept) {
+		t.Errorf("etcd holds %v, want %v", now, kept)
+	}
+}
