@@ -106,6 +106,7 @@ func entryRecord(e *ledger.Entry, path []uint32) *storev1.Entry {
 		Cohort: e.Call.Cohort, Agent: e.Call.Agent, Run: e.Call.Run, PromptPattern: e.Call.PromptPattern,
 		RequestId: e.RequestID, RequestHash: e.RequestHash, Effect: int32(e.Call.Effect),
 		Calls: e.Calls, Successes: e.Successes, Failures: e.Failures, Task: e.Call.Task, Wanted: e.Call.Wanted,
+		ServiceTier: e.Call.ServiceTier, Region: e.Call.Region,
 		Cost: costRecord(&e.Cost), Saved: savedRecord(&e.Saved), Signals: signalsRecord(e),
 	}
 }
@@ -181,7 +182,7 @@ func entry(owner string, n uint64, b *storev1.Batch, r *storev1.Entry) (*ledger.
 		Call: ledger.Call{
 			Feature: r.GetFeature(), Tier: r.GetTier(), Model: r.GetModel(), User: r.GetUser(), Cohort: r.GetCohort(),
 			Agent: r.GetAgent(), Run: r.GetRun(), PromptPattern: r.GetPromptPattern(), Effect: routing.Effect(r.GetEffect()),
-			Task: r.GetTask(), Wanted: r.GetWanted(), Time: time.UnixMilli(r.GetCallMs()), Signals: callSignals(r.GetSignals()),
+			Task: r.GetTask(), Wanted: r.GetWanted(), ServiceTier: r.GetServiceTier(), Region: r.GetRegion(), Time: time.UnixMilli(r.GetCallMs()), Signals: callSignals(r.GetSignals()),
 		},
 		Cost: cost(r),
 		Saved: usage.Saved{

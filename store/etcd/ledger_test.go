@@ -242,7 +242,7 @@ func TestLedgerJournal(t *testing.T) {
 			Usage: usage.Usage{InputTokens: 5, ToolCalls: map[string]int64{"web_search": 2}}, Outcome: usage.OutcomeSuccess,
 			Cost: usage.Cost{Input: 1, ContextOverhead: 2, Output: 3, Retrieval: 4, Tools: 5, Compute: 6, Other: 9}, Saved: usage.Saved{CacheRead: 1, CacheWrite: 2, Downgrade: -3},
 			Call: ledger.Call{
-				Feature: "research", Tier: "premium", Model: "m-1", User: "u", Cohort: "c", Agent: "g", Run: "run/1", PromptPattern: "p", Task: "t/1", Wanted: "m-2",
+				Feature: "research", Tier: "premium", Model: "m-1", User: "u", Cohort: "c", Agent: "g", Run: "run/1", PromptPattern: "p", Task: "t/1", Wanted: "m-2", ServiceTier: "batch", Region: "eu",
 				Effect: routing.Downgrade, Time: sealed.Add(-time.Minute), Signals: usage.CallSignals{Flags: usage.Prefixed | usage.Repeated, RepeatTokens: 3, LateTokens: 1, RunGrowth: 2, Untrimmed: 9},
 			},
 		},

@@ -753,7 +753,11 @@ type Entry struct {
 	Saved *Saved `protobuf:"bytes,29,opt,name=saved,proto3" json:"saved,omitempty"`
 	// What the call's prompt says about caching. Absent where the call gave neither fingerprints nor a run
 	// and was not told to trim its context.
-	Signals       *CallSignals `protobuf:"bytes,30,opt,name=signals,proto3" json:"signals,omitempty"`
+	Signals *CallSignals `protobuf:"bytes,30,opt,name=signals,proto3" json:"signals,omitempty"`
+	// The provider's service tier that the price is for; empty: the standard one.
+	ServiceTier string `protobuf:"bytes,31,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
+	// The provider's region that the price is for, where it was told.
+	Region        string `protobuf:"bytes,32,opt,name=region,proto3" json:"region,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -996,6 +1000,20 @@ func (x *Entry) GetSignals() *CallSignals {
 		return x.Signals
 	}
 	return nil
+}
+
+func (x *Entry) GetServiceTier() string {
+	if x != nil {
+		return x.ServiceTier
+	}
+	return ""
+}
+
+func (x *Entry) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
 }
 
 // The signals of one call, as core/usage.CallSignals.
@@ -1902,7 +1920,7 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\aaccount\x18\x01 \x01(\v2\x1d.chartergate.store.v1.AccountR\aaccount\x12\x14\n" +
 	"\x05alloc\x18\x02 \x01(\x03R\x05alloc\x12\x14\n" +
 	"\x05spent\x18\x03 \x01(\x03R\x05spent\x12\x10\n" +
-	"\x03gen\x18\x04 \x01(\x03R\x03gen\"\xd1\x06\n" +
+	"\x03gen\x18\x04 \x01(\x03R\x03gen\"\x8c\a\n" +
 	"\x05Entry\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x123\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1f.chartergate.store.v1.EntryKindR\x04kind\x12\x16\n" +
@@ -1935,7 +1953,9 @@ const file_chartergate_store_v1_records_proto_rawDesc = "" +
 	"\x06wanted\x18\x1b \x01(\tR\x06wanted\x12.\n" +
 	"\x04cost\x18\x1c \x01(\v2\x1a.chartergate.store.v1.CostR\x04cost\x121\n" +
 	"\x05saved\x18\x1d \x01(\v2\x1b.chartergate.store.v1.SavedR\x05saved\x12;\n" +
-	"\asignals\x18\x1e \x01(\v2!.chartergate.store.v1.CallSignalsR\asignals\"\xa6\x01\n" +
+	"\asignals\x18\x1e \x01(\v2!.chartergate.store.v1.CallSignalsR\asignals\x12!\n" +
+	"\fservice_tier\x18\x1f \x01(\tR\vserviceTier\x12\x16\n" +
+	"\x06region\x18  \x01(\tR\x06region\"\xa6\x01\n" +
 	"\vCallSignals\x12\x14\n" +
 	"\x05flags\x18\x01 \x01(\rR\x05flags\x12#\n" +
 	"\rrepeat_tokens\x18\x02 \x01(\x03R\frepeatTokens\x12\x1f\n" +
