@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/usage"
@@ -51,14 +52,14 @@ func (m *measure) cachingCauses() (causes []Cause) {
 	if s.Prefixed == 0 && t.Calls > 0 {
 		add(Cause{
 			Code: CauseNoFingerprints, Calls: t.Calls, Of: t.Calls,
-			Summary: fmt.Sprintf("None of %d calls gave fingerprints of its prompt, so the causes are not known.", t.Calls),
+			Summary: say("None of %d calls gave fingerprints of its prompt, so the causes are not known.", t.Calls),
 			Action:  "Send prefix_hashes and prefix_block_tokens with Reserve.",
 		})
 	}
 	if s.LateRepeats > 0 {
 		gain := m.longer()
 		c := Cause{Code: CauseShortTTL, Calls: s.LateRepeats, Of: s.Repeats, Tokens: s.LateTokens, CouldSave: &gain,
-			Summary: fmt.Sprintf("%d of %d repeats of a prefix came more than 5 minutes after the last, %d of them more than an hour: %d tokens more were sent within an hour.",
+			Summary: say("%d of %d repeats of a prefix came more than 5 minutes after the last, %d of them more than an hour: %d tokens more were sent within an hour.",
 				s.LateRepeats, s.Repeats, s.StaleRepeats, s.LateTokens),
 			Action: "Write the prefix for 1 hour, or keep it warm with a call every 5 minutes."}
 		if gain == 0 {
@@ -69,20 +70,20 @@ func (m *measure) cachingCauses() (causes []Cause) {
 	if s.PrefixChanges > 0 {
 		gain, n := m.steady()
 		add(Cause{Code: CausePrefixChanges, Calls: s.PrefixChanges, Of: s.Prefixed, Tokens: n, CouldSave: &gain,
-			Summary: fmt.Sprintf("%d of %d calls began with a prefix that was not sent before, though their prompt pattern was in use; the first calls of conversations are among them.",
+			Summary: say("%d of %d calls began with a prefix that was not sent before, though their prompt pattern was in use; the first calls of conversations are among them.",
 				s.PrefixChanges, s.Prefixed),
-			Action: fmt.Sprintf("Put what stays the same first, and what changes (time, user, retrieved passages) last. What it would save is for the least that the provider caches, %d tokens in all; a longer common prefix saves more.", n),
+			Action: say("Put what stays the same first, and what changes (time, user, retrieved passages) last. What it would save is for the least that the provider caches, %d tokens in all; a longer common prefix saves more.", n),
 		})
 	}
 	if s.ShortPrompts > 0 {
 		add(Cause{Code: CauseShortPrompts, Calls: s.ShortPrompts, Of: s.Prefixed,
-			Summary: fmt.Sprintf("%d of %d calls had fewer input tokens than the provider caches (%s).", s.ShortPrompts, s.Prefixed, m.minima()),
+			Summary: say("%d of %d calls had fewer input tokens than the provider caches (%s).", s.ShortPrompts, s.Prefixed, m.minima()),
 			Action:  "Share one longer prefix among these prompts, or leave them uncached.",
 		})
 	}
 	if unused := m.unread(); unused.tokens > 0 {
 		add(Cause{Code: CauseUnusedCache, Tokens: unused.tokens, Calls: s.Repeats - s.LateRepeats, Of: s.Prefixed, CouldSave: &unused.worth,
-			Summary: fmt.Sprintf("%d tokens were sent again within 5 minutes and not read from a cache.", unused.tokens),
+			Summary: say("%d tokens were sent again within 5 minutes and not read from a cache.", unused.tokens),
 			Action:  "Turn prompt caching on, mark the end of the stable prefix, and send a conversation to one region and model.",
 		})
 	}
@@ -91,7 +92,7 @@ func (m *measure) cachingCauses() (causes []Cause) {
 	}
 	if s.Prefixed > 0 && 2*s.Repeats < s.Prefixed {
 		add(Cause{Code: CauseFewRepeats, Calls: s.Prefixed - s.Repeats, Of: s.Prefixed, Tokens: s.RepeatTokens + s.LateTokens,
-			Summary: fmt.Sprintf("%d of %d calls repeat a prefix; %s of the input tokens were sent within the hour before. More cannot be read from a cache.",
+			Summary: say("%d of %d calls repeat a prefix; %s of the input tokens were sent within the hour before. More cannot be read from a cache.",
 				s.Repeats, s.Prefixed, part(s.RepeatTokens+s.LateTokens, t.Usage.AllInput())),
 			Action: "Prompts that are not repeated are made cheaper by routing and trimming.",
 		})
@@ -150,7 +151,7 @@ func (m *measure) writePremium(premium money.Nanos) Cause {
 		wasted = money.Nanos(n)
 	}
 	c := Cause{Code: CauseWritePremium, Tokens: unread, CouldSave: &wasted,
-		Summary: fmt.Sprintf("Cache writes cost %s above the input rate, and reads saved %s. At least %d of %d written tokens were never read.",
+		Summary: say("Cache writes cost %s above the input rate, and reads saved %s. At least %d of %d written tokens were never read.",
 			m.amount(premium), m.amount(saved), unread, written),
 		Action: "Write to the cache only what is read again: put the cache mark behind what conversations share."}
 	if lost := m.sub(premium, saved); lost > 0 {
@@ -179,7 +180,7 @@ func (m *measure) minima() string {
 	var list []string
 	for _, r := range m.rows {
 		if n := usage.MinCacheable(providerOf(r), modelOf(r)); n > 0 && r.Signals.ShortPrompts > 0 {
-			list = append(list, fmt.Sprintf("%s: %d", modelOf(r), n))
+			list = append(list, say("%s: %d", modelOf(r), n))
 		}
 	}
 	slices.Sort(list)
@@ -187,5 +188,5 @@ func (m *measure) minima() string {
 	if len(list) > 3 {
 		list = append(list[:3], "…")
 	}
-	return fmt.Sprint(list)
+	return strings.Join(list, ", ")
 }

@@ -35,7 +35,7 @@ func (m *measure) routing() Effect {
 		e.Summary = "Nothing was spent that could be compared."
 		return e
 	}
-	e.Summary = fmt.Sprintf("Calls cost %s less than on %s (tier %s): %s saved, %s. %s of the calls ran on tier %s.",
+	e.Summary = say("Calls cost %s less than on %s (tier %s): %s saved, %s. %s of the calls ran on tier %s.",
 		m.amount(e.Saved), model, top, percent(e.Permille), e.against(), part(calls, m.Totals.Calls), top)
 	if e.Verdict == Below && calls > 0 {
 		next := tiers[len(tiers)-2]
@@ -46,9 +46,9 @@ func (m *measure) routing() Effect {
 		m.fail(err)
 		gain := max(0, min(most, m.sub(money.Nanos(want), e.Saved)))
 		c := Cause{Code: CauseExpensiveTier, Calls: calls, Of: m.Totals.Calls, CouldSave: &gain,
-			Summary: fmt.Sprintf("%d of %d calls ran on tier %s, the dearest. On %s (tier %s) they would cost %s less.",
+			Summary: say("%d of %d calls ran on tier %s, the dearest. On %s (tier %s) they would cost %s less.",
 				calls, m.Totals.Calls, top, cheaper, next, m.amount(most)),
-			Action: fmt.Sprintf("Route %s of them to tier %s: simple task classes and low complexity first.", part(int64(gain), int64(most)), next)}
+			Action: say("Route %s of them to tier %s: simple task classes and low complexity first.", part(int64(gain), int64(most)), next)}
 		if most <= 0 {
 			c.Action = fmt.Sprintf("Tier %s is no cheaper: review its models.", next)
 		}
@@ -143,7 +143,7 @@ func (m *measure) substitution() Effect {
 		e.Summary = "No call ran on another model than it wanted."
 		return e
 	}
-	e.Summary = fmt.Sprintf("%d of %d calls ran on a cheaper model than they wanted and saved %s, %s of their cost on that: %s.",
+	e.Summary = say("%d of %d calls ran on a cheaper model than they wanted and saved %s, %s of their cost on that: %s.",
 		calls, m.Totals.Calls, m.amount(e.Saved), percent(e.Permille), e.against())
 	return e
 }
@@ -165,7 +165,7 @@ func (m *measure) trimming() Effect {
 	if e.Verdict == NotMeasured {
 		e.Summary = "No decision said to trim a context. " + overhead
 	} else {
-		e.Summary = fmt.Sprintf("%d calls were told to trim and sent %d tokens less than estimated: %s, %s of the input cost, %s. %s",
+		e.Summary = say("%d calls were told to trim and sent %d tokens less than estimated: %s, %s of the input cost, %s. %s",
 			s.TrimCalls, s.TrimmedTokens, m.amount(e.Saved), percent(e.Permille), e.against(), overhead)
 	}
 	if e.Verdict > Below {
@@ -174,7 +174,7 @@ func (m *measure) trimming() Effect {
 	if n := t.Usage.ContextOverheadTokens; n > 0 {
 		gain := t.Cost.ContextOverhead
 		e.Causes = append(e.Causes, Cause{Code: CauseContextOverhead, Calls: t.Calls, Of: t.Calls, Tokens: n, CouldSave: &gain,
-			Summary: fmt.Sprintf("%d of %d input tokens are context overhead: at most %s to save.", n, in, m.amount(gain)),
+			Summary: say("%d of %d input tokens are context overhead: at most %s to save.", n, in, m.amount(gain)),
 			Action:  "Have the routing policy set trim_context_to_tokens.",
 		})
 	}
@@ -185,7 +185,7 @@ func (m *measure) trimming() Effect {
 		}
 		each, _ := Ratio(s.RunGrowth, 1, s.RunCalls)
 		e.Causes = append(e.Causes, Cause{Code: CauseGrowingHistory, Calls: s.RunCalls, Of: t.Calls, Tokens: s.RunGrowth, CouldSave: &gain,
-			Summary: fmt.Sprintf("The history of runs grows by %d tokens a call (%d calls).", each, s.RunCalls),
+			Summary: say("The history of runs grows by %d tokens a call (%d calls).", each, s.RunCalls),
 			Action:  "Summarize or drop old turns and tool results. What is counted is the growth alone, at the uncached rate.",
 		})
 	}
@@ -210,7 +210,7 @@ func (m *measure) all() Effect {
 		e.Summary = "Nothing was spent that could be compared."
 		return e
 	}
-	e.Summary = fmt.Sprintf("Together: %s less than %s on %s without caching, routing and trimming, %s saved: %s.",
+	e.Summary = say("Together: %s less than %s on %s without caching, routing and trimming, %s saved: %s.",
 		m.amount(e.Saved), m.amount(e.Baseline), model, percent(e.Permille), e.against())
 	if e.Verdict == Below {
 		var could money.Nanos

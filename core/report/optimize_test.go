@@ -133,7 +133,7 @@ func TestCachingIsMeasured(t *testing.T) {
 	if c := cause(e, CausePrefixChanges); c == nil || *c.CouldSave != 829_440_000 || c.Tokens != 307_200 {
 		t.Errorf("prefix changes: %+v", c)
 	}
-	if c := cause(e, CauseShortPrompts); c == nil || c.Calls != 20 || !strings.Contains(c.Summary, "claude-sonnet-4-5: 1024") {
+	if c := cause(e, CauseShortPrompts); c == nil || c.Calls != 20 || !strings.Contains(c.Summary, "claude-sonnet-4-5: 1,024") {
 		t.Errorf("short prompts: %+v", c)
 	}
 	if c := cause(e, CauseWritePremium); c == nil || *c.CouldSave != 0 {
@@ -223,7 +223,7 @@ func TestTrimmingWithoutDirectives(t *testing.T) {
 	if c := cause(e, CauseContextOverhead); e.Verdict != NotMeasured || c == nil || *c.CouldSave != 75*money.Unit/100 {
 		t.Errorf("%+v", e)
 	}
-	if c := cause(e, CauseGrowingHistory); c == nil || *c.CouldSave != 3*money.Unit/10 || !strings.Contains(c.Summary, "12500 tokens a call") {
+	if c := cause(e, CauseGrowingHistory); c == nil || *c.CouldSave != 3*money.Unit/10 || !strings.Contains(c.Summary, "12,500 tokens a call") {
 		t.Errorf("%+v", e)
 	}
 	if e.Summary != "No decision said to trim a context. 25% of the input tokens, 0.7500 USD, are context overhead." {
