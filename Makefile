@@ -73,13 +73,13 @@ failpoints: ## crashes, stalls and lost answers at every `gofail:` comment, each
 SEEDS ?= 2000
 sim: ## the ledger of several servers over a simulated etcd, network and clock, with faults: SEEDS=N runs from FROM, for at most FOR (4h); SEED=n: one with its trace
 ifdef SEED
-	CHARTERGATE_SIM_SEED=$(SEED) go test -tags mutants ./sim -run 'TestSim$$' -count=1 -v
+	GOGC=800 CHARTERGATE_SIM_SEED=$(SEED) go test -tags mutants ./sim -run 'TestSim$$' -count=1 -v
 else
-	CHARTERGATE_SIM_SEEDS=$(SEEDS) CHARTERGATE_SIM_FROM=$(FROM) CHARTERGATE_SIM_FOR=$(FOR) go test -tags mutants ./sim -run 'TestSim$$' -count=1 -v -timeout 4h
+	GOGC=800 CHARTERGATE_SIM_SEEDS=$(SEEDS) CHARTERGATE_SIM_FROM=$(FROM) CHARTERGATE_SIM_FOR=$(FOR) go test -tags mutants ./sim -run 'TestSim$$' -count=1 -v -timeout 4h
 endif
 
 mutants: ## each guard of the ledger protocol, switched off in the simulation only, must be missed
-	go test -tags mutants ./sim -run TestEachGuard -count=1 -v -timeout 4h
+	GOGC=800 go test -tags mutants ./sim -run TestEachGuard -count=1 -v -timeout 4h
 
 generate: .cache/proto ## code and OpenAPI from proto/
 	$(BUF) format -w proto
