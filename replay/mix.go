@@ -51,9 +51,6 @@ func ParseMix(s string) (Mix, error) {
 	return m, nil
 }
 
-// Names are the names, in their order.
-func (m *Mix) Names() []string { return m.names }
-
 // of gives the name for a hash; empty where there is none.
 func (m *Mix) of(hash uint64) string {
 	if m.total == 0 {

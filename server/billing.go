@@ -118,6 +118,17 @@ func (s *billingService) ListBillImports(ctx context.Context, _ *chartergatev1.L
 }
 
 // dayOf reads a day; empty is none.
+// days reads the window of a request; a day that is not given is the zero time.
+func days(req interface {
+	GetFromDay() string
+	GetToDay() string
+}) (from, to time.Time, err error) {
+	if from, err = dayOf("from_day", req.GetFromDay()); err == nil {
+		to, err = dayOf("to_day", req.GetToDay())
+	}
+	return from, to, err
+}
+
 func dayOf(field, s string) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
@@ -138,11 +149,7 @@ func filters(list []*chartergatev1.BillFilter) map[string][]string {
 }
 
 func (s *billingService) SumBills(ctx context.Context, req *chartergatev1.SumBillsRequest) (*chartergatev1.SumBillsResponse, error) {
-	from, err := dayOf("from_day", req.GetFromDay())
-	if err != nil {
-		return nil, err
-	}
-	to, err := dayOf("to_day", req.GetToDay())
+	from, to, err := days(req)
 	if err != nil {
 		return nil, err
 	}
@@ -162,11 +169,7 @@ func (s *billingService) SumBills(ctx context.Context, req *chartergatev1.SumBil
 }
 
 func (s *billingService) reconcile(ctx context.Context, req *chartergatev1.ReconcileBillsRequest) (*billing.Result, error) {
-	from, err := dayOf("from_day", req.GetFromDay())
-	if err != nil {
-		return nil, err
-	}
-	to, err := dayOf("to_day", req.GetToDay())
+	from, to, err := days(req)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,7 +67,7 @@ func (d *differ) entries(path string, f protoreflect.FieldDescriptor, from, to p
 	collect := func(k protoreflect.MapKey, _ protoreflect.Value) bool { keys[k.String()] = k; return true }
 	from.Range(collect)
 	to.Range(collect)
-	for _, name := range sortedKeys(keys) {
+	for _, name := range slices.Sorted(maps.Keys(keys)) {
 		k := keys[name]
 		if from.Has(k) && to.Has(k) && from.Get(k).Equal(to.Get(k)) {
 			continue
@@ -124,15 +125,6 @@ func keyed(l protoreflect.List) (map[string]protoreflect.Message, []string) {
 		byKey[key], order[i] = m, key
 	}
 	return byKey, order
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 func wellKnown(m protoreflect.MessageDescriptor) bool {

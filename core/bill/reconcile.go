@@ -2,6 +2,7 @@ package bill
 
 import (
 	"cmp"
+	"maps"
 	"math/big"
 	"slices"
 	"time"
@@ -138,7 +139,7 @@ func Reconcile(spends []Spend, charges []Charge) (*Reconciliation, error) {
 	}
 	r := &Reconciliation{}
 	f := newFinder()
-	for _, k := range sortedKeys(cells) {
+	for _, k := range slices.SortedFunc(maps.Keys(cells), Key.Compare) {
 		rows, err := cells[k].explain(f)
 		if err != nil {
 			return nil, err
@@ -180,15 +181,6 @@ func fits(spends []Spend, charges []Charge) error {
 // Compare orders by currency, provider, model, feature and day.
 func (k Key) Compare(o Key) int {
 	return cmp.Or(cmp.Compare(k.Currency, o.Currency), cmp.Compare(k.Provider, o.Provider), cmp.Compare(k.Model, o.Model), cmp.Compare(k.Feature, o.Feature), k.Day.Compare(o.Day))
-}
-
-func sortedKeys[V any](m map[Key]V) []Key {
-	keys := make([]Key, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, Key.Compare)
-	return keys
 }
 
 // rows are the variances of a cell by feature.

@@ -2,6 +2,7 @@ package report
 
 import (
 	"context"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -85,7 +86,7 @@ func (m *Maker) Trend(ctx context.Context, a *TrendAsk) ([]Trend, error) {
 		}
 	}
 	var trends []Trend
-	for _, currency := range sortedKeys(totals) {
+	for _, currency := range slices.Sorted(maps.Keys(totals)) {
 		t := Trend{Currency: currency}
 		if t.Total, err = m.finish(totals[currency][""], a, st); err != nil {
 			return nil, err
@@ -203,13 +204,4 @@ func (m *Maker) finish(g *gathered, a *TrendAsk, st *steps) (Series, error) {
 		}
 	}
 	return *s, nil
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

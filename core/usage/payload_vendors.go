@@ -138,10 +138,6 @@ var byVendor = func() map[string]*vendor {
 	return m
 }()
 
-// ProviderID gives the id by which a provider is known here and in genai-prices: `google` for `vertex_ai`. Others stay as
-// they are.
-func ProviderID(provider string) string { return vendorOf(provider).id }
-
 func vendorOf(provider string) *vendor {
 	if v := byVendor[provider]; v != nil {
 		return v
