@@ -101,6 +101,15 @@ const (
 	// The price is in another currency than the budgets, and no price book has an exchange rate for that time.
 	// FAILED_PRECONDITION. Sample: {metadata: {from: "USD", to: "EUR", time: "2026-11-23T10:00:00Z"}}.
 	ErrorReason_ERROR_REASON_NO_EXCHANGE_RATE ErrorReason = 40
+	// A test of the policy fails. INVALID_ARGUMENT; the message names the tests. Sample: {metadata: {file: "routing_test.rego",
+	// line: "12", test: "test_interns"}}.
+	ErrorReason_ERROR_REASON_POLICY_TESTS_FAILED ErrorReason = 50
+	// Compiling or testing the policy took more time or memory than a policy may. INVALID_ARGUMENT. Sample: {metadata:
+	// {limit: "10s"}}.
+	ErrorReason_ERROR_REASON_POLICY_TOO_COSTLY ErrorReason = 51
+	// No revision was active before: there is nothing to roll back to. FAILED_PRECONDITION. Sample: {metadata: {policy:
+	// "policies/routing"}}.
+	ErrorReason_ERROR_REASON_NO_EARLIER_REVISION ErrorReason = 52
 )
 
 // Enum value maps for ErrorReason.
@@ -134,6 +143,9 @@ var (
 		42: "ERROR_REASON_USAGE_UNAVAILABLE",
 		41: "ERROR_REASON_OUTCOME_RECORDED",
 		40: "ERROR_REASON_NO_EXCHANGE_RATE",
+		50: "ERROR_REASON_POLICY_TESTS_FAILED",
+		51: "ERROR_REASON_POLICY_TOO_COSTLY",
+		52: "ERROR_REASON_NO_EARLIER_REVISION",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":          0,
@@ -164,6 +176,9 @@ var (
 		"ERROR_REASON_USAGE_UNAVAILABLE":    42,
 		"ERROR_REASON_OUTCOME_RECORDED":     41,
 		"ERROR_REASON_NO_EXCHANGE_RATE":     40,
+		"ERROR_REASON_POLICY_TESTS_FAILED":  50,
+		"ERROR_REASON_POLICY_TOO_COSTLY":    51,
+		"ERROR_REASON_NO_EARLIER_REVISION":  52,
 	}
 )
 
@@ -198,7 +213,7 @@ var File_chartergate_v1_error_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1achartergate/v1/error.proto\x12\x0echartergate.v1*\x9f\a\n" +
+	"\x1achartergate/v1/error.proto\x12\x0echartergate.v1*\x8f\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ERROR_REASON_INVALID\x10\x01\x12\x1a\n" +
@@ -228,7 +243,10 @@ const file_chartergate_v1_error_proto_rawDesc = "" +
 	"\x1aERROR_REASON_USAGE_INVALID\x10\x1f\x12\"\n" +
 	"\x1eERROR_REASON_USAGE_UNAVAILABLE\x10*\x12!\n" +
 	"\x1dERROR_REASON_OUTCOME_RECORDED\x10)\x12!\n" +
-	"\x1dERROR_REASON_NO_EXCHANGE_RATE\x10(BNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
+	"\x1dERROR_REASON_NO_EXCHANGE_RATE\x10(\x12$\n" +
+	" ERROR_REASON_POLICY_TESTS_FAILED\x102\x12\"\n" +
+	"\x1eERROR_REASON_POLICY_TOO_COSTLY\x103\x12$\n" +
+	" ERROR_REASON_NO_EARLIER_REVISION\x104BNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
 
 var (
 	file_chartergate_v1_error_proto_rawDescOnce sync.Once

@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -26,18 +27,26 @@ const (
 // A policy and the revision of it that decides.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `policies/routing`: the routing policy is the only one in this version.
+	// `policies/routing` for the organisation, `policies/team.{team}` or `policies/feature.{feature}`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The revision that decides. `builtin/{hash}` until one is activated.
+	// The revision that decides. `builtin/{hash}` for the organisation until one is activated.
 	ActiveRevision string `protobuf:"bytes,2,opt,name=active_revision,json=activeRevision,proto3" json:"active_revision,omitempty"`
 	// Rego files by name, as in PolicyRevision. In a manifest, with apply: stored and activated. Empty in answers.
 	Modules map[string]string `protobuf:"bytes,3,rep,name=modules,proto3" json:"modules,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Why this revision, in a manifest.
 	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// Who made this revision, in a manifest.
+	Author string `protobuf:"bytes,10,opt,name=author,proto3" json:"author,omitempty"`
 	// Set by the server: changes with every activation.
 	Etag string `protobuf:"bytes,5,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Set by the server: when the active revision was activated.
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// Set by the server: revisions that were active before, the latest first; at most 16. Rollback takes the first.
+	EarlierRevisions []string `protobuf:"bytes,7,rep,name=earlier_revisions,json=earlierRevisions,proto3" json:"earlier_revisions,omitempty"`
+	// Set by the server: the revision that shadows. Empty: none.
+	ShadowRevision string `protobuf:"bytes,8,opt,name=shadow_revision,json=shadowRevision,proto3" json:"shadow_revision,omitempty"`
+	// Set by the server: the share of calls that it shadows, in parts per million.
+	ShadowPpm     int32 `protobuf:"varint,9,opt,name=shadow_ppm,json=shadowPpm,proto3" json:"shadow_ppm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -100,6 +109,13 @@ func (x *Policy) GetMessage() string {
 	return ""
 }
 
+func (x *Policy) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
 func (x *Policy) GetEtag() string {
 	if x != nil {
 		return x.Etag
@@ -114,20 +130,45 @@ func (x *Policy) GetUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Policy) GetEarlierRevisions() []string {
+	if x != nil {
+		return x.EarlierRevisions
+	}
+	return nil
+}
+
+func (x *Policy) GetShadowRevision() string {
+	if x != nil {
+		return x.ShadowRevision
+	}
+	return ""
+}
+
+func (x *Policy) GetShadowPpm() int32 {
+	if x != nil {
+		return x.ShadowPpm
+	}
+	return 0
+}
+
 // An immutable set of Rego modules.
 type PolicyRevision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `policies/routing/revisions/{hash}`; set by the server from the content.
+	// `policies/{policy}/revisions/{hash}`; set by the server from the content.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Rego files by name, 1 to 32, each at most 256 KiB. The package of a routing policy is `chartergate.routing` and
-	// its entry point the rule `decision`.
+	// Rego files by name, 1 to 32, each at most 256 KiB; `data.json` is what Rego sees as `data`. The package of a routing
+	// policy is `chartergate.routing` and its entry point the rule `decision`. Files that end in `_test.rego` are its tests.
 	Modules map[string]string `protobuf:"bytes,2,rep,name=modules,proto3" json:"modules,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Why, for the people who read the history.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// Who made it. Not verified.
+	Author string `protobuf:"bytes,6,opt,name=author,proto3" json:"author,omitempty"`
 	// Set by the server.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Set by the server: whether it decides now.
-	Active        bool `protobuf:"varint,5,opt,name=active,proto3" json:"active,omitempty"`
+	Active bool `protobuf:"varint,5,opt,name=active,proto3" json:"active,omitempty"`
+	// Set by the server: how many tests passed when it was stored.
+	Tests         int32 `protobuf:"varint,7,opt,name=tests,proto3" json:"tests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -183,6 +224,13 @@ func (x *PolicyRevision) GetMessage() string {
 	return ""
 }
 
+func (x *PolicyRevision) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
 func (x *PolicyRevision) GetCreateTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CreateTime
@@ -197,14 +245,21 @@ func (x *PolicyRevision) GetActive() bool {
 	return false
 }
 
+func (x *PolicyRevision) GetTests() int32 {
+	if x != nil {
+		return x.Tests
+	}
+	return 0
+}
+
 // Request of CreatePolicyRevision.
 type CreatePolicyRevisionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The policy, `policies/routing`.
+	// The policy, such as `policies/routing`. It need not be there yet.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	// The revision.
 	Revision *PolicyRevision `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Only compile; store nothing.
+	// Only compile and test; store nothing.
 	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// Makes a retry safe.
 	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -273,7 +328,7 @@ func (x *CreatePolicyRevisionRequest) GetRequestId() string {
 // Request of GetPolicyRevision.
 type GetPolicyRevisionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `policies/routing/revisions/{hash}`.
+	// `policies/{policy}/revisions/{hash}`.
 	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -319,7 +374,7 @@ func (x *GetPolicyRevisionRequest) GetName() string {
 // Request of ListPolicyRevisions.
 type ListPolicyRevisionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The policy, `policies/routing`.
+	// The policy, such as `policies/routing`.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	// At most this many, 1 to 1000; 0 means 100.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -438,7 +493,7 @@ func (x *ListPolicyRevisionsResponse) GetNextPageToken() string {
 // Request of GetPolicy.
 type GetPolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `policies/routing`.
+	// Such as `policies/routing`.
 	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -481,10 +536,120 @@ func (x *GetPolicyRequest) GetName() string {
 	return ""
 }
 
+// Request of ListPolicies.
+type ListPoliciesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most this many, 1 to 1000; 0 means 100.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From the last response; empty for the first page.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoliciesRequest) Reset() {
+	*x = ListPoliciesRequest{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoliciesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoliciesRequest) ProtoMessage() {}
+
+func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
+func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListPoliciesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListPoliciesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Response of ListPolicies.
+type ListPoliciesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organisation's first, which is always there, then by name.
+	Policies []*Policy `protobuf:"bytes,1,rep,name=policies,proto3" json:"policies,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoliciesResponse) Reset() {
+	*x = ListPoliciesResponse{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoliciesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoliciesResponse) ProtoMessage() {}
+
+func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
+func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ListPoliciesResponse) GetPolicies() []*Policy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *ListPoliciesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // Request of ActivatePolicyRevision.
 type ActivatePolicyRevisionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `policies/routing/revisions/{hash}`.
+	// `policies/{policy}/revisions/{hash}`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// When set, the policy's current etag.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
@@ -498,7 +663,7 @@ type ActivatePolicyRevisionRequest struct {
 
 func (x *ActivatePolicyRevisionRequest) Reset() {
 	*x = ActivatePolicyRevisionRequest{}
-	mi := &file_chartergate_v1_policy_proto_msgTypes[7]
+	mi := &file_chartergate_v1_policy_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -510,7 +675,7 @@ func (x *ActivatePolicyRevisionRequest) String() string {
 func (*ActivatePolicyRevisionRequest) ProtoMessage() {}
 
 func (x *ActivatePolicyRevisionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_policy_proto_msgTypes[7]
+	mi := &file_chartergate_v1_policy_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -523,7 +688,7 @@ func (x *ActivatePolicyRevisionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivatePolicyRevisionRequest.ProtoReflect.Descriptor instead.
 func (*ActivatePolicyRevisionRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{7}
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ActivatePolicyRevisionRequest) GetName() string {
@@ -554,67 +719,1863 @@ func (x *ActivatePolicyRevisionRequest) GetRequestId() string {
 	return ""
 }
 
+// Request of RollbackPolicy.
+type RollbackPolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Such as `policies/routing`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// When set, the policy's current etag.
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Only check; change nothing.
+	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Makes a retry safe.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackPolicyRequest) Reset() {
+	*x = RollbackPolicyRequest{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackPolicyRequest) ProtoMessage() {}
+
+func (x *RollbackPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackPolicyRequest.ProtoReflect.Descriptor instead.
+func (*RollbackPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RollbackPolicyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RollbackPolicyRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *RollbackPolicyRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *RollbackPolicyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// Request of DeletePolicy.
+type DeletePolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Such as `policies/team.support`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// When set, the policy's current etag.
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Only check; change nothing.
+	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Makes a retry safe.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePolicyRequest) Reset() {
+	*x = DeletePolicyRequest{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePolicyRequest) ProtoMessage() {}
+
+func (x *DeletePolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePolicyRequest.ProtoReflect.Descriptor instead.
+func (*DeletePolicyRequest) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DeletePolicyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeletePolicyRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *DeletePolicyRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *DeletePolicyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// Response of DeletePolicy.
+type DeletePolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePolicyResponse) Reset() {
+	*x = DeletePolicyResponse{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePolicyResponse) ProtoMessage() {}
+
+func (x *DeletePolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePolicyResponse.ProtoReflect.Descriptor instead.
+func (*DeletePolicyResponse) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{12}
+}
+
+// Request of TestPolicy.
+type TestPolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in PolicyRevision, with tests.
+	Modules       map[string]string `protobuf:"bytes,1,rep,name=modules,proto3" json:"modules,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestPolicyRequest) Reset() {
+	*x = TestPolicyRequest{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestPolicyRequest) ProtoMessage() {}
+
+func (x *TestPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestPolicyRequest.ProtoReflect.Descriptor instead.
+func (*TestPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *TestPolicyRequest) GetModules() map[string]string {
+	if x != nil {
+		return x.Modules
+	}
+	return nil
+}
+
+// Response of TestPolicy.
+type TestPolicyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Every test, by file and line.
+	Tests []*PolicyTest `protobuf:"bytes,1,rep,name=tests,proto3" json:"tests,omitempty"`
+	// The share of the modules' expressions, tests left out, that the tests evaluate; in per mille.
+	CoveragePermille int32 `protobuf:"varint,2,opt,name=coverage_permille,json=coveragePermille,proto3" json:"coverage_permille,omitempty"`
+	// Lines that no test evaluates, by file.
+	Uncovered     []*UncoveredLines `protobuf:"bytes,3,rep,name=uncovered,proto3" json:"uncovered,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestPolicyResponse) Reset() {
+	*x = TestPolicyResponse{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestPolicyResponse) ProtoMessage() {}
+
+func (x *TestPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestPolicyResponse.ProtoReflect.Descriptor instead.
+func (*TestPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *TestPolicyResponse) GetTests() []*PolicyTest {
+	if x != nil {
+		return x.Tests
+	}
+	return nil
+}
+
+func (x *TestPolicyResponse) GetCoveragePermille() int32 {
+	if x != nil {
+		return x.CoveragePermille
+	}
+	return 0
+}
+
+func (x *TestPolicyResponse) GetUncovered() []*UncoveredLines {
+	if x != nil {
+		return x.Uncovered
+	}
+	return nil
+}
+
+// What became of one test.
+type PolicyTest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rule, such as `test_interns_get_the_economy_tier`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Where it is.
+	File string `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	// Its line, from 1.
+	Line int32 `protobuf:"varint,3,opt,name=line,proto3" json:"line,omitempty"`
+	// Whether it passed.
+	Passed bool `protobuf:"varint,4,opt,name=passed,proto3" json:"passed,omitempty"`
+	// Why not.
+	Problem string `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	// How long it took.
+	Duration      *durationpb.Duration `protobuf:"bytes,6,opt,name=duration,proto3" json:"duration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyTest) Reset() {
+	*x = PolicyTest{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyTest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyTest) ProtoMessage() {}
+
+func (x *PolicyTest) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyTest.ProtoReflect.Descriptor instead.
+func (*PolicyTest) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PolicyTest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PolicyTest) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *PolicyTest) GetLine() int32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
+func (x *PolicyTest) GetPassed() bool {
+	if x != nil {
+		return x.Passed
+	}
+	return false
+}
+
+func (x *PolicyTest) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *PolicyTest) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+// Lines of a file that no test evaluates.
+type UncoveredLines struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file.
+	File string `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	// First and last line of each stretch, in turn, from 1.
+	Ranges        []int32 `protobuf:"varint,2,rep,packed,name=ranges,proto3" json:"ranges,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UncoveredLines) Reset() {
+	*x = UncoveredLines{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UncoveredLines) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UncoveredLines) ProtoMessage() {}
+
+func (x *UncoveredLines) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UncoveredLines.ProtoReflect.Descriptor instead.
+func (*UncoveredLines) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *UncoveredLines) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *UncoveredLines) GetRanges() []int32 {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+// Request of ShadowPolicy.
+type ShadowPolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The policy, such as `policies/routing`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The revision that shadows, `policies/{policy}/revisions/{hash}`. Empty ends the shadow.
+	Revision string `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The share of calls that it decides too, in parts per million, 1 to 1,000,000. 0 with a revision means 10,000 (1%).
+	ShadowPpm int32 `protobuf:"varint,3,opt,name=shadow_ppm,json=shadowPpm,proto3" json:"shadow_ppm,omitempty"`
+	// When set, the policy's current etag.
+	Etag string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Makes a retry safe.
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShadowPolicyRequest) Reset() {
+	*x = ShadowPolicyRequest{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShadowPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShadowPolicyRequest) ProtoMessage() {}
+
+func (x *ShadowPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShadowPolicyRequest.ProtoReflect.Descriptor instead.
+func (*ShadowPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ShadowPolicyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ShadowPolicyRequest) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
+func (x *ShadowPolicyRequest) GetShadowPpm() int32 {
+	if x != nil {
+		return x.ShadowPpm
+	}
+	return 0
+}
+
+func (x *ShadowPolicyRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *ShadowPolicyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// Request of GetPolicyShadow.
+type GetPolicyShadowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The policy, such as `policies/routing`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Only what this server has seen. Otherwise the sum over all servers that answer.
+	Local         bool `protobuf:"varint,2,opt,name=local,proto3" json:"local,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyShadowRequest) Reset() {
+	*x = GetPolicyShadowRequest{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyShadowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyShadowRequest) ProtoMessage() {}
+
+func (x *GetPolicyShadowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyShadowRequest.ProtoReflect.Descriptor instead.
+func (*GetPolicyShadowRequest) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *GetPolicyShadowRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GetPolicyShadowRequest) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
+// What a shadow would have decided otherwise, since it began or the server started.
+type PolicyShadow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The policy.
+	Policy string `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The revision that decides.
+	ActiveRevision string `protobuf:"bytes,2,opt,name=active_revision,json=activeRevision,proto3" json:"active_revision,omitempty"`
+	// The one that shadows. Empty: none does.
+	ShadowRevision string `protobuf:"bytes,3,opt,name=shadow_revision,json=shadowRevision,proto3" json:"shadow_revision,omitempty"`
+	// The share of calls that it decides too, in parts per million.
+	ShadowPpm int32 `protobuf:"varint,4,opt,name=shadow_ppm,json=shadowPpm,proto3" json:"shadow_ppm,omitempty"`
+	// Since when.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Calls that both decided.
+	Calls int64 `protobuf:"varint,6,opt,name=calls,proto3" json:"calls,omitempty"`
+	// Calls that were to be decided too, but were not, since the server was busy.
+	Dropped int64 `protobuf:"varint,7,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// Calls for which the shadow gave no decision.
+	Failed int64 `protobuf:"varint,8,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Pairs of decisions that differ, the most frequent first; at most 100.
+	Differences []*PolicyDifference `protobuf:"bytes,9,rep,name=differences,proto3" json:"differences,omitempty"`
+	// Servers that these counts are of.
+	Servers       int32 `protobuf:"varint,10,opt,name=servers,proto3" json:"servers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyShadow) Reset() {
+	*x = PolicyShadow{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyShadow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyShadow) ProtoMessage() {}
+
+func (x *PolicyShadow) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyShadow.ProtoReflect.Descriptor instead.
+func (*PolicyShadow) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PolicyShadow) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *PolicyShadow) GetActiveRevision() string {
+	if x != nil {
+		return x.ActiveRevision
+	}
+	return ""
+}
+
+func (x *PolicyShadow) GetShadowRevision() string {
+	if x != nil {
+		return x.ShadowRevision
+	}
+	return ""
+}
+
+func (x *PolicyShadow) GetShadowPpm() int32 {
+	if x != nil {
+		return x.ShadowPpm
+	}
+	return 0
+}
+
+func (x *PolicyShadow) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *PolicyShadow) GetCalls() int64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *PolicyShadow) GetDropped() int64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+func (x *PolicyShadow) GetFailed() int64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *PolicyShadow) GetDifferences() []*PolicyDifference {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+func (x *PolicyShadow) GetServers() int32 {
+	if x != nil {
+		return x.Servers
+	}
+	return 0
+}
+
+// How often one decision would have been another, and what that would have cost.
+type PolicyDifference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The effect that was decided.
+	FromEffect Effect `protobuf:"varint,1,opt,name=from_effect,json=fromEffect,proto3,enum=chartergate.v1.Effect" json:"from_effect,omitempty"`
+	// The model of it. Empty: none.
+	FromModel string `protobuf:"bytes,2,opt,name=from_model,json=fromModel,proto3" json:"from_model,omitempty"`
+	// The tier of it.
+	FromTier string `protobuf:"bytes,3,opt,name=from_tier,json=fromTier,proto3" json:"from_tier,omitempty"`
+	// The effect of the candidate.
+	ToEffect Effect `protobuf:"varint,4,opt,name=to_effect,json=toEffect,proto3,enum=chartergate.v1.Effect" json:"to_effect,omitempty"`
+	// The model of it. Empty: none.
+	ToModel string `protobuf:"bytes,5,opt,name=to_model,json=toModel,proto3" json:"to_model,omitempty"`
+	// The tier of it.
+	ToTier string `protobuf:"bytes,6,opt,name=to_tier,json=toTier,proto3" json:"to_tier,omitempty"`
+	// Calls.
+	Calls int64 `protobuf:"varint,7,opt,name=calls,proto3" json:"calls,omitempty"`
+	// Estimated cost as decided, by currency, in nanos. Of the calls that would run.
+	FromCostNanos map[string]int64 `protobuf:"bytes,8,rep,name=from_cost_nanos,json=fromCostNanos,proto3" json:"from_cost_nanos,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Estimated cost with the candidate, by currency, in nanos.
+	ToCostNanos map[string]int64 `protobuf:"bytes,9,rep,name=to_cost_nanos,json=toCostNanos,proto3" json:"to_cost_nanos,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Up to three of the calls.
+	Examples      []*PolicyExample `protobuf:"bytes,10,rep,name=examples,proto3" json:"examples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyDifference) Reset() {
+	*x = PolicyDifference{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyDifference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyDifference) ProtoMessage() {}
+
+func (x *PolicyDifference) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyDifference.ProtoReflect.Descriptor instead.
+func (*PolicyDifference) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PolicyDifference) GetFromEffect() Effect {
+	if x != nil {
+		return x.FromEffect
+	}
+	return Effect_EFFECT_UNSPECIFIED
+}
+
+func (x *PolicyDifference) GetFromModel() string {
+	if x != nil {
+		return x.FromModel
+	}
+	return ""
+}
+
+func (x *PolicyDifference) GetFromTier() string {
+	if x != nil {
+		return x.FromTier
+	}
+	return ""
+}
+
+func (x *PolicyDifference) GetToEffect() Effect {
+	if x != nil {
+		return x.ToEffect
+	}
+	return Effect_EFFECT_UNSPECIFIED
+}
+
+func (x *PolicyDifference) GetToModel() string {
+	if x != nil {
+		return x.ToModel
+	}
+	return ""
+}
+
+func (x *PolicyDifference) GetToTier() string {
+	if x != nil {
+		return x.ToTier
+	}
+	return ""
+}
+
+func (x *PolicyDifference) GetCalls() int64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *PolicyDifference) GetFromCostNanos() map[string]int64 {
+	if x != nil {
+		return x.FromCostNanos
+	}
+	return nil
+}
+
+func (x *PolicyDifference) GetToCostNanos() map[string]int64 {
+	if x != nil {
+		return x.ToCostNanos
+	}
+	return nil
+}
+
+func (x *PolicyDifference) GetExamples() []*PolicyExample {
+	if x != nil {
+		return x.Examples
+	}
+	return nil
+}
+
+// A call that would be decided otherwise.
+type PolicyExample struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it was made.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// The call, without its user.
+	Call *Call `protobuf:"bytes,2,opt,name=call,proto3" json:"call,omitempty"`
+	// Why the active policy decided so.
+	FromReasons []string `protobuf:"bytes,3,rep,name=from_reasons,json=fromReasons,proto3" json:"from_reasons,omitempty"`
+	// Why the candidate would decide so.
+	ToReasons     []string `protobuf:"bytes,4,rep,name=to_reasons,json=toReasons,proto3" json:"to_reasons,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyExample) Reset() {
+	*x = PolicyExample{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyExample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyExample) ProtoMessage() {}
+
+func (x *PolicyExample) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyExample.ProtoReflect.Descriptor instead.
+func (*PolicyExample) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *PolicyExample) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *PolicyExample) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *PolicyExample) GetFromReasons() []string {
+	if x != nil {
+		return x.FromReasons
+	}
+	return nil
+}
+
+func (x *PolicyExample) GetToReasons() []string {
+	if x != nil {
+		return x.ToReasons
+	}
+	return nil
+}
+
+// Request of SimulatePolicy.
+type SimulatePolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The policy that the candidate would replace, such as `policies/routing`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// A stored revision as the candidate, or:
+	Revision string `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// modules of one that is not stored.
+	Modules map[string]string `protobuf:"bytes,3,rep,name=modules,proto3" json:"modules,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Kept decisions from this time on. Required.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Kept decisions before this time. Absent: now.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Only this feature's. Empty: all.
+	Feature       string `protobuf:"bytes,6,opt,name=feature,proto3" json:"feature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SimulatePolicyRequest) Reset() {
+	*x = SimulatePolicyRequest{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SimulatePolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SimulatePolicyRequest) ProtoMessage() {}
+
+func (x *SimulatePolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SimulatePolicyRequest.ProtoReflect.Descriptor instead.
+func (*SimulatePolicyRequest) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SimulatePolicyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SimulatePolicyRequest) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
+func (x *SimulatePolicyRequest) GetModules() map[string]string {
+	if x != nil {
+		return x.Modules
+	}
+	return nil
+}
+
+func (x *SimulatePolicyRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *SimulatePolicyRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *SimulatePolicyRequest) GetFeature() string {
+	if x != nil {
+		return x.Feature
+	}
+	return ""
+}
+
+// Response of SimulatePolicy.
+type SimulatePolicyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Decisions that were replayed so far.
+	Decided int64 `protobuf:"varint,1,opt,name=decided,proto3" json:"decided,omitempty"`
+	// Decisions that there are to replay.
+	Total int64 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	// The result, in the last message only.
+	Result        *PolicySimulation `protobuf:"bytes,3,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SimulatePolicyResponse) Reset() {
+	*x = SimulatePolicyResponse{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SimulatePolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SimulatePolicyResponse) ProtoMessage() {}
+
+func (x *SimulatePolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SimulatePolicyResponse.ProtoReflect.Descriptor instead.
+func (*SimulatePolicyResponse) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SimulatePolicyResponse) GetDecided() int64 {
+	if x != nil {
+		return x.Decided
+	}
+	return 0
+}
+
+func (x *SimulatePolicyResponse) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *SimulatePolicyResponse) GetResult() *PolicySimulation {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+// What a candidate would have decided, and what that would have cost.
+type PolicySimulation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Decisions that were replayed.
+	Decisions int64 `protobuf:"varint,1,opt,name=decisions,proto3" json:"decisions,omitempty"`
+	// Those that would be another.
+	Changed int64 `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"`
+	// Those for which the candidate gave none.
+	Failed int64 `protobuf:"varint,3,opt,name=failed,proto3" json:"failed,omitempty"`
+	// From what to what, the most frequent first; at most 100.
+	Differences []*PolicyDifference `protobuf:"bytes,4,rep,name=differences,proto3" json:"differences,omitempty"`
+	// Spend by feature.
+	Features []*SimulatedSpend `protobuf:"bytes,5,rep,name=features,proto3" json:"features,omitempty"`
+	// Spend by budget, and when it would have run out.
+	Budgets []*SimulatedSpend `protobuf:"bytes,6,rep,name=budgets,proto3" json:"budgets,omitempty"`
+	// How long the replay took.
+	Elapsed       *durationpb.Duration `protobuf:"bytes,7,opt,name=elapsed,proto3" json:"elapsed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicySimulation) Reset() {
+	*x = PolicySimulation{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicySimulation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicySimulation) ProtoMessage() {}
+
+func (x *PolicySimulation) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicySimulation.ProtoReflect.Descriptor instead.
+func (*PolicySimulation) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PolicySimulation) GetDecisions() int64 {
+	if x != nil {
+		return x.Decisions
+	}
+	return 0
+}
+
+func (x *PolicySimulation) GetChanged() int64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+func (x *PolicySimulation) GetFailed() int64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *PolicySimulation) GetDifferences() []*PolicyDifference {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+func (x *PolicySimulation) GetFeatures() []*SimulatedSpend {
+	if x != nil {
+		return x.Features
+	}
+	return nil
+}
+
+func (x *PolicySimulation) GetBudgets() []*SimulatedSpend {
+	if x != nil {
+		return x.Budgets
+	}
+	return nil
+}
+
+func (x *PolicySimulation) GetElapsed() *durationpb.Duration {
+	if x != nil {
+		return x.Elapsed
+	}
+	return nil
+}
+
+// Projected spend of a feature or on a budget.
+type SimulatedSpend struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `charters/{feature}` or `budgets/{budget}`; of a budget by key, `budgets/{budget}/keys/{key}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// ISO 4217.
+	Currency string `protobuf:"bytes,2,opt,name=currency,proto3" json:"currency,omitempty"`
+	// Calls.
+	Calls int64 `protobuf:"varint,3,opt,name=calls,proto3" json:"calls,omitempty"`
+	// Calls that ran, as decided.
+	Ran int64 `protobuf:"varint,4,opt,name=ran,proto3" json:"ran,omitempty"`
+	// Calls that would run with the candidate.
+	CandidateRan int64 `protobuf:"varint,5,opt,name=candidate_ran,json=candidateRan,proto3" json:"candidate_ran,omitempty"`
+	// Nanos spent as decided.
+	CostNanos int64 `protobuf:"varint,6,opt,name=cost_nanos,json=costNanos,proto3" json:"cost_nanos,omitempty"`
+	// Nanos that would be spent with the candidate.
+	CandidateCostNanos int64 `protobuf:"varint,7,opt,name=candidate_cost_nanos,json=candidateCostNanos,proto3" json:"candidate_cost_nanos,omitempty"`
+	// The ceiling in nanos; 0 for a feature.
+	CeilingNanos int64 `protobuf:"varint,8,opt,name=ceiling_nanos,json=ceilingNanos,proto3" json:"ceiling_nanos,omitempty"`
+	// When the budget first ran out as decided. Absent: it did not.
+	ExhaustedTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=exhausted_time,json=exhaustedTime,proto3" json:"exhausted_time,omitempty"`
+	// When it would first have run out with the candidate. Absent: it would not.
+	CandidateExhaustedTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=candidate_exhausted_time,json=candidateExhaustedTime,proto3" json:"candidate_exhausted_time,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *SimulatedSpend) Reset() {
+	*x = SimulatedSpend{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SimulatedSpend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SimulatedSpend) ProtoMessage() {}
+
+func (x *SimulatedSpend) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SimulatedSpend.ProtoReflect.Descriptor instead.
+func (*SimulatedSpend) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SimulatedSpend) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SimulatedSpend) GetCurrency() string {
+	if x != nil {
+		return x.Currency
+	}
+	return ""
+}
+
+func (x *SimulatedSpend) GetCalls() int64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *SimulatedSpend) GetRan() int64 {
+	if x != nil {
+		return x.Ran
+	}
+	return 0
+}
+
+func (x *SimulatedSpend) GetCandidateRan() int64 {
+	if x != nil {
+		return x.CandidateRan
+	}
+	return 0
+}
+
+func (x *SimulatedSpend) GetCostNanos() int64 {
+	if x != nil {
+		return x.CostNanos
+	}
+	return 0
+}
+
+func (x *SimulatedSpend) GetCandidateCostNanos() int64 {
+	if x != nil {
+		return x.CandidateCostNanos
+	}
+	return 0
+}
+
+func (x *SimulatedSpend) GetCeilingNanos() int64 {
+	if x != nil {
+		return x.CeilingNanos
+	}
+	return 0
+}
+
+func (x *SimulatedSpend) GetExhaustedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExhaustedTime
+	}
+	return nil
+}
+
+func (x *SimulatedSpend) GetCandidateExhaustedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CandidateExhaustedTime
+	}
+	return nil
+}
+
+// Request of ExplainDecision.
+type ExplainDecisionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A call to explain, as for Check; or:
+	Call *Call `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	// a kept decision, by the id that ListDecisions gives.
+	Decision string `protobuf:"bytes,2,opt,name=decision,proto3" json:"decision,omitempty"`
+	// Whether to add OPA's trace.
+	Trace         bool `protobuf:"varint,3,opt,name=trace,proto3" json:"trace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainDecisionRequest) Reset() {
+	*x = ExplainDecisionRequest{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainDecisionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainDecisionRequest) ProtoMessage() {}
+
+func (x *ExplainDecisionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainDecisionRequest.ProtoReflect.Descriptor instead.
+func (*ExplainDecisionRequest) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ExplainDecisionRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *ExplainDecisionRequest) GetDecision() string {
+	if x != nil {
+		return x.Decision
+	}
+	return ""
+}
+
+func (x *ExplainDecisionRequest) GetTrace() bool {
+	if x != nil {
+		return x.Trace
+	}
+	return false
+}
+
+// Response of ExplainDecision.
+type ExplainDecisionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The decision.
+	Decision *Decision `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
+	// In plain words, a line each.
+	Summary []string `protobuf:"bytes,2,rep,name=summary,proto3" json:"summary,omitempty"`
+	// What each policy said, the organisation's first.
+	Policies      []*PolicyExplanation `protobuf:"bytes,3,rep,name=policies,proto3" json:"policies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainDecisionResponse) Reset() {
+	*x = ExplainDecisionResponse{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainDecisionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainDecisionResponse) ProtoMessage() {}
+
+func (x *ExplainDecisionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainDecisionResponse.ProtoReflect.Descriptor instead.
+func (*ExplainDecisionResponse) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ExplainDecisionResponse) GetDecision() *Decision {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+func (x *ExplainDecisionResponse) GetSummary() []string {
+	if x != nil {
+		return x.Summary
+	}
+	return nil
+}
+
+func (x *ExplainDecisionResponse) GetPolicies() []*PolicyExplanation {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+// What one policy said, and why.
+type PolicyExplanation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision.
+	Revision string `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Its effect.
+	Effect Effect `protobuf:"varint,2,opt,name=effect,proto3,enum=chartergate.v1.Effect" json:"effect,omitempty"`
+	// Its answer, as JSON.
+	Answer string `protobuf:"bytes,3,opt,name=answer,proto3" json:"answer,omitempty"`
+	// Rules that gave a value, in the order of files and lines.
+	Rules []*RuleHit `protobuf:"bytes,4,rep,name=rules,proto3" json:"rules,omitempty"`
+	// What it read of its input.
+	Inputs []*InputRead `protobuf:"bytes,5,rep,name=inputs,proto3" json:"inputs,omitempty"`
+	// OPA's trace, at most 1 MiB, if asked for.
+	Trace         string `protobuf:"bytes,6,opt,name=trace,proto3" json:"trace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyExplanation) Reset() {
+	*x = PolicyExplanation{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyExplanation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyExplanation) ProtoMessage() {}
+
+func (x *PolicyExplanation) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyExplanation.ProtoReflect.Descriptor instead.
+func (*PolicyExplanation) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PolicyExplanation) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
+func (x *PolicyExplanation) GetEffect() Effect {
+	if x != nil {
+		return x.Effect
+	}
+	return Effect_EFFECT_UNSPECIFIED
+}
+
+func (x *PolicyExplanation) GetAnswer() string {
+	if x != nil {
+		return x.Answer
+	}
+	return ""
+}
+
+func (x *PolicyExplanation) GetRules() []*RuleHit {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *PolicyExplanation) GetInputs() []*InputRead {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
+func (x *PolicyExplanation) GetTrace() string {
+	if x != nil {
+		return x.Trace
+	}
+	return ""
+}
+
+// A rule that gave a value.
+type RuleHit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, such as `data.chartergate.routing.effect`.
+	Rule string `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	// Where it is.
+	File string `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	// Its line, from 1.
+	Line int32 `protobuf:"varint,3,opt,name=line,proto3" json:"line,omitempty"`
+	// The value, as JSON, at most 1 KiB.
+	Value         string `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleHit) Reset() {
+	*x = RuleHit{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleHit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleHit) ProtoMessage() {}
+
+func (x *RuleHit) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleHit.ProtoReflect.Descriptor instead.
+func (*RuleHit) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RuleHit) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *RuleHit) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *RuleHit) GetLine() int32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
+func (x *RuleHit) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// A part of the input that was read.
+type InputRead struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The path, such as `input.budget.utilization`.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Its value, as JSON, at most 1 KiB.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InputRead) Reset() {
+	*x = InputRead{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InputRead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InputRead) ProtoMessage() {}
+
+func (x *InputRead) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InputRead.ProtoReflect.Descriptor instead.
+func (*InputRead) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *InputRead) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *InputRead) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
 var File_chartergate_v1_policy_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x1bchartergate/v1/policy.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe9\x02\n" +
-	"\x06Policy\x12+\n" +
-	"\x04name\x18\x01 \x01(\tB\x17\xbaH\x14r\x12\n" +
-	"\x10policies/routingR\x04name\x12'\n" +
+	"\x1bchartergate/v1/policy.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1echartergate/v1/preflight.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x04\n" +
+	"\x06Policy\x12W\n" +
+	"\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^policies/(routing|(team|feature)\\.[a-z0-9][a-z0-9-]{0,62})$R\x04name\x12'\n" +
 	"\x0factive_revision\x18\x02 \x01(\tR\x0eactiveRevision\x12X\n" +
 	"\amodules\x18\x03 \x03(\v2#.chartergate.v1.Policy.ModulesEntryB\x19\xbaH\x16\x9a\x01\x13\x10 \"\ar\x05\x10\x01\x18\x80\x01*\x06r\x04(\x80\x80\x10R\amodules\x12\"\n" +
-	"\amessage\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\amessage\x12\x12\n" +
+	"\amessage\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\amessage\x12 \n" +
+	"\x06author\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06author\x12\x12\n" +
 	"\x04etag\x18\x05 \x01(\tR\x04etag\x12;\n" +
 	"\vupdate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\x1a:\n" +
+	"updateTime\x12+\n" +
+	"\x11earlier_revisions\x18\a \x03(\tR\x10earlierRevisions\x12'\n" +
+	"\x0fshadow_revision\x18\b \x01(\tR\x0eshadowRevision\x12\x1d\n" +
+	"\n" +
+	"shadow_ppm\x18\t \x01(\x05R\tshadowPpm\x1a:\n" +
 	"\fModulesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbd\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf5\x02\n" +
 	"\x0ePolicyRevision\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12b\n" +
 	"\amodules\x18\x02 \x03(\v2+.chartergate.v1.PolicyRevision.ModulesEntryB\x1b\xbaH\x18\x9a\x01\x15\b\x01\x10 \"\ar\x05\x10\x01\x18\x80\x01*\x06r\x04(\x80\x80\x10R\amodules\x12\"\n" +
-	"\amessage\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\amessage\x12;\n" +
+	"\amessage\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\amessage\x12 \n" +
+	"\x06author\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06author\x12;\n" +
 	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x16\n" +
-	"\x06active\x18\x05 \x01(\bR\x06active\x1a:\n" +
+	"\x06active\x18\x05 \x01(\bR\x06active\x12\x14\n" +
+	"\x05tests\x18\a \x01(\x05R\x05tests\x1a:\n" +
 	"\fModulesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdf\x01\n" +
-	"\x1bCreatePolicyRevisionRequest\x12/\n" +
-	"\x06parent\x18\x01 \x01(\tB\x17\xbaH\x14r\x12\n" +
-	"\x10policies/routingR\x06parent\x12B\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x02\n" +
+	"\x1bCreatePolicyRevisionRequest\x12[\n" +
+	"\x06parent\x18\x01 \x01(\tBC\xbaH@r>2<^policies/(routing|(team|feature)\\.[a-z0-9][a-z0-9-]{0,62})$R\x06parent\x12B\n" +
 	"\brevision\x18\x02 \x01(\v2\x1e.chartergate.v1.PolicyRevisionB\x06\xbaH\x03\xc8\x01\x01R\brevision\x12#\n" +
 	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x12&\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\"b\n" +
-	"\x18GetPolicyRevisionRequest\x12F\n" +
-	"\x04name\x18\x01 \x01(\tB2\xbaH/r-2+^policies/routing/revisions/[0-9a-f]{8,64}$R\x04name\"\x9f\x01\n" +
-	"\x1aListPolicyRevisionsRequest\x12/\n" +
-	"\x06parent\x18\x01 \x01(\tB\x17\xbaH\x14r\x12\n" +
-	"\x10policies/routingR\x06parent\x12'\n" +
+	"request_id\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\"\x8c\x01\n" +
+	"\x18GetPolicyRevisionRequest\x12p\n" +
+	"\x04name\x18\x01 \x01(\tB\\\xbaHYrW2U^policies/(routing|(team|feature)\\.[a-z0-9][a-z0-9-]{0,62})/revisions/[0-9a-f]{8,64}$R\x04name\"\xcb\x01\n" +
+	"\x1aListPolicyRevisionsRequest\x12[\n" +
+	"\x06parent\x18\x01 \x01(\tBC\xbaH@r>2<^policies/(routing|(team|feature)\\.[a-z0-9][a-z0-9-]{0,62})$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\x83\x01\n" +
 	"\x1bListPolicyRevisionsResponse\x12<\n" +
 	"\trevisions\x18\x01 \x03(\v2\x1e.chartergate.v1.PolicyRevisionR\trevisions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"?\n" +
-	"\x10GetPolicyRequest\x12+\n" +
-	"\x04name\x18\x01 \x01(\tB\x17\xbaH\x14r\x12\n" +
-	"\x10policies/routingR\x04name\"\xc8\x01\n" +
-	"\x1dActivatePolicyRevisionRequest\x12F\n" +
-	"\x04name\x18\x01 \x01(\tB2\xbaH/r-2+^policies/routing/revisions/[0-9a-f]{8,64}$R\x04name\x12\x12\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"k\n" +
+	"\x10GetPolicyRequest\x12W\n" +
+	"\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^policies/(routing|(team|feature)\\.[a-z0-9][a-z0-9-]{0,62})$R\x04name\"g\n" +
+	"\x13ListPoliciesRequest\x12'\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"r\n" +
+	"\x14ListPoliciesResponse\x122\n" +
+	"\bpolicies\x18\x01 \x03(\v2\x16.chartergate.v1.PolicyR\bpolicies\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf2\x01\n" +
+	"\x1dActivatePolicyRevisionRequest\x12p\n" +
+	"\x04name\x18\x01 \x01(\tB\\\xbaHYrW2U^policies/(routing|(team|feature)\\.[a-z0-9][a-z0-9-]{0,62})/revisions/[0-9a-f]{8,64}$R\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12#\n" +
 	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x12&\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId2\xeb\x03\n" +
+	"request_id\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\"\xd1\x01\n" +
+	"\x15RollbackPolicyRequest\x12W\n" +
+	"\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^policies/(routing|(team|feature)\\.[a-z0-9][a-z0-9-]{0,62})$R\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x12&\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\"\xcf\x01\n" +
+	"\x13DeletePolicyRequest\x12W\n" +
+	"\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^policies/(routing|(team|feature)\\.[a-z0-9][a-z0-9-]{0,62})$R\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x12&\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\"\x16\n" +
+	"\x14DeletePolicyResponse\"\xb6\x01\n" +
+	"\x11TestPolicyRequest\x12e\n" +
+	"\amodules\x18\x01 \x03(\v2..chartergate.v1.TestPolicyRequest.ModulesEntryB\x1b\xbaH\x18\x9a\x01\x15\b\x01\x10 \"\ar\x05\x10\x01\x18\x80\x01*\x06r\x04(\x80\x80\x10R\amodules\x1a:\n" +
+	"\fModulesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb1\x01\n" +
+	"\x12TestPolicyResponse\x120\n" +
+	"\x05tests\x18\x01 \x03(\v2\x1a.chartergate.v1.PolicyTestR\x05tests\x12+\n" +
+	"\x11coverage_permille\x18\x02 \x01(\x05R\x10coveragePermille\x12<\n" +
+	"\tuncovered\x18\x03 \x03(\v2\x1e.chartergate.v1.UncoveredLinesR\tuncovered\"\xb1\x01\n" +
+	"\n" +
+	"PolicyTest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\tR\x04file\x12\x12\n" +
+	"\x04line\x18\x03 \x01(\x05R\x04line\x12\x16\n" +
+	"\x06passed\x18\x04 \x01(\bR\x06passed\x12\x18\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\x125\n" +
+	"\bduration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bduration\"<\n" +
+	"\x0eUncoveredLines\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\tR\x04file\x12\x16\n" +
+	"\x06ranges\x18\x02 \x03(\x05R\x06ranges\"\xfc\x01\n" +
+	"\x13ShadowPolicyRequest\x12W\n" +
+	"\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^policies/(routing|(team|feature)\\.[a-z0-9][a-z0-9-]{0,62})$R\x04name\x12$\n" +
+	"\brevision\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\brevision\x12*\n" +
+	"\n" +
+	"shadow_ppm\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\tshadowPpm\x12\x12\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\x12&\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\"\x87\x01\n" +
+	"\x16GetPolicyShadowRequest\x12W\n" +
+	"\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^policies/(routing|(team|feature)\\.[a-z0-9][a-z0-9-]{0,62})$R\x04name\x12\x14\n" +
+	"\x05local\x18\x02 \x01(\bR\x05local\"\xf8\x02\n" +
+	"\fPolicyShadow\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12'\n" +
+	"\x0factive_revision\x18\x02 \x01(\tR\x0eactiveRevision\x12'\n" +
+	"\x0fshadow_revision\x18\x03 \x01(\tR\x0eshadowRevision\x12\x1d\n" +
+	"\n" +
+	"shadow_ppm\x18\x04 \x01(\x05R\tshadowPpm\x129\n" +
+	"\n" +
+	"start_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12\x14\n" +
+	"\x05calls\x18\x06 \x01(\x03R\x05calls\x12\x18\n" +
+	"\adropped\x18\a \x01(\x03R\adropped\x12\x16\n" +
+	"\x06failed\x18\b \x01(\x03R\x06failed\x12B\n" +
+	"\vdifferences\x18\t \x03(\v2 .chartergate.v1.PolicyDifferenceR\vdifferences\x12\x18\n" +
+	"\aservers\x18\n" +
+	" \x01(\x05R\aservers\"\xf7\x04\n" +
+	"\x10PolicyDifference\x127\n" +
+	"\vfrom_effect\x18\x01 \x01(\x0e2\x16.chartergate.v1.EffectR\n" +
+	"fromEffect\x12\x1d\n" +
+	"\n" +
+	"from_model\x18\x02 \x01(\tR\tfromModel\x12\x1b\n" +
+	"\tfrom_tier\x18\x03 \x01(\tR\bfromTier\x123\n" +
+	"\tto_effect\x18\x04 \x01(\x0e2\x16.chartergate.v1.EffectR\btoEffect\x12\x19\n" +
+	"\bto_model\x18\x05 \x01(\tR\atoModel\x12\x17\n" +
+	"\ato_tier\x18\x06 \x01(\tR\x06toTier\x12\x14\n" +
+	"\x05calls\x18\a \x01(\x03R\x05calls\x12[\n" +
+	"\x0ffrom_cost_nanos\x18\b \x03(\v23.chartergate.v1.PolicyDifference.FromCostNanosEntryR\rfromCostNanos\x12U\n" +
+	"\rto_cost_nanos\x18\t \x03(\v21.chartergate.v1.PolicyDifference.ToCostNanosEntryR\vtoCostNanos\x129\n" +
+	"\bexamples\x18\n" +
+	" \x03(\v2\x1d.chartergate.v1.PolicyExampleR\bexamples\x1a@\n" +
+	"\x12FromCostNanosEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a>\n" +
+	"\x10ToCostNanosEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xab\x01\n" +
+	"\rPolicyExample\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12(\n" +
+	"\x04call\x18\x02 \x01(\v2\x14.chartergate.v1.CallR\x04call\x12!\n" +
+	"\ffrom_reasons\x18\x03 \x03(\tR\vfromReasons\x12\x1d\n" +
+	"\n" +
+	"to_reasons\x18\x04 \x03(\tR\ttoReasons\"\xd8\x03\n" +
+	"\x15SimulatePolicyRequest\x12W\n" +
+	"\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^policies/(routing|(team|feature)\\.[a-z0-9][a-z0-9-]{0,62})$R\x04name\x12$\n" +
+	"\brevision\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\brevision\x12g\n" +
+	"\amodules\x18\x03 \x03(\v22.chartergate.v1.SimulatePolicyRequest.ModulesEntryB\x19\xbaH\x16\x9a\x01\x13\x10 \"\ar\x05\x10\x01\x18\x80\x01*\x06r\x04(\x80\x80\x10R\amodules\x12A\n" +
+	"\n" +
+	"start_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\tstartTime\x125\n" +
+	"\bend_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12!\n" +
+	"\afeature\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18?R\afeature\x1a:\n" +
+	"\fModulesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x82\x01\n" +
+	"\x16SimulatePolicyResponse\x12\x18\n" +
+	"\adecided\x18\x01 \x01(\x03R\adecided\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\x03R\x05total\x128\n" +
+	"\x06result\x18\x03 \x01(\v2 .chartergate.v1.PolicySimulationR\x06result\"\xd1\x02\n" +
+	"\x10PolicySimulation\x12\x1c\n" +
+	"\tdecisions\x18\x01 \x01(\x03R\tdecisions\x12\x18\n" +
+	"\achanged\x18\x02 \x01(\x03R\achanged\x12\x16\n" +
+	"\x06failed\x18\x03 \x01(\x03R\x06failed\x12B\n" +
+	"\vdifferences\x18\x04 \x03(\v2 .chartergate.v1.PolicyDifferenceR\vdifferences\x12:\n" +
+	"\bfeatures\x18\x05 \x03(\v2\x1e.chartergate.v1.SimulatedSpendR\bfeatures\x128\n" +
+	"\abudgets\x18\x06 \x03(\v2\x1e.chartergate.v1.SimulatedSpendR\abudgets\x123\n" +
+	"\aelapsed\x18\a \x01(\v2\x19.google.protobuf.DurationR\aelapsed\"\x9c\x03\n" +
+	"\x0eSimulatedSpend\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bcurrency\x18\x02 \x01(\tR\bcurrency\x12\x14\n" +
+	"\x05calls\x18\x03 \x01(\x03R\x05calls\x12\x10\n" +
+	"\x03ran\x18\x04 \x01(\x03R\x03ran\x12#\n" +
+	"\rcandidate_ran\x18\x05 \x01(\x03R\fcandidateRan\x12\x1d\n" +
+	"\n" +
+	"cost_nanos\x18\x06 \x01(\x03R\tcostNanos\x120\n" +
+	"\x14candidate_cost_nanos\x18\a \x01(\x03R\x12candidateCostNanos\x12#\n" +
+	"\rceiling_nanos\x18\b \x01(\x03R\fceilingNanos\x12A\n" +
+	"\x0eexhausted_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\rexhaustedTime\x12T\n" +
+	"\x18candidate_exhausted_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x16candidateExhaustedTime\"~\n" +
+	"\x16ExplainDecisionRequest\x12(\n" +
+	"\x04call\x18\x01 \x01(\v2\x14.chartergate.v1.CallR\x04call\x12$\n" +
+	"\bdecision\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\bdecision\x12\x14\n" +
+	"\x05trace\x18\x03 \x01(\bR\x05trace\"\xa8\x01\n" +
+	"\x17ExplainDecisionResponse\x124\n" +
+	"\bdecision\x18\x01 \x01(\v2\x18.chartergate.v1.DecisionR\bdecision\x12\x18\n" +
+	"\asummary\x18\x02 \x03(\tR\asummary\x12=\n" +
+	"\bpolicies\x18\x03 \x03(\v2!.chartergate.v1.PolicyExplanationR\bpolicies\"\xef\x01\n" +
+	"\x11PolicyExplanation\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\tR\brevision\x12.\n" +
+	"\x06effect\x18\x02 \x01(\x0e2\x16.chartergate.v1.EffectR\x06effect\x12\x16\n" +
+	"\x06answer\x18\x03 \x01(\tR\x06answer\x12-\n" +
+	"\x05rules\x18\x04 \x03(\v2\x17.chartergate.v1.RuleHitR\x05rules\x121\n" +
+	"\x06inputs\x18\x05 \x03(\v2\x19.chartergate.v1.InputReadR\x06inputs\x12\x14\n" +
+	"\x05trace\x18\x06 \x01(\tR\x05trace\"[\n" +
+	"\aRuleHit\x12\x12\n" +
+	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\tR\x04file\x12\x12\n" +
+	"\x04line\x18\x03 \x01(\x05R\x04line\x12\x14\n" +
+	"\x05value\x18\x04 \x01(\tR\x05value\"5\n" +
+	"\tInputRead\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value2\xb4\t\n" +
 	"\rPolicyService\x12c\n" +
 	"\x14CreatePolicyRevision\x12+.chartergate.v1.CreatePolicyRevisionRequest\x1a\x1e.chartergate.v1.PolicyRevision\x12]\n" +
 	"\x11GetPolicyRevision\x12(.chartergate.v1.GetPolicyRevisionRequest\x1a\x1e.chartergate.v1.PolicyRevision\x12n\n" +
 	"\x13ListPolicyRevisions\x12*.chartergate.v1.ListPolicyRevisionsRequest\x1a+.chartergate.v1.ListPolicyRevisionsResponse\x12E\n" +
-	"\tGetPolicy\x12 .chartergate.v1.GetPolicyRequest\x1a\x16.chartergate.v1.Policy\x12_\n" +
-	"\x16ActivatePolicyRevision\x12-.chartergate.v1.ActivatePolicyRevisionRequest\x1a\x16.chartergate.v1.PolicyBNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
+	"\tGetPolicy\x12 .chartergate.v1.GetPolicyRequest\x1a\x16.chartergate.v1.Policy\x12Y\n" +
+	"\fListPolicies\x12#.chartergate.v1.ListPoliciesRequest\x1a$.chartergate.v1.ListPoliciesResponse\x12_\n" +
+	"\x16ActivatePolicyRevision\x12-.chartergate.v1.ActivatePolicyRevisionRequest\x1a\x16.chartergate.v1.Policy\x12O\n" +
+	"\x0eRollbackPolicy\x12%.chartergate.v1.RollbackPolicyRequest\x1a\x16.chartergate.v1.Policy\x12Y\n" +
+	"\fDeletePolicy\x12#.chartergate.v1.DeletePolicyRequest\x1a$.chartergate.v1.DeletePolicyResponse\x12S\n" +
+	"\n" +
+	"TestPolicy\x12!.chartergate.v1.TestPolicyRequest\x1a\".chartergate.v1.TestPolicyResponse\x12K\n" +
+	"\fShadowPolicy\x12#.chartergate.v1.ShadowPolicyRequest\x1a\x16.chartergate.v1.Policy\x12W\n" +
+	"\x0fGetPolicyShadow\x12&.chartergate.v1.GetPolicyShadowRequest\x1a\x1c.chartergate.v1.PolicyShadow\x12a\n" +
+	"\x0eSimulatePolicy\x12%.chartergate.v1.SimulatePolicyRequest\x1a&.chartergate.v1.SimulatePolicyResponse0\x01\x12b\n" +
+	"\x0fExplainDecision\x12&.chartergate.v1.ExplainDecisionRequest\x1a'.chartergate.v1.ExplainDecisionResponseBNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
 
 var (
 	file_chartergate_v1_policy_proto_rawDescOnce sync.Once
@@ -628,7 +2589,7 @@ func file_chartergate_v1_policy_proto_rawDescGZIP() []byte {
 	return file_chartergate_v1_policy_proto_rawDescData
 }
 
-var file_chartergate_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_chartergate_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_chartergate_v1_policy_proto_goTypes = []any{
 	(*Policy)(nil),                        // 0: chartergate.v1.Policy
 	(*PolicyRevision)(nil),                // 1: chartergate.v1.PolicyRevision
@@ -637,33 +2598,110 @@ var file_chartergate_v1_policy_proto_goTypes = []any{
 	(*ListPolicyRevisionsRequest)(nil),    // 4: chartergate.v1.ListPolicyRevisionsRequest
 	(*ListPolicyRevisionsResponse)(nil),   // 5: chartergate.v1.ListPolicyRevisionsResponse
 	(*GetPolicyRequest)(nil),              // 6: chartergate.v1.GetPolicyRequest
-	(*ActivatePolicyRevisionRequest)(nil), // 7: chartergate.v1.ActivatePolicyRevisionRequest
-	nil,                                   // 8: chartergate.v1.Policy.ModulesEntry
-	nil,                                   // 9: chartergate.v1.PolicyRevision.ModulesEntry
-	(*timestamppb.Timestamp)(nil),         // 10: google.protobuf.Timestamp
+	(*ListPoliciesRequest)(nil),           // 7: chartergate.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil),          // 8: chartergate.v1.ListPoliciesResponse
+	(*ActivatePolicyRevisionRequest)(nil), // 9: chartergate.v1.ActivatePolicyRevisionRequest
+	(*RollbackPolicyRequest)(nil),         // 10: chartergate.v1.RollbackPolicyRequest
+	(*DeletePolicyRequest)(nil),           // 11: chartergate.v1.DeletePolicyRequest
+	(*DeletePolicyResponse)(nil),          // 12: chartergate.v1.DeletePolicyResponse
+	(*TestPolicyRequest)(nil),             // 13: chartergate.v1.TestPolicyRequest
+	(*TestPolicyResponse)(nil),            // 14: chartergate.v1.TestPolicyResponse
+	(*PolicyTest)(nil),                    // 15: chartergate.v1.PolicyTest
+	(*UncoveredLines)(nil),                // 16: chartergate.v1.UncoveredLines
+	(*ShadowPolicyRequest)(nil),           // 17: chartergate.v1.ShadowPolicyRequest
+	(*GetPolicyShadowRequest)(nil),        // 18: chartergate.v1.GetPolicyShadowRequest
+	(*PolicyShadow)(nil),                  // 19: chartergate.v1.PolicyShadow
+	(*PolicyDifference)(nil),              // 20: chartergate.v1.PolicyDifference
+	(*PolicyExample)(nil),                 // 21: chartergate.v1.PolicyExample
+	(*SimulatePolicyRequest)(nil),         // 22: chartergate.v1.SimulatePolicyRequest
+	(*SimulatePolicyResponse)(nil),        // 23: chartergate.v1.SimulatePolicyResponse
+	(*PolicySimulation)(nil),              // 24: chartergate.v1.PolicySimulation
+	(*SimulatedSpend)(nil),                // 25: chartergate.v1.SimulatedSpend
+	(*ExplainDecisionRequest)(nil),        // 26: chartergate.v1.ExplainDecisionRequest
+	(*ExplainDecisionResponse)(nil),       // 27: chartergate.v1.ExplainDecisionResponse
+	(*PolicyExplanation)(nil),             // 28: chartergate.v1.PolicyExplanation
+	(*RuleHit)(nil),                       // 29: chartergate.v1.RuleHit
+	(*InputRead)(nil),                     // 30: chartergate.v1.InputRead
+	nil,                                   // 31: chartergate.v1.Policy.ModulesEntry
+	nil,                                   // 32: chartergate.v1.PolicyRevision.ModulesEntry
+	nil,                                   // 33: chartergate.v1.TestPolicyRequest.ModulesEntry
+	nil,                                   // 34: chartergate.v1.PolicyDifference.FromCostNanosEntry
+	nil,                                   // 35: chartergate.v1.PolicyDifference.ToCostNanosEntry
+	nil,                                   // 36: chartergate.v1.SimulatePolicyRequest.ModulesEntry
+	(*timestamppb.Timestamp)(nil),         // 37: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 38: google.protobuf.Duration
+	(Effect)(0),                           // 39: chartergate.v1.Effect
+	(*Call)(nil),                          // 40: chartergate.v1.Call
+	(*Decision)(nil),                      // 41: chartergate.v1.Decision
 }
 var file_chartergate_v1_policy_proto_depIdxs = []int32{
-	8,  // 0: chartergate.v1.Policy.modules:type_name -> chartergate.v1.Policy.ModulesEntry
-	10, // 1: chartergate.v1.Policy.update_time:type_name -> google.protobuf.Timestamp
-	9,  // 2: chartergate.v1.PolicyRevision.modules:type_name -> chartergate.v1.PolicyRevision.ModulesEntry
-	10, // 3: chartergate.v1.PolicyRevision.create_time:type_name -> google.protobuf.Timestamp
+	31, // 0: chartergate.v1.Policy.modules:type_name -> chartergate.v1.Policy.ModulesEntry
+	37, // 1: chartergate.v1.Policy.update_time:type_name -> google.protobuf.Timestamp
+	32, // 2: chartergate.v1.PolicyRevision.modules:type_name -> chartergate.v1.PolicyRevision.ModulesEntry
+	37, // 3: chartergate.v1.PolicyRevision.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 4: chartergate.v1.CreatePolicyRevisionRequest.revision:type_name -> chartergate.v1.PolicyRevision
 	1,  // 5: chartergate.v1.ListPolicyRevisionsResponse.revisions:type_name -> chartergate.v1.PolicyRevision
-	2,  // 6: chartergate.v1.PolicyService.CreatePolicyRevision:input_type -> chartergate.v1.CreatePolicyRevisionRequest
-	3,  // 7: chartergate.v1.PolicyService.GetPolicyRevision:input_type -> chartergate.v1.GetPolicyRevisionRequest
-	4,  // 8: chartergate.v1.PolicyService.ListPolicyRevisions:input_type -> chartergate.v1.ListPolicyRevisionsRequest
-	6,  // 9: chartergate.v1.PolicyService.GetPolicy:input_type -> chartergate.v1.GetPolicyRequest
-	7,  // 10: chartergate.v1.PolicyService.ActivatePolicyRevision:input_type -> chartergate.v1.ActivatePolicyRevisionRequest
-	1,  // 11: chartergate.v1.PolicyService.CreatePolicyRevision:output_type -> chartergate.v1.PolicyRevision
-	1,  // 12: chartergate.v1.PolicyService.GetPolicyRevision:output_type -> chartergate.v1.PolicyRevision
-	5,  // 13: chartergate.v1.PolicyService.ListPolicyRevisions:output_type -> chartergate.v1.ListPolicyRevisionsResponse
-	0,  // 14: chartergate.v1.PolicyService.GetPolicy:output_type -> chartergate.v1.Policy
-	0,  // 15: chartergate.v1.PolicyService.ActivatePolicyRevision:output_type -> chartergate.v1.Policy
-	11, // [11:16] is the sub-list for method output_type
-	6,  // [6:11] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	0,  // 6: chartergate.v1.ListPoliciesResponse.policies:type_name -> chartergate.v1.Policy
+	33, // 7: chartergate.v1.TestPolicyRequest.modules:type_name -> chartergate.v1.TestPolicyRequest.ModulesEntry
+	15, // 8: chartergate.v1.TestPolicyResponse.tests:type_name -> chartergate.v1.PolicyTest
+	16, // 9: chartergate.v1.TestPolicyResponse.uncovered:type_name -> chartergate.v1.UncoveredLines
+	38, // 10: chartergate.v1.PolicyTest.duration:type_name -> google.protobuf.Duration
+	37, // 11: chartergate.v1.PolicyShadow.start_time:type_name -> google.protobuf.Timestamp
+	20, // 12: chartergate.v1.PolicyShadow.differences:type_name -> chartergate.v1.PolicyDifference
+	39, // 13: chartergate.v1.PolicyDifference.from_effect:type_name -> chartergate.v1.Effect
+	39, // 14: chartergate.v1.PolicyDifference.to_effect:type_name -> chartergate.v1.Effect
+	34, // 15: chartergate.v1.PolicyDifference.from_cost_nanos:type_name -> chartergate.v1.PolicyDifference.FromCostNanosEntry
+	35, // 16: chartergate.v1.PolicyDifference.to_cost_nanos:type_name -> chartergate.v1.PolicyDifference.ToCostNanosEntry
+	21, // 17: chartergate.v1.PolicyDifference.examples:type_name -> chartergate.v1.PolicyExample
+	37, // 18: chartergate.v1.PolicyExample.time:type_name -> google.protobuf.Timestamp
+	40, // 19: chartergate.v1.PolicyExample.call:type_name -> chartergate.v1.Call
+	36, // 20: chartergate.v1.SimulatePolicyRequest.modules:type_name -> chartergate.v1.SimulatePolicyRequest.ModulesEntry
+	37, // 21: chartergate.v1.SimulatePolicyRequest.start_time:type_name -> google.protobuf.Timestamp
+	37, // 22: chartergate.v1.SimulatePolicyRequest.end_time:type_name -> google.protobuf.Timestamp
+	24, // 23: chartergate.v1.SimulatePolicyResponse.result:type_name -> chartergate.v1.PolicySimulation
+	20, // 24: chartergate.v1.PolicySimulation.differences:type_name -> chartergate.v1.PolicyDifference
+	25, // 25: chartergate.v1.PolicySimulation.features:type_name -> chartergate.v1.SimulatedSpend
+	25, // 26: chartergate.v1.PolicySimulation.budgets:type_name -> chartergate.v1.SimulatedSpend
+	38, // 27: chartergate.v1.PolicySimulation.elapsed:type_name -> google.protobuf.Duration
+	37, // 28: chartergate.v1.SimulatedSpend.exhausted_time:type_name -> google.protobuf.Timestamp
+	37, // 29: chartergate.v1.SimulatedSpend.candidate_exhausted_time:type_name -> google.protobuf.Timestamp
+	40, // 30: chartergate.v1.ExplainDecisionRequest.call:type_name -> chartergate.v1.Call
+	41, // 31: chartergate.v1.ExplainDecisionResponse.decision:type_name -> chartergate.v1.Decision
+	28, // 32: chartergate.v1.ExplainDecisionResponse.policies:type_name -> chartergate.v1.PolicyExplanation
+	39, // 33: chartergate.v1.PolicyExplanation.effect:type_name -> chartergate.v1.Effect
+	29, // 34: chartergate.v1.PolicyExplanation.rules:type_name -> chartergate.v1.RuleHit
+	30, // 35: chartergate.v1.PolicyExplanation.inputs:type_name -> chartergate.v1.InputRead
+	2,  // 36: chartergate.v1.PolicyService.CreatePolicyRevision:input_type -> chartergate.v1.CreatePolicyRevisionRequest
+	3,  // 37: chartergate.v1.PolicyService.GetPolicyRevision:input_type -> chartergate.v1.GetPolicyRevisionRequest
+	4,  // 38: chartergate.v1.PolicyService.ListPolicyRevisions:input_type -> chartergate.v1.ListPolicyRevisionsRequest
+	6,  // 39: chartergate.v1.PolicyService.GetPolicy:input_type -> chartergate.v1.GetPolicyRequest
+	7,  // 40: chartergate.v1.PolicyService.ListPolicies:input_type -> chartergate.v1.ListPoliciesRequest
+	9,  // 41: chartergate.v1.PolicyService.ActivatePolicyRevision:input_type -> chartergate.v1.ActivatePolicyRevisionRequest
+	10, // 42: chartergate.v1.PolicyService.RollbackPolicy:input_type -> chartergate.v1.RollbackPolicyRequest
+	11, // 43: chartergate.v1.PolicyService.DeletePolicy:input_type -> chartergate.v1.DeletePolicyRequest
+	13, // 44: chartergate.v1.PolicyService.TestPolicy:input_type -> chartergate.v1.TestPolicyRequest
+	17, // 45: chartergate.v1.PolicyService.ShadowPolicy:input_type -> chartergate.v1.ShadowPolicyRequest
+	18, // 46: chartergate.v1.PolicyService.GetPolicyShadow:input_type -> chartergate.v1.GetPolicyShadowRequest
+	22, // 47: chartergate.v1.PolicyService.SimulatePolicy:input_type -> chartergate.v1.SimulatePolicyRequest
+	26, // 48: chartergate.v1.PolicyService.ExplainDecision:input_type -> chartergate.v1.ExplainDecisionRequest
+	1,  // 49: chartergate.v1.PolicyService.CreatePolicyRevision:output_type -> chartergate.v1.PolicyRevision
+	1,  // 50: chartergate.v1.PolicyService.GetPolicyRevision:output_type -> chartergate.v1.PolicyRevision
+	5,  // 51: chartergate.v1.PolicyService.ListPolicyRevisions:output_type -> chartergate.v1.ListPolicyRevisionsResponse
+	0,  // 52: chartergate.v1.PolicyService.GetPolicy:output_type -> chartergate.v1.Policy
+	8,  // 53: chartergate.v1.PolicyService.ListPolicies:output_type -> chartergate.v1.ListPoliciesResponse
+	0,  // 54: chartergate.v1.PolicyService.ActivatePolicyRevision:output_type -> chartergate.v1.Policy
+	0,  // 55: chartergate.v1.PolicyService.RollbackPolicy:output_type -> chartergate.v1.Policy
+	12, // 56: chartergate.v1.PolicyService.DeletePolicy:output_type -> chartergate.v1.DeletePolicyResponse
+	14, // 57: chartergate.v1.PolicyService.TestPolicy:output_type -> chartergate.v1.TestPolicyResponse
+	0,  // 58: chartergate.v1.PolicyService.ShadowPolicy:output_type -> chartergate.v1.Policy
+	19, // 59: chartergate.v1.PolicyService.GetPolicyShadow:output_type -> chartergate.v1.PolicyShadow
+	23, // 60: chartergate.v1.PolicyService.SimulatePolicy:output_type -> chartergate.v1.SimulatePolicyResponse
+	27, // 61: chartergate.v1.PolicyService.ExplainDecision:output_type -> chartergate.v1.ExplainDecisionResponse
+	49, // [49:62] is the sub-list for method output_type
+	36, // [36:49] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_v1_policy_proto_init() }
@@ -671,13 +2709,15 @@ func file_chartergate_v1_policy_proto_init() {
 	if File_chartergate_v1_policy_proto != nil {
 		return
 	}
+	file_chartergate_v1_common_proto_init()
+	file_chartergate_v1_preflight_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chartergate_v1_policy_proto_rawDesc), len(file_chartergate_v1_policy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

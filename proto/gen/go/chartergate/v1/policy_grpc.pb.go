@@ -23,18 +23,30 @@ const (
 	PolicyService_GetPolicyRevision_FullMethodName      = "/chartergate.v1.PolicyService/GetPolicyRevision"
 	PolicyService_ListPolicyRevisions_FullMethodName    = "/chartergate.v1.PolicyService/ListPolicyRevisions"
 	PolicyService_GetPolicy_FullMethodName              = "/chartergate.v1.PolicyService/GetPolicy"
+	PolicyService_ListPolicies_FullMethodName           = "/chartergate.v1.PolicyService/ListPolicies"
 	PolicyService_ActivatePolicyRevision_FullMethodName = "/chartergate.v1.PolicyService/ActivatePolicyRevision"
+	PolicyService_RollbackPolicy_FullMethodName         = "/chartergate.v1.PolicyService/RollbackPolicy"
+	PolicyService_DeletePolicy_FullMethodName           = "/chartergate.v1.PolicyService/DeletePolicy"
+	PolicyService_TestPolicy_FullMethodName             = "/chartergate.v1.PolicyService/TestPolicy"
+	PolicyService_ShadowPolicy_FullMethodName           = "/chartergate.v1.PolicyService/ShadowPolicy"
+	PolicyService_GetPolicyShadow_FullMethodName        = "/chartergate.v1.PolicyService/GetPolicyShadow"
+	PolicyService_SimulatePolicy_FullMethodName         = "/chartergate.v1.PolicyService/SimulatePolicy"
+	PolicyService_ExplainDecision_FullMethodName        = "/chartergate.v1.PolicyService/ExplainDecision"
 )
 
 // PolicyServiceClient is the client API for PolicyService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Keeps policies as immutable revisions of Rego modules. One routing policy decides; before the first activation it is
-// the one that ships with the server.
+// Keeps policies as immutable revisions of Rego modules, and says which of them decide.
+//
+// A policy is attached to the organisation (`policies/routing`), to a team (`policies/team.{team}`) or to a feature
+// (`policies/feature.{feature}`). All that are attached to a call's feature, its team and the organisation decide, and
+// what they answer is combined: each can only narrow what those above it leave. Where nothing is attached the policy
+// that ships with the server decides.
 type PolicyServiceClient interface {
-	// Compiles and stores a revision; does not activate it. The same modules give the same revision.
-	// Errors: POLICY_INVALID, with file, line and column.
+	// Compiles a revision, runs its tests and stores it; does not activate it. The same modules give the same revision.
+	// Errors: POLICY_INVALID, with file, line and column; POLICY_TESTS_FAILED; POLICY_TOO_COSTLY (compiling or testing was cut off).
 	CreatePolicyRevision(ctx context.Context, in *CreatePolicyRevisionRequest, opts ...grpc.CallOption) (*PolicyRevision, error)
 	// Errors: NOT_FOUND.
 	GetPolicyRevision(ctx context.Context, in *GetPolicyRevisionRequest, opts ...grpc.CallOption) (*PolicyRevision, error)
@@ -42,8 +54,28 @@ type PolicyServiceClient interface {
 	ListPolicyRevisions(ctx context.Context, in *ListPolicyRevisionsRequest, opts ...grpc.CallOption) (*ListPolicyRevisionsResponse, error)
 	// The policy with its active revision. Errors: NOT_FOUND.
 	GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*Policy, error)
+	// Lists the policies: the organisation's first, then by name.
+	ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*ListPoliciesResponse, error)
 	// Lets a stored revision decide from now on. Errors: NOT_FOUND, ETAG_MISMATCH.
 	ActivatePolicyRevision(ctx context.Context, in *ActivatePolicyRevisionRequest, opts ...grpc.CallOption) (*Policy, error)
+	// Activates the revision that was active before the present one; again goes on with the one before that.
+	// Errors: NOT_FOUND, ETAG_MISMATCH, NO_EARLIER_REVISION.
+	RollbackPolicy(ctx context.Context, in *RollbackPolicyRequest, opts ...grpc.CallOption) (*Policy, error)
+	// Detaches the policy of a team or feature, or lets the shipped policy decide for the organisation again. Its revisions
+	// stay. Errors: NOT_FOUND, ETAG_MISMATCH.
+	DeletePolicy(ctx context.Context, in *DeletePolicyRequest, opts ...grpc.CallOption) (*DeletePolicyResponse, error)
+	// Runs the tests of modules, and tells what they cover. Stores nothing. Errors: POLICY_INVALID, POLICY_TOO_COSTLY.
+	TestPolicy(ctx context.Context, in *TestPolicyRequest, opts ...grpc.CallOption) (*TestPolicyResponse, error)
+	// Lets a stored revision decide beside the active one, on a share of calls and without effect. Another one, or a share
+	// of 0, ends the shadow before. Errors: NOT_FOUND, ETAG_MISMATCH.
+	ShadowPolicy(ctx context.Context, in *ShadowPolicyRequest, opts ...grpc.CallOption) (*Policy, error)
+	// What the shadow of a policy would have decided otherwise. Errors: NOT_FOUND.
+	GetPolicyShadow(ctx context.Context, in *GetPolicyShadowRequest, opts ...grpc.CallOption) (*PolicyShadow, error)
+	// Replays kept decisions against a candidate, budgets included. Answers with progress, the last message has the result.
+	// Errors: POLICY_INVALID, NOT_FOUND, USAGE_UNAVAILABLE.
+	SimulatePolicy(ctx context.Context, in *SimulatePolicyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SimulatePolicyResponse], error)
+	// Why a call is decided as it is, now, or was decided. Holds nothing. Errors: those of PreflightService.Check, NOT_FOUND.
+	ExplainDecision(ctx context.Context, in *ExplainDecisionRequest, opts ...grpc.CallOption) (*ExplainDecisionResponse, error)
 }
 
 type policyServiceClient struct {
@@ -94,6 +126,16 @@ func (c *policyServiceClient) GetPolicy(ctx context.Context, in *GetPolicyReques
 	return out, nil
 }
 
+func (c *policyServiceClient) ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*ListPoliciesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListPoliciesResponse)
+	err := c.cc.Invoke(ctx, PolicyService_ListPolicies_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *policyServiceClient) ActivatePolicyRevision(ctx context.Context, in *ActivatePolicyRevisionRequest, opts ...grpc.CallOption) (*Policy, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Policy)
@@ -104,15 +146,98 @@ func (c *policyServiceClient) ActivatePolicyRevision(ctx context.Context, in *Ac
 	return out, nil
 }
 
+func (c *policyServiceClient) RollbackPolicy(ctx context.Context, in *RollbackPolicyRequest, opts ...grpc.CallOption) (*Policy, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Policy)
+	err := c.cc.Invoke(ctx, PolicyService_RollbackPolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policyServiceClient) DeletePolicy(ctx context.Context, in *DeletePolicyRequest, opts ...grpc.CallOption) (*DeletePolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeletePolicyResponse)
+	err := c.cc.Invoke(ctx, PolicyService_DeletePolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policyServiceClient) TestPolicy(ctx context.Context, in *TestPolicyRequest, opts ...grpc.CallOption) (*TestPolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TestPolicyResponse)
+	err := c.cc.Invoke(ctx, PolicyService_TestPolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policyServiceClient) ShadowPolicy(ctx context.Context, in *ShadowPolicyRequest, opts ...grpc.CallOption) (*Policy, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Policy)
+	err := c.cc.Invoke(ctx, PolicyService_ShadowPolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policyServiceClient) GetPolicyShadow(ctx context.Context, in *GetPolicyShadowRequest, opts ...grpc.CallOption) (*PolicyShadow, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PolicyShadow)
+	err := c.cc.Invoke(ctx, PolicyService_GetPolicyShadow_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policyServiceClient) SimulatePolicy(ctx context.Context, in *SimulatePolicyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SimulatePolicyResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PolicyService_ServiceDesc.Streams[0], PolicyService_SimulatePolicy_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SimulatePolicyRequest, SimulatePolicyResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PolicyService_SimulatePolicyClient = grpc.ServerStreamingClient[SimulatePolicyResponse]
+
+func (c *policyServiceClient) ExplainDecision(ctx context.Context, in *ExplainDecisionRequest, opts ...grpc.CallOption) (*ExplainDecisionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainDecisionResponse)
+	err := c.cc.Invoke(ctx, PolicyService_ExplainDecision_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PolicyServiceServer is the server API for PolicyService service.
 // All implementations must embed UnimplementedPolicyServiceServer
 // for forward compatibility.
 //
-// Keeps policies as immutable revisions of Rego modules. One routing policy decides; before the first activation it is
-// the one that ships with the server.
+// Keeps policies as immutable revisions of Rego modules, and says which of them decide.
+//
+// A policy is attached to the organisation (`policies/routing`), to a team (`policies/team.{team}`) or to a feature
+// (`policies/feature.{feature}`). All that are attached to a call's feature, its team and the organisation decide, and
+// what they answer is combined: each can only narrow what those above it leave. Where nothing is attached the policy
+// that ships with the server decides.
 type PolicyServiceServer interface {
-	// Compiles and stores a revision; does not activate it. The same modules give the same revision.
-	// Errors: POLICY_INVALID, with file, line and column.
+	// Compiles a revision, runs its tests and stores it; does not activate it. The same modules give the same revision.
+	// Errors: POLICY_INVALID, with file, line and column; POLICY_TESTS_FAILED; POLICY_TOO_COSTLY (compiling or testing was cut off).
 	CreatePolicyRevision(context.Context, *CreatePolicyRevisionRequest) (*PolicyRevision, error)
 	// Errors: NOT_FOUND.
 	GetPolicyRevision(context.Context, *GetPolicyRevisionRequest) (*PolicyRevision, error)
@@ -120,8 +245,28 @@ type PolicyServiceServer interface {
 	ListPolicyRevisions(context.Context, *ListPolicyRevisionsRequest) (*ListPolicyRevisionsResponse, error)
 	// The policy with its active revision. Errors: NOT_FOUND.
 	GetPolicy(context.Context, *GetPolicyRequest) (*Policy, error)
+	// Lists the policies: the organisation's first, then by name.
+	ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error)
 	// Lets a stored revision decide from now on. Errors: NOT_FOUND, ETAG_MISMATCH.
 	ActivatePolicyRevision(context.Context, *ActivatePolicyRevisionRequest) (*Policy, error)
+	// Activates the revision that was active before the present one; again goes on with the one before that.
+	// Errors: NOT_FOUND, ETAG_MISMATCH, NO_EARLIER_REVISION.
+	RollbackPolicy(context.Context, *RollbackPolicyRequest) (*Policy, error)
+	// Detaches the policy of a team or feature, or lets the shipped policy decide for the organisation again. Its revisions
+	// stay. Errors: NOT_FOUND, ETAG_MISMATCH.
+	DeletePolicy(context.Context, *DeletePolicyRequest) (*DeletePolicyResponse, error)
+	// Runs the tests of modules, and tells what they cover. Stores nothing. Errors: POLICY_INVALID, POLICY_TOO_COSTLY.
+	TestPolicy(context.Context, *TestPolicyRequest) (*TestPolicyResponse, error)
+	// Lets a stored revision decide beside the active one, on a share of calls and without effect. Another one, or a share
+	// of 0, ends the shadow before. Errors: NOT_FOUND, ETAG_MISMATCH.
+	ShadowPolicy(context.Context, *ShadowPolicyRequest) (*Policy, error)
+	// What the shadow of a policy would have decided otherwise. Errors: NOT_FOUND.
+	GetPolicyShadow(context.Context, *GetPolicyShadowRequest) (*PolicyShadow, error)
+	// Replays kept decisions against a candidate, budgets included. Answers with progress, the last message has the result.
+	// Errors: POLICY_INVALID, NOT_FOUND, USAGE_UNAVAILABLE.
+	SimulatePolicy(*SimulatePolicyRequest, grpc.ServerStreamingServer[SimulatePolicyResponse]) error
+	// Why a call is decided as it is, now, or was decided. Holds nothing. Errors: those of PreflightService.Check, NOT_FOUND.
+	ExplainDecision(context.Context, *ExplainDecisionRequest) (*ExplainDecisionResponse, error)
 	mustEmbedUnimplementedPolicyServiceServer()
 }
 
@@ -144,8 +289,32 @@ func (UnimplementedPolicyServiceServer) ListPolicyRevisions(context.Context, *Li
 func (UnimplementedPolicyServiceServer) GetPolicy(context.Context, *GetPolicyRequest) (*Policy, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetPolicy not implemented")
 }
+func (UnimplementedPolicyServiceServer) ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListPolicies not implemented")
+}
 func (UnimplementedPolicyServiceServer) ActivatePolicyRevision(context.Context, *ActivatePolicyRevisionRequest) (*Policy, error) {
 	return nil, status.Error(codes.Unimplemented, "method ActivatePolicyRevision not implemented")
+}
+func (UnimplementedPolicyServiceServer) RollbackPolicy(context.Context, *RollbackPolicyRequest) (*Policy, error) {
+	return nil, status.Error(codes.Unimplemented, "method RollbackPolicy not implemented")
+}
+func (UnimplementedPolicyServiceServer) DeletePolicy(context.Context, *DeletePolicyRequest) (*DeletePolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeletePolicy not implemented")
+}
+func (UnimplementedPolicyServiceServer) TestPolicy(context.Context, *TestPolicyRequest) (*TestPolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TestPolicy not implemented")
+}
+func (UnimplementedPolicyServiceServer) ShadowPolicy(context.Context, *ShadowPolicyRequest) (*Policy, error) {
+	return nil, status.Error(codes.Unimplemented, "method ShadowPolicy not implemented")
+}
+func (UnimplementedPolicyServiceServer) GetPolicyShadow(context.Context, *GetPolicyShadowRequest) (*PolicyShadow, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetPolicyShadow not implemented")
+}
+func (UnimplementedPolicyServiceServer) SimulatePolicy(*SimulatePolicyRequest, grpc.ServerStreamingServer[SimulatePolicyResponse]) error {
+	return status.Error(codes.Unimplemented, "method SimulatePolicy not implemented")
+}
+func (UnimplementedPolicyServiceServer) ExplainDecision(context.Context, *ExplainDecisionRequest) (*ExplainDecisionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainDecision not implemented")
 }
 func (UnimplementedPolicyServiceServer) mustEmbedUnimplementedPolicyServiceServer() {}
 func (UnimplementedPolicyServiceServer) testEmbeddedByValue()                       {}
@@ -240,6 +409,24 @@ func _PolicyService_GetPolicy_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PolicyService_ListPolicies_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListPoliciesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).ListPolicies(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_ListPolicies_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).ListPolicies(ctx, req.(*ListPoliciesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _PolicyService_ActivatePolicyRevision_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ActivatePolicyRevisionRequest)
 	if err := dec(in); err != nil {
@@ -254,6 +441,125 @@ func _PolicyService_ActivatePolicyRevision_Handler(srv interface{}, ctx context.
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(PolicyServiceServer).ActivatePolicyRevision(ctx, req.(*ActivatePolicyRevisionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PolicyService_RollbackPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RollbackPolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).RollbackPolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_RollbackPolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).RollbackPolicy(ctx, req.(*RollbackPolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PolicyService_DeletePolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeletePolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).DeletePolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_DeletePolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).DeletePolicy(ctx, req.(*DeletePolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PolicyService_TestPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TestPolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).TestPolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_TestPolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).TestPolicy(ctx, req.(*TestPolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PolicyService_ShadowPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ShadowPolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).ShadowPolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_ShadowPolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).ShadowPolicy(ctx, req.(*ShadowPolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PolicyService_GetPolicyShadow_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetPolicyShadowRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).GetPolicyShadow(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_GetPolicyShadow_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).GetPolicyShadow(ctx, req.(*GetPolicyShadowRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PolicyService_SimulatePolicy_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SimulatePolicyRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PolicyServiceServer).SimulatePolicy(m, &grpc.GenericServerStream[SimulatePolicyRequest, SimulatePolicyResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PolicyService_SimulatePolicyServer = grpc.ServerStreamingServer[SimulatePolicyResponse]
+
+func _PolicyService_ExplainDecision_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainDecisionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).ExplainDecision(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_ExplainDecision_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).ExplainDecision(ctx, req.(*ExplainDecisionRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -282,10 +588,44 @@ var PolicyService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _PolicyService_GetPolicy_Handler,
 		},
 		{
+			MethodName: "ListPolicies",
+			Handler:    _PolicyService_ListPolicies_Handler,
+		},
+		{
 			MethodName: "ActivatePolicyRevision",
 			Handler:    _PolicyService_ActivatePolicyRevision_Handler,
 		},
+		{
+			MethodName: "RollbackPolicy",
+			Handler:    _PolicyService_RollbackPolicy_Handler,
+		},
+		{
+			MethodName: "DeletePolicy",
+			Handler:    _PolicyService_DeletePolicy_Handler,
+		},
+		{
+			MethodName: "TestPolicy",
+			Handler:    _PolicyService_TestPolicy_Handler,
+		},
+		{
+			MethodName: "ShadowPolicy",
+			Handler:    _PolicyService_ShadowPolicy_Handler,
+		},
+		{
+			MethodName: "GetPolicyShadow",
+			Handler:    _PolicyService_GetPolicyShadow_Handler,
+		},
+		{
+			MethodName: "ExplainDecision",
+			Handler:    _PolicyService_ExplainDecision_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "SimulatePolicy",
+			Handler:       _PolicyService_SimulatePolicy_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "chartergate/v1/policy.proto",
 }
