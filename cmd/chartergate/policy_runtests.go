@@ -50,10 +50,11 @@ may call what a policy may call, and each is cut off after ` + policy.TestLimit.
 			if err != nil {
 				return err
 			}
-			w := cmd.OutOrStdout()
-			if output == "json" {
+			switch w := cmd.OutOrStdout(); {
+			case len(report.Tests) == 0:
+			case output == "json":
 				err = writeTestsJSON(w, report)
-			} else {
+			default:
 				writeTests(w, report, verbose)
 			}
 			if err != nil {
@@ -183,7 +184,7 @@ func newPolicyFmtCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fmt DIR",
 		Short: "Format the Rego of a policy in a directory",
-		Long: `Format files of Rego as ` + "`opa fmt`" + ` does. Without a flag it lists the files that are not formatted.`,
+		Long:  `Format files of Rego as ` + "`opa fmt`" + ` does. Without a flag it lists the files that are not formatted.`,
 		Example: `  chartergate policy fmt ./policy --write
   chartergate policy fmt ./policy --check`,
 		RunE: func(cmd *cobra.Command, args []string) error {
