@@ -132,7 +132,7 @@ func (l *Lease) fits(e *routing.Estimate) bool {
 	most := &l.largest
 	if e.InputTokens > most.InputTokens || e.RetrievalHops > most.RetrievalHops || e.EmbeddingTokens > most.EmbeddingTokens ||
 		e.VectorQueries > most.VectorQueries || e.GPUMilliseconds > most.GPUMilliseconds || e.StorageBytes > most.StorageBytes ||
-		e.EgressBytes > most.EgressBytes || most.MaxOutputTokens != 0 && (e.MaxOutputTokens == 0 || e.MaxOutputTokens > most.MaxOutputTokens) {
+		e.EgressBytes > most.EgressBytes || e.Accelerator != most.Accelerator || most.MaxOutputTokens != 0 && (e.MaxOutputTokens == 0 || e.MaxOutputTokens > most.MaxOutputTokens) {
 		return false
 	}
 	for tool, n := range e.ToolCalls {

@@ -79,6 +79,7 @@ type Price struct {
 	GPUPerMInput, GPUPerMOutput int64
 	OverheadPPM                 int64 // operational overhead on everything else, in parts per million
 	Tools                       map[string]money.Nanos
+	Accelerators                map[string]money.Nanos // per GPU-hour; that of GPUMillisecond is for usage that names none
 
 	rates [unitCount]money.Nanos
 	set   uint32
@@ -135,6 +136,9 @@ func (e *UnpricedError) Error() string {
 	}
 	if e.Unit == GPUMillisecond.String() && e.Derived {
 		return fmt.Sprintf("model %q is paid by the GPU-hour, but the call does not report gpu_milliseconds: report them, or set gpu_milliseconds_per_mtok_input and _output in its price", e.Model)
+	}
+	if accelerator, ok := strings.CutPrefix(e.Unit, GPUMillisecond.String()+"/"); ok {
+		return fmt.Sprintf("the price of model %q has no GPU-hour rate for accelerator %q: add it to gpu_hour_by_accelerator in its price book", e.Model, accelerator)
 	}
 	return fmt.Sprintf("the price of model %q has no rate for %s: add one to its price book, 0 if it is free", e.Model, e.Unit)
 }

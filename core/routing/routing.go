@@ -36,6 +36,7 @@ type Estimate struct {
 	VectorQueries     int64
 	ToolCalls         map[string]int64
 	GPUMilliseconds   int64
+	Accelerator       string // of the GPU time
 	StorageBytes      int64
 	EgressBytes       int64
 }
@@ -71,7 +72,7 @@ func (e *Estimate) Usage(outputTokens int64) usage.Usage {
 	return usage.Usage{
 		InputTokens: e.InputTokens - e.CachedInputTokens, CacheReadTokens: e.CachedInputTokens, OutputTokens: outputTokens,
 		RetrievalHops: e.RetrievalHops, EmbeddingTokens: e.EmbeddingTokens, VectorQueries: queries, ToolCalls: e.ToolCalls,
-		GPUMilliseconds: e.GPUMilliseconds, StorageBytes: e.StorageBytes, EgressBytes: e.EgressBytes,
+		GPUMilliseconds: e.GPUMilliseconds, Accelerator: e.Accelerator, StorageBytes: e.StorageBytes, EgressBytes: e.EgressBytes,
 	}
 }
 

@@ -47,7 +47,7 @@ func EstimateFromProto(p *chartergatev1.Estimate) (routing.Estimate, error) {
 		InputTokens: p.GetInputTokens(), CachedInputTokens: p.GetCachedInputTokens(),
 		MaxOutputTokens: p.GetMaxOutputTokens(), RetrievalHops: p.GetRetrievalHops(),
 		EmbeddingTokens: p.GetEmbeddingTokens(), VectorQueries: p.GetVectorQueries(), ToolCalls: p.GetToolCalls(),
-		GPUMilliseconds: p.GetGpuMilliseconds(), StorageBytes: p.GetStorageBytes(), EgressBytes: p.GetEgressBytes(),
+		GPUMilliseconds: p.GetGpuMilliseconds(), Accelerator: p.GetAccelerator(), StorageBytes: p.GetStorageBytes(), EgressBytes: p.GetEgressBytes(),
 	}, nil
 }
 
@@ -60,7 +60,7 @@ func UsageToProto(u *usage.Usage) *chartergatev1.Usage {
 		AudioCacheReadTokens: u.AudioCacheReadTokens, ImageInputTokens: u.ImageInputTokens, ImageOutputTokens: u.ImageOutputTokens,
 		ContextOverheadTokens: u.ContextOverheadTokens, RetrievalHops: u.RetrievalHops,
 		EmbeddingTokens: u.EmbeddingTokens, VectorQueries: u.VectorQueries, ToolCalls: u.ToolCalls,
-		GpuMilliseconds: u.GPUMilliseconds, StorageBytes: u.StorageBytes, EgressBytes: u.EgressBytes,
+		GpuMilliseconds: u.GPUMilliseconds, Accelerator: u.Accelerator, StorageBytes: u.StorageBytes, EgressBytes: u.EgressBytes,
 	}
 }
 
@@ -97,7 +97,7 @@ func UsageFromProto(p *chartergatev1.Usage) (usage.Usage, error) {
 		ImageOutputTokens:     p.GetImageOutputTokens(),
 		ContextOverheadTokens: p.GetContextOverheadTokens(), RetrievalHops: p.GetRetrievalHops(),
 		EmbeddingTokens: p.GetEmbeddingTokens(), VectorQueries: p.GetVectorQueries(), ToolCalls: p.GetToolCalls(),
-		GPUMilliseconds: p.GetGpuMilliseconds(), StorageBytes: p.GetStorageBytes(), EgressBytes: p.GetEgressBytes(),
+		GPUMilliseconds: p.GetGpuMilliseconds(), Accelerator: p.GetAccelerator(), StorageBytes: p.GetStorageBytes(), EgressBytes: p.GetEgressBytes(),
 	}
 	return u, u.Validate()
 }

@@ -102,6 +102,7 @@ type askedEstimate struct {
 	VectorQueries     int64            `json:"vector_queries,omitempty"`
 	ToolCalls         map[string]int64 `json:"tool_calls,omitempty"`
 	GPUMilliseconds   int64            `json:"gpu_milliseconds,omitempty"`
+	Accelerator       string           `json:"accelerator,omitempty"`
 	StorageBytes      int64            `json:"storage_bytes,omitempty"`
 	EgressBytes       int64            `json:"egress_bytes,omitempty"`
 }

@@ -415,6 +415,8 @@ type Estimate struct {
 	ToolCalls map[string]int64 `protobuf:"bytes,7,rep,name=tool_calls,json=toolCalls,proto3" json:"tool_calls,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// GPU time of a self-hosted model, in milliseconds. 0 derives it from the tokens where the price says how.
 	GpuMilliseconds int64 `protobuf:"varint,8,opt,name=gpu_milliseconds,json=gpuMilliseconds,proto3" json:"gpu_milliseconds,omitempty"`
+	// The accelerator that the GPU time is of, reported or derived, as Usage.accelerator.
+	Accelerator string `protobuf:"bytes,11,opt,name=accelerator,proto3" json:"accelerator,omitempty"`
 	// Bytes read from storage.
 	StorageBytes int64 `protobuf:"varint,9,opt,name=storage_bytes,json=storageBytes,proto3" json:"storage_bytes,omitempty"`
 	// Bytes sent out of the provider's network.
@@ -507,6 +509,13 @@ func (x *Estimate) GetGpuMilliseconds() int64 {
 		return x.GpuMilliseconds
 	}
 	return 0
+}
+
+func (x *Estimate) GetAccelerator() string {
+	if x != nil {
+		return x.Accelerator
+	}
+	return ""
 }
 
 func (x *Estimate) GetStorageBytes() int64 {
@@ -2099,7 +2108,7 @@ const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\rrecorded_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\frecordedTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9c\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc7\x05\n" +
 	"\bEstimate\x120\n" +
 	"\finput_tokens\x18\x01 \x01(\x03B\r\xbaH\n" +
 	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\vinputTokens\x12=\n" +
@@ -2114,7 +2123,8 @@ const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\n" +
 	"tool_calls\x18\a \x03(\v2'.chartergate.v1.Estimate.ToolCallsEntryB\x1a\xbaH\x17\x9a\x01\x14\x10 \"\x06r\x04\x10\x01\x18@*\b\"\x06\x18\xc0\x84=(\x00R\ttoolCalls\x128\n" +
 	"\x10gpu_milliseconds\x18\b \x01(\x03B\r\xbaH\n" +
-	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\x0fgpuMilliseconds\x123\n" +
+	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\x0fgpuMilliseconds\x12)\n" +
+	"\vaccelerator\x18\v \x01(\tB\a\xbaH\x04r\x02\x18@R\vaccelerator\x123\n" +
 	"\rstorage_bytes\x18\t \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\fstorageBytes\x121\n" +
 	"\fegress_bytes\x18\n" +
 	" \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\vegressBytes\x1a<\n" +
