@@ -96,7 +96,7 @@ func validCall(c *chartergatev1.Call) bool {
 		return false
 	}
 	e := c.Estimate
-	return e != nil && in(e.InputTokens, maxEstimate) && in(e.CachedInputTokens, maxEstimate) &&
+	return e != nil && in(e.InputTokens, maxEstimate) && in(e.CachedInputTokens, maxEstimate) && in(e.CacheWrite_5MTokens, maxEstimate) && in(e.CacheWrite_1HTokens, maxEstimate) &&
 		in(e.MaxOutputTokens, maxEstimate) && in(e.RetrievalHops, maxCalls) && in(e.EmbeddingTokens, maxEstimate) &&
 		in(e.VectorQueries, maxCalls) && validCounts(e.ToolCalls, 32, maxCalls) && in(e.GpuMilliseconds, maxEstimate) &&
 		len(e.Accelerator) <= maxShortID && in(e.StorageBytes, maxBytes) && in(e.EgressBytes, maxBytes)

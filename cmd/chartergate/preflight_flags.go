@@ -28,6 +28,8 @@ func addCallFlags(cmd *cobra.Command) callFlags {
 	f.StringToStringVar(&c.Labels, "label", c.Labels, "attribute for policies, NAME=VALUE; repeatable")
 	f.Int64Var(&e.InputTokens, "input-tokens", 0, "input tokens, cached ones included")
 	f.Int64Var(&e.CachedInputTokens, "cached-tokens", 0, "the part of them that should be read from a prompt cache")
+	f.Int64Var(&e.CacheWrite_5MTokens, "cache-write-5m-tokens", 0, "the part of them that will be written to a 5-minute prompt cache (default: what the decision advises)")
+	f.Int64Var(&e.CacheWrite_1HTokens, "cache-write-1h-tokens", 0, "the part of them that will be written to a 1-hour prompt cache")
 	f.Int64Var(&e.MaxOutputTokens, "max-output-tokens", 0, "most output tokens; 0: the model's own maximum")
 	f.Int64Var(&e.RetrievalHops, "retrieval-hops", 0, "retrieval hops, one vector query each unless --vector-queries says more")
 	f.Int64Var(&e.EmbeddingTokens, "embedding-tokens", 0, "tokens to embed for retrieval")

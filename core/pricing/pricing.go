@@ -113,12 +113,21 @@ func New(model string, effective time.Time, currency string, rates map[Unit]mone
 func (p *Price) Rate(u Unit) (money.Nanos, bool) { return p.rates[u], p.set&(1<<u) != 0 }
 
 // Reasons says that reasoning tokens have a rate of their own.
-func (p *Price) Reasons() bool {
+func (p *Price) Reasons() bool { return p.own()&(1<<Reasoning) != 0 }
+
+// WritesCache says that tokens written to a cache have a rate of their own.
+func (p *Price) WritesCache() bool { return p.own()&(1<<CacheWrite5m|1<<CacheWrite1h) != 0 }
+
+// own are the units with a rate of their own, for any length of input.
+func (p *Price) own() uint32 {
 	own := p.set
-	for _, l := range p.long {
-		own |= l.price.set
+	for i := range p.long {
+		own |= p.long[i].price.set
 	}
-	return own&(1<<Reasoning) != 0
+	for i := range p.excess {
+		own |= p.excess[i].set
+	}
+	return own
 }
 
 // UnpricedError says that a price has no rate for a unit that was used.
