@@ -196,6 +196,7 @@ prices:
 	if sum != a.TotalNanos {
 		t.Errorf("the lines add up to %d, not to %d", sum, a.TotalNanos)
 	}
+	c.contains(c.ok(append(args, "-o", "yaml")...), "\nlines:\n  - unit: input_tokens\n    quantity: 1000\n")
 	c.fails(exitFailed, []string{"claude-x", "no price at that time"}, append(args, "--at", "2025-01-01")...)
 	c.fails(exitFailed, []string{"usage of anthropic chat has prompt_tokens"}, append(args, "--api", "chat")...)
 	shipped := c.ok("cost", "--provider", "anthropic", "--model", "claude-sonnet-4-5-20250929", "--usage", payload, "--at", "2026-06-01")
