@@ -14,7 +14,7 @@ import (
 
 func genai(t *testing.T) *prices.Book {
 	t.Helper()
-	b, err := prices.Load(dataset.File(t, "prices/genai-prices.json"))
+	b, err := prices.Load(dataset.File(t, "prices/genai-prices.json"), "")
 	if err != nil {
 		t.Fatal(err)
 	}
