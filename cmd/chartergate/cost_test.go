@@ -19,8 +19,6 @@ import (
 	"github.com/chartergate/chartergate/prices"
 )
 
-func exists(file string) bool { _, err := os.Stat(file); return err == nil }
-
 type realRow struct {
 	Body      json.RawMessage
 	Model     string
