@@ -153,7 +153,7 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	followPolicies(decider, control, log)
+	serving := followPolicies(decider, control, log)
 
 	settlements, err := archive.Open(cmp.Or(o.archiveDir, filepath.Join(o.dataDir, "archive")), 0)
 	if err != nil {
@@ -193,11 +193,12 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	requests, peers := server.NewIdempotency(time.Now), server.NewPeers()
 	defer func() { err = errors.Join(err, peers.Close()) }()
 	metrics.Peers(peers)
+	metrics.Policies(serving)
 	s, err := server.New(server.Config{
 		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: decider.Builtin(),
 		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate, meter),
 		Billing:  server.NewBillingService(o.usage.db, o.usage.db, time.Now),
-		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version()),
+		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version(), peers, serving),
 		Sums:    meter.Store,
 		Reports: server.NewReportService(meter.Store, control, gate, time.Now),
 		Leases:  server.NewLeaseService(gate, requests, peers, log), Requests: requests, Validator: validator,
@@ -317,8 +318,8 @@ func startTracing(ctx context.Context) (on bool, stop func(), err error) {
 	}, nil
 }
 
-// followPolicies lets the policies decide that are active, now and whenever others are.
-func followPolicies(d *policy.Decider, control *etcd.Control, log *slog.Logger) {
+// followPolicies lets the policies decide that are active, now and whenever others are. It gives what says which decide.
+func followPolicies(d *policy.Decider, control *etcd.Control, log *slog.Logger) func() server.PolicyServing {
 	var following sync.Mutex
 	follow := func(*charter.Snapshot) {
 		following.Lock()
@@ -327,6 +328,7 @@ func followPolicies(d *policy.Decider, control *etcd.Control, log *slog.Logger) 
 	}
 	control.OnChange(follow)
 	follow(nil)
+	return func() server.PolicyServing { return server.PolicyServing(*d.Serving()) }
 }
 
 // compiler is the policy package as the server asks for it.
