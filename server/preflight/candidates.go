@@ -55,6 +55,17 @@ func (s *Service) models(plan *routing.Plan, c *charter.Charter, catalog *charte
 	return m
 }
 
+// cheapestFirst gives the permitted models that a plan names, all where it names none, from the cheapest tier to the
+// dearest.
+func (s *Service) cheapestFirst(plan *routing.Plan, c *charter.Charter, catalog *charter.Catalog) []*charter.Model {
+	if len(plan.Models)+len(plan.Tiers) == 0 {
+		return s.models(nil, c, catalog)
+	}
+	models := slices.Clone(s.models(plan, c, catalog))
+	slices.SortStableFunc(models, func(a, b *charter.Model) int { return catalog.Rank(a.Tier) - catalog.Rank(b.Tier) })
+	return models
+}
+
 func expand(plan *routing.Plan, c *charter.Charter, catalog *charter.Catalog) []*charter.Model {
 	var models []*charter.Model
 	add := func(m *charter.Model) {

@@ -158,7 +158,12 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 			d.Effect = routing.Deny
 			return d, nil, nil
 		}
-		plan = &routing.Plan{Effect: routing.Downgrade, Tiers: s.strictest(c, snap.Catalog())}
+		strictest := &routing.Plan{Effect: routing.Downgrade, Tiers: s.strictest(c, snap.Catalog())}
+		if plan == nil {
+			plan = strictest
+		} else { // what the other policies say stands
+			plan = routing.Combine(snap.Catalog(), plan, strictest)
+		}
 	}
 	d.PolicyRevision = plan.Revision
 	d.Reasons = slices.Grow(d.Reasons, len(plan.Reasons)+1)
