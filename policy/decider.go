@@ -105,14 +105,13 @@ func (d *Decider) evaluate(ctx context.Context, u *inUse, in *routing.Input, key
 	return plan, nil
 }
 
-var errCutOff = fmt.Errorf("it took longer than %s", EvaluationLimit)
-
-// evaluate asks OPA.
+// evaluate asks OPA. Errors: errCutOff, errStuck, and what is wrong with the answer.
 func (p *Policy) evaluate(ctx context.Context, input ast.Value, limit time.Duration) (*routing.Plan, error) {
-	cancel := topdown.NewCancel()
-	defer time.AfterFunc(limit, cancel.Cancel).Stop()
-	defer context.AfterFunc(ctx, cancel.Cancel)()
-	results, err := p.query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalExternalCancel(cancel),
+	return p.guard.run(ctx, limit, func(cancel topdown.Cancel) (*routing.Plan, error) { return p.ask(ctx, input, cancel) })
+}
+
+func (p *Policy) ask(ctx context.Context, input ast.Value, cancel topdown.Cancel) (*routing.Plan, error) {
+	results, err := p.query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalExternalCancel(cancel), rego.EvalQueryTracer(stopper{cancel}),
 		rego.EvalGenerateJSON(func(t *ast.Term, _ *rego.EvalContext) (any, error) { return t.Value, nil }))
 	switch {
 	case topdown.IsCancel(err):
