@@ -196,14 +196,14 @@ func textOf(t *ast.Term) string {
 
 func oneText(n int) (int, error) {
 	if n > MaxTextBytes {
-		return 0, fmt.Errorf("it would make a text of %d bytes, at most %d are allowed", n, MaxTextBytes)
+		return 0, fmt.Errorf("it would make a text of more than %d bytes", MaxTextBytes)
 	}
 	return n, nil
 }
 
 func result(n int) (int, error) {
 	if n > MaxResultBytes {
-		return 0, fmt.Errorf("its result would take about %d bytes, at most %d are allowed", n, MaxResultBytes)
+		return 0, fmt.Errorf("its result would take more than %d bytes", MaxResultBytes)
 	}
 	return n, nil
 }

@@ -20,7 +20,10 @@ import (
 const EvaluationLimit = 10 * time.Millisecond
 
 // EvalError says that a policy gave no decision: it failed, took too long, or its answer is undefined or ill-formed.
-type EvalError struct{ Revision, Problem string }
+type EvalError struct {
+	Revision, Problem string
+	Why               routing.PolicyFailure
+}
 
 func (e *EvalError) Error() string {
 	return fmt.Sprintf("policy %s gave no decision: %s", e.Revision, e.Problem)
@@ -98,7 +101,7 @@ func (d *Decider) evaluate(ctx context.Context, u *inUse, in *routing.Input, key
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
-		return nil, &EvalError{u.revision, oneLine(err.Error())}
+		return nil, evalError(u.revision, err)
 	}
 	plan.Revision = u.revision
 	u.memo.put(key, plan)
@@ -119,7 +122,7 @@ func (p *Policy) ask(ctx context.Context, input ast.Value, cancel topdown.Cancel
 	case err != nil:
 		return nil, err
 	case len(results) == 0:
-		return nil, errors.New("decision is undefined for this input: give it a default")
+		return nil, errUndefined
 	}
 	return decode(results[0].Expressions[0].Value.(ast.Value))
 }

@@ -16,9 +16,35 @@ import (
 const stopTime = 50 * time.Millisecond
 
 var (
-	errCutOff = fmt.Errorf("it took longer than %s", EvaluationLimit)
-	errStuck  = errors.New("an evaluation of it that was cut off has not ended: it is not evaluated again until then")
+	errCutOff    = fmt.Errorf("it took longer than %s", EvaluationLimit)
+	errStuck     = errors.New("an evaluation of it that was cut off has not ended: it is not evaluated again until then")
+	errUndefined = errors.New("decision is undefined for this input: give it a default")
 )
+
+// Failure says why, in one word.
+func (e *EvalError) Failure() routing.PolicyFailure { return e.Why }
+
+func evalError(revision string, err error) *EvalError {
+	e := &EvalError{revision, oneLine(err.Error()), routing.FailureIllFormed}
+	var bound *BoundError
+	var failed *topdown.Error
+	switch {
+	case errors.Is(err, errCutOff) || errors.Is(err, errStuck):
+		e.Why = routing.FailureTimeout
+	case errors.Is(err, errUndefined):
+		e.Why = routing.FailureUndefined
+	case errors.As(err, &bound):
+		e.Why = routing.FailureBounds
+	case errors.As(err, &failed) || errors.As(err, new(*brokenError)):
+		e.Why = routing.FailureError
+	}
+	return e
+}
+
+// brokenError is a panic of an evaluation.
+type brokenError struct{ panicked any }
+
+func (e *brokenError) Error() string { return fmt.Sprintf("the evaluation broke down: %v", e.panicked) }
 
 // guard keeps the evaluations of one policy from taking callers and processors with them. OPA looks at every expression
 // whether it has been cut off, but not while it compares two values; one can be built that has 2^40 parts.
@@ -74,7 +100,7 @@ func recovered(cancel topdown.Cancel, evaluate func(topdown.Cancel) (*routing.Pl
 		case r == any(errCutOff):
 			plan, err = nil, errCutOff
 		default:
-			plan, err = nil, fmt.Errorf("the evaluation broke down: %v", r)
+			plan, err = nil, &brokenError{r}
 		}
 	}()
 	return evaluate(cancel)

@@ -17,14 +17,6 @@ import (
 
 const revisionPrefix = charter.RoutingPolicy + "/revisions/"
 
-// PolicyCompiler compiles the Rego of a routing policy.
-type PolicyCompiler interface {
-	// Compile checks modules, by file name. Error: *PolicyError, which names the places.
-	Compile(modules map[string]string) error
-	// Hash identifies modules by their content: 8 to 64 hexadecimal digits.
-	Hash(modules map[string]string) string
-}
-
 // PolicyProblem is one thing that is wrong with a policy. Line and Column count from 1; 0 where it has no place.
 type PolicyProblem struct {
 	File         string
@@ -98,16 +90,16 @@ type policyService struct {
 	builtin  string // the active revision of a server without a policy of its own
 }
 
-// compile makes the revision of modules.
-func (s *policyService) compile(modules map[string]string, message string) (*charter.PolicyRevision, error) {
-	if err := s.compiler.Compile(modules); err != nil {
+// compile vets modules and makes their revision.
+func (s *policyService) compile(ctx context.Context, modules map[string]string, message string) (*charter.PolicyRevision, error) {
+	if _, err := s.compiler.Vet(ctx, modules); err != nil {
 		return nil, err
 	}
 	return &charter.PolicyRevision{Hash: s.compiler.Hash(modules), Modules: modules, Message: message}, nil
 }
 
 func (s *policyService) CreatePolicyRevision(ctx context.Context, req *chartergatev1.CreatePolicyRevisionRequest) (*chartergatev1.PolicyRevision, error) {
-	revision, err := s.compile(req.Revision.Modules, req.Revision.Message)
+	revision, err := s.compile(ctx, req.Revision.Modules, req.Revision.Message)
 	if err != nil {
 		return nil, err
 	}

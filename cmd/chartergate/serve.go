@@ -192,11 +192,15 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	vetter, err := newVetter()
+	if err != nil {
+		return err
+	}
 	requests, peers := server.NewIdempotency(time.Now), server.NewPeers()
 	defer func() { err = errors.Join(err, peers.Close()) }()
 	metrics.Peers(peers)
 	s, err := server.New(server.Config{
-		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: builtin,
+		Listeners: listeners, Control: control, Compiler: vetter, BuiltinPolicy: builtin,
 		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate, meter),
 		Billing:  server.NewBillingService(o.usage.db, o.usage.db, time.Now),
 		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version()),
@@ -347,24 +351,6 @@ func followPolicy(d *policy.Decider, builtin string, log *slog.Logger) func(*cha
 		d.Use(compiled, revision.Name())
 		log.Info("another policy revision decides", "revision", revision.Name())
 	}
-}
-
-// compiler is the policy package as the server asks for it.
-type compiler struct{}
-
-func (compiler) Hash(modules map[string]string) string { return policy.Hash(modules) }
-
-func (compiler) Compile(modules map[string]string) error {
-	_, err := policy.Compile(modules)
-	bad, ok := errors.AsType[*policy.InvalidError](err)
-	if !ok {
-		return err
-	}
-	e := &server.PolicyError{}
-	for _, p := range bad.Problems {
-		e.Problems = append(e.Problems, server.PolicyProblem{File: p.File, Line: p.Line, Column: p.Column, Message: p.Message})
-	}
-	return e
 }
 
 // shownBudgets bounds the budgets in /metrics.
