@@ -18,6 +18,7 @@ var commands = []struct {
 	{"manage", newGetCommand},
 	{"manage", newDeleteCommand},
 	{"manage", newPricesCommand},
+	{"manage", newPolicyCommand},
 	{"manage", newJournalCommand},
 	{"manage", newCalibrateCommand},
 	{"call", newCheckCommand},
