@@ -84,7 +84,7 @@ func startGate(t *testing.T, change ...func(*Config)) *gateRig {
 		c.Operations = NewOperationsService(g.gate, "v0.0.0-test")
 		g.leaseService = NewLeaseService(g.gate, requests, NewPeers(), quiet)
 		c.Leases = g.leaseService
-		c.Requests, c.Now, c.Registry, c.BuiltinPolicy = requests, g.clock.Now, registry, g.decider.Revision()
+		c.Requests, c.Now, c.Registry, c.BuiltinPolicy = requests, g.clock.Now, registry, g.decider.Builtin()
 	}}, change...)...)
 	g.preflight, g.usage = chartergatev1.NewPreflightServiceClient(g.conn), chartergatev1.NewUsageServiceClient(g.conn)
 	return g

@@ -34,7 +34,7 @@ func TestPolicyFailures(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.gate.Decider.(*policy.Decider).Use(p, string(f.why))
+		w.gate.Decider.(*policy.Decider).Use(policy.One(p, string(f.why)))
 		for mode, want := range map[charter.FailMode]routing.Effect{charter.FailDeny: routing.Deny, charter.FailStrictestTier: routing.Downgrade} {
 			failing := *c
 			failing.FailMode = mode
