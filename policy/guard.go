@@ -12,8 +12,8 @@ import (
 	"github.com/chartergate/chartergate/core/routing"
 )
 
-// stopTime is how long an evaluation that was cut off may take to notice.
-const stopTime = 50 * time.Millisecond
+// stopTime is how long an evaluation that was cut off may take to notice: on a busy machine it has to wait for a processor.
+const stopTime = 250 * time.Millisecond
 
 var (
 	errCutOff    = fmt.Errorf("it took longer than %s", EvaluationLimit)
