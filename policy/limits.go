@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -31,6 +33,19 @@ func checkSizes(modules map[string]string) error {
 	}
 	if total > MaxPolicyBytes {
 		return refuse("", nil, "the files have %d bytes together, at most %d are allowed", total, MaxPolicyBytes)
+	}
+	return nil
+}
+
+// CheckFiles refuses what is too much or no text. It parses nothing. Error: *InvalidError.
+func CheckFiles(modules map[string]string) error {
+	if err := checkSizes(modules); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(modules)) {
+		if err := checkText(name, modules[name]); err != nil {
+			return err
+		}
 	}
 	return nil
 }

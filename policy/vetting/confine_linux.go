@@ -42,3 +42,12 @@ func spent(state *os.ProcessState, cpu time.Duration) bool {
 	s, ok := state.Sys().(syscall.WaitStatus)
 	return ok && s.Signaled() && state.UserTime()+state.SystemTime() >= cpu*8/10
 }
+
+// mostMemory is the largest resident set that a process had, in bytes.
+func mostMemory(state *os.ProcessState) int64 {
+	usage, ok := state.SysUsage().(*syscall.Rusage)
+	if !ok {
+		return 0
+	}
+	return usage.Maxrss << 10
+}

@@ -40,8 +40,10 @@ func (e *CostlyError) Error() string { return e.Problem }
 type Vetter struct {
 	CPU, Wall time.Duration // 0: the defaults
 	Memory    int64         // 0: DefaultMemory
-	command   []string
-	slots     chan struct{}
+	// Observe is told what a child used: processor time, and the most memory in bytes. nil: nobody is.
+	Observe func(cpu time.Duration, memory int64)
+	command []string
+	slots   chan struct{}
 }
 
 // New makes a vetter. The command is started for each policy, without an environment.
@@ -59,6 +61,9 @@ type job struct {
 
 // Vet vets a policy. Errors: *CostlyError, ctx's own, and what keeps a child from running.
 func (v *Vetter) Vet(ctx context.Context, modules map[string]string) (*policy.Verdict, error) {
+	if bad, ok := errors.AsType[*policy.InvalidError](policy.CheckFiles(modules)); ok {
+		return &policy.Verdict{Problems: bad.Problems}, nil
+	}
 	select {
 	case v.slots <- struct{}{}:
 		defer func() { <-v.slots }()
@@ -78,7 +83,11 @@ func (v *Vetter) Vet(ctx context.Context, modules map[string]string) (*policy.Ve
 	cmd.Dir, cmd.Stdin, cmd.WaitDelay = os.TempDir(), bytes.NewReader(input), time.Second
 	out, log := &limited{most: maxAnswer}, &limited{most: 8 << 10}
 	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = out, log, childAttributes()
-	if err := run(cmd); err != nil {
+	err = run(cmd)
+	if v.Observe != nil && cmd.ProcessState != nil {
+		v.Observe(cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime(), mostMemory(cmd.ProcessState))
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
