@@ -74,6 +74,7 @@ type Policy struct {
 	query  rego.PreparedEvalQuery
 	fields []field // what it can read of a call
 	prices bool    // whether it can read prices
+	guard  *guard
 }
 
 // Compile checks modules, Rego texts by file name, and makes a policy of them. The package is `chartergate.routing`, or
@@ -101,25 +102,25 @@ func Compile(modules map[string]string) (*Policy, error) {
 	if err := checkEntryPoint(compiler, parsed); err != nil {
 		return nil, err
 	}
+	if err := checkRules(compiler); err != nil {
+		return nil, err
+	}
 	query, err := rego.New(rego.Compiler(compiler), rego.Query(entryPoint)).PrepareForEval(context.Background())
 	if err != nil {
 		return nil, invalid(err)
 	}
 	fields := seen.fields()
 	reads := func(f field) bool { return f.leaf == inputPrice || f.leaf == outputPrice }
-	return &Policy{query, fields, slices.ContainsFunc(fields, reads)}, nil
+	return &Policy{query, fields, slices.ContainsFunc(fields, reads), new(guard)}, nil
 }
 
 func parse(modules map[string]string) (map[string]*ast.Module, error) {
-	if len(modules) > MaxModules {
-		return nil, refuse("", nil, "a policy has at most %d files, this one has %d", MaxModules, len(modules))
+	if err := CheckFiles(modules); err != nil {
+		return nil, err
 	}
 	parsed := make(map[string]*ast.Module, len(modules))
 	var problems []Problem
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
-		if len(modules[name]) > MaxModuleBytes {
-			return nil, refuse(name, nil, "the file has %d bytes, at most %d are allowed", len(modules[name]), MaxModuleBytes)
-		}
 		if strings.HasSuffix(name, testSuffix) {
 			continue
 		}

@@ -206,12 +206,16 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	vetter, err := newVetter()
+	if err != nil {
+		return err
+	}
 	requests, peers := server.NewIdempotency(time.Now), server.NewPeers()
 	defer func() { err = errors.Join(err, peers.Close()) }()
 	metrics.Peers(peers)
 	metrics.Policies(serving)
 	s, err := server.New(server.Config{
-		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: decider.Builtin(),
+		Listeners: listeners, Control: control, Compiler: vetter, BuiltinPolicy: decider.Builtin(),
 		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate, meter),
 		Billing:  server.NewBillingService(o.usage.db, o.usage.db, time.Now),
 		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version(), peers, serving),
@@ -354,24 +358,6 @@ func followPolicies(d *policy.Decider, control *etcd.Control, log *slog.Logger) 
 	control.OnChange(follow)
 	follow(nil)
 	return func() server.PolicyServing { return server.PolicyServing(*d.Serving()) }
-}
-
-// compiler is the policy package as the server asks for it.
-type compiler struct{}
-
-func (compiler) Hash(modules map[string]string) string { return policy.Hash(modules) }
-
-func (compiler) Compile(modules map[string]string) error {
-	_, err := policy.Compile(modules)
-	bad, ok := errors.AsType[*policy.InvalidError](err)
-	if !ok {
-		return err
-	}
-	e := &server.PolicyError{}
-	for _, p := range bad.Problems {
-		e.Problems = append(e.Problems, server.PolicyProblem{File: p.File, Line: p.Line, Column: p.Column, Message: p.Message})
-	}
-	return e
 }
 
 // shownBudgets bounds the budgets in /metrics.
