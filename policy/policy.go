@@ -74,6 +74,9 @@ type Policy struct {
 	query  rego.PreparedEvalQuery
 	fields []field // what it can read of a call
 	prices bool    // whether it can read prices
+	// The policy as closures; nil if it cannot be: then OPA evaluates it.
+	program *program
+	slow    []SlowExpression
 }
 
 // Compile checks modules, Rego texts by file name, and makes a policy of them. The package is `chartergate.routing`, or
@@ -105,9 +108,17 @@ func Compile(modules map[string]string) (*Policy, error) {
 	if err != nil {
 		return nil, invalid(err)
 	}
-	fields := seen.fields()
-	reads := func(f field) bool { return f.leaf == inputPrice || f.leaf == outputPrice }
-	return &Policy{query, fields, slices.ContainsFunc(fields, reads)}, nil
+	p := &Policy{query: query, fields: seen.fields()}
+	plan, err := intermediate(modules, parsed)
+	if err == nil {
+		p.program, err = compilePlan(plan)
+	}
+	if err == nil {
+		p.fields = p.program.fields
+	}
+	p.slow = slowExpressions(p, &seen, err)
+	p.prices = slices.ContainsFunc(p.fields, func(f field) bool { return f.leaf == inputPrice || f.leaf == outputPrice })
+	return p, nil
 }
 
 func parse(modules map[string]string) (map[string]*ast.Module, error) {
