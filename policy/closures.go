@@ -17,7 +17,9 @@ type compiler struct {
 	byPath    map[string]*function
 	f         *function // in the making
 	locals    int
-	found     map[ir.Local]bool // locals that may hold what was found in another array, set or object
+	// Dots that look for what an object has before it is replaced.
+	replaced map[dotKey]bool
+	found    map[ir.Local]bool // locals that may hold what was found in another array, set or object
 }
 
 // compilePlan makes a program of a plan.
@@ -49,7 +51,7 @@ func compilePlan(plan *ir.Policy) (*program, error) {
 }
 
 func (c *compiler) body(f *function, blocks []*ir.Block) ([]block, error) {
-	c.f, c.locals, c.found = f, 3, map[ir.Local]bool{}
+	c.f, c.locals, c.found, c.replaced = f, 3, map[ir.Local]bool{}, map[dotKey]bool{}
 	for _, param := range f.params {
 		c.local(ir.Local(param))
 	}
@@ -57,11 +59,14 @@ func (c *compiler) body(f *function, blocks []*ir.Block) ([]block, error) {
 	return c.blocks(blocks)
 }
 
+type dotKey struct{ source, key, target ir.Val }
+
 func (c *compiler) find(blocks []*ir.Block) {
 	for _, b := range blocks {
 		for _, s := range b.Stmts {
 			if dot, ok := s.(*ir.DotStmt); ok {
 				c.found[dot.Target] = true
+				c.replaced[dotKey{what(dot.Source), what(dot.Key), dot.Target}] = true
 			}
 			c.find(inside(s))
 		}

@@ -104,23 +104,31 @@ func (c *compiler) assign(s ir.Stmt) step {
 	case *ir.ArrayAppendStmt:
 		v, target := c.operand(s.Value), c.local(s.Array)
 		return func(m *machine, l []value) int {
-			a := l[target].ref.(*array)
+			a, ok := l[target].ref.(*array)
+			if !ok {
+				return m.fail(errConflict)
+			}
 			a.elems = append(a.elems, *v.get(l))
 			return m.grew()
 		}
 	case *ir.SetAddStmt:
 		v, target, found := c.operand(s.Value), c.local(s.Set), c.found[s.Set]
 		return func(m *machine, l []value) int {
-			if found {
-				l[target] = termValue(ast.NewSet(l[target].ref.(ast.Set).Slice()...))
+			into, ok := l[target].ref.(ast.Set)
+			if !ok {
+				return m.fail(errConflict)
 			}
-			l[target].ref.(ast.Set).Add(m.term(v.get(l)))
+			if found { // as below
+				into = ast.NewSet(into.Slice()...)
+				l[target] = termValue(into)
+			}
+			into.Add(m.term(v.get(l)))
 			return m.grew()
 		}
 	case *ir.ObjectInsertStmt:
-		return c.insert(s.Object, s.Key, s.Value, false)
+		return c.insert(s.Object, s.Key, s.Value)
 	case *ir.ObjectInsertOnceStmt:
-		return c.insert(s.Object, s.Key, s.Value, true)
+		return c.insert(s.Object, s.Key, s.Value)
 	case *ir.ObjectMergeStmt:
 		a, b, target := c.local(s.A), c.local(s.B), c.local(s.Target)
 		return func(m *machine, l []value) int {
@@ -147,10 +155,14 @@ func (m *machine) grew() int {
 	return 0
 }
 
-func (c *compiler) insert(object ir.Local, key, val ir.Operand, once bool) step {
+func (c *compiler) insert(object ir.Local, key, val ir.Operand) step {
 	target, k, v, found := c.local(object), c.operand(key), c.operand(val), c.found[object]
+	replaces := c.replaced[dotKey{object, what(key), what(val)}]
 	return func(m *machine, l []value) int {
-		into := l[target].ref.(ast.Object)
+		into, ok := l[target].ref.(ast.Object)
+		if !ok {
+			return m.fail(errConflict)
+		}
 		if found { // it is in another object, whose hash knows it as it is
 			copied := ast.NewObject()
 			into.Foreach(copied.Insert)
@@ -158,9 +170,9 @@ func (c *compiler) insert(object ir.Local, key, val ir.Operand, once bool) step 
 			l[target] = termValue(into)
 		}
 		key, val := m.term(k.get(l)), m.term(v.get(l))
-		if once {
+		if !replaces {
 			if there := into.Get(key); there != nil {
-				if !there.Equal(val) {
+				if !there.Equal(val) { // in a literal the last one wins, and OPA knows which that is
 					return m.fail(errConflict)
 				}
 				return 0
