@@ -218,8 +218,6 @@ func (g *regoText) body() string {
 			with := fmt.Sprintf("with input.%s as %s", g.pick("request.input_tokens", "request", "request.labels.region", "budgets", "budget.utilization", "charter"), g.any(1))
 			if g.chance(30) {
 				with += fmt.Sprintf(" with data.chartergate.routing.%s as %s", g.pick(g.rules...), g.any(0))
-			} else if g.chance(15) {
-				with += fmt.Sprintf(" with %s as %s", g.pick("count", "floor", "upper"), g.any(0))
 			}
 			lines = append(lines, fmt.Sprintf("%s := %s %s", x, g.pick(g.rules...), with))
 			g.vars = append(g.vars, x)

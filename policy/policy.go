@@ -104,6 +104,9 @@ func Compile(modules map[string]string) (*Policy, error) {
 	if err := checkEntryPoint(compiler, parsed); err != nil {
 		return nil, err
 	}
+	if err := checkMocks(compiler); err != nil {
+		return nil, err
+	}
 	query, err := rego.New(rego.Compiler(compiler), rego.Query(entryPoint)).PrepareForEval(context.Background())
 	if err != nil {
 		return nil, invalid(err)
@@ -174,6 +177,26 @@ func checkEntryPoint(c *ast.Compiler, parsed map[string]*ast.Module) error {
 	}
 	name := slices.Min(slices.Collect(maps.Keys(parsed)))
 	return refuse(name, parsed[name].Package.Location, "there is no rule decision in the package chartergate.routing: it is what the policy answers")
+}
+
+// checkMocks wants no function to be replaced: the replacement may call it again, and OPA never ends then.
+func checkMocks(c *ast.Compiler) error {
+	var problems []Problem
+	for _, m := range c.Modules {
+		ast.WalkWiths(m, func(w *ast.With) bool {
+			target, _ := w.Target.Value.(ast.Ref)
+			isFunction := func(r *ast.Rule) bool { return len(r.Head.Args) > 0 }
+			if !isInput(target) && (!target[0].Equal(ast.DefaultRootDocument) || slices.ContainsFunc(c.GetRules(target), isFunction)) {
+				problems = append(problems, refuse(w.Target.Loc().File, w.Target.Loc(),
+					"the function %s is replaced: that is for tests, pass what differs as an argument", strings.TrimPrefix(target.String(), routingPackage+".")).Problems...)
+			}
+			return false
+		})
+	}
+	if len(problems) == 0 {
+		return nil
+	}
+	return &InvalidError{problems}
 }
 
 func schemas() *ast.SchemaSet {
