@@ -4,44 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/storage"
-	"github.com/open-policy-agent/opa/v1/storage/inmem"
-	"github.com/open-policy-agent/opa/v1/tester"
-	"github.com/open-policy-agent/opa/v1/util"
 
 	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/routing"
 )
 
-// TestLimit is how long one test of a policy may take.
-const TestLimit = time.Second
-
-// dataFile is what Rego sees as `data`.
-const dataFile = "data.json"
-
 // Verdict says whether a policy may decide: it compiles, its tests pass and it decides an example in time. At most one
 // of Problems, Failed and Costly is set.
 type Verdict struct {
-	Problems []Problem     // it does not compile
-	Failed   []TestFailure // by file and line
-	Costly   string        // what took too long or too much
-	Tests    int           // that passed
-}
-
-// TestFailure is a test that did not pass.
-type TestFailure struct {
-	Name, File, Problem string
-	Line                int
-}
-
-func (f TestFailure) String() string {
-	return fmt.Sprintf("%s:%d: %s: %s", f.File, f.Line, f.Name, f.Problem)
+	Problems []Problem    // it does not compile
+	Failed   []TestResult // by file and line
+	Costly   string       // what took too long or too much
+	Tests    int          // that passed
 }
 
 // Vet compiles a policy, runs its tests and lets it decide examples. It takes as long as the policy makes it take: for
@@ -55,78 +33,24 @@ func Vet(ctx context.Context, modules map[string]string) *Verdict {
 		}
 		return &Verdict{Problems: bad.Problems}
 	}
-	v := vetTests(ctx, modules)
-	if len(v.Problems)+len(v.Failed) == 0 && v.Costly == "" {
+	report, err := runTests(ctx, modules, TestOptions{})
+	var bad *InvalidError
+	switch {
+	case errors.As(err, &bad):
+		return &Verdict{Problems: bad.Problems}
+	case err != nil:
+		return &Verdict{Costly: err.Error()}
+	}
+	v := &Verdict{Failed: report.Failed()}
+	for _, t := range report.Tests {
+		if t.Passed {
+			v.Tests++
+		}
+	}
+	if len(v.Failed) == 0 {
 		v.Costly = p.tryExamples(ctx)
 	}
 	return v
-}
-
-// vetTests runs the tests among modules.
-func vetTests(ctx context.Context, modules map[string]string) *Verdict {
-	parsed, data := map[string]*ast.Module{}, map[string]any{}
-	tests := false
-	for _, name := range slices.Sorted(maps.Keys(modules)) {
-		if name == dataFile {
-			if err := util.UnmarshalJSON([]byte(modules[name]), &data); err != nil {
-				return &Verdict{Problems: refuse(name, nil, "%s", err).Problems}
-			}
-			continue
-		}
-		if !strings.HasSuffix(name, ".rego") {
-			continue
-		}
-		m, err := ast.ParseModuleWithOpts(name, modules[name], ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: capabilities})
-		switch {
-		case err != nil:
-			return &Verdict{Problems: invalid(err).Problems}
-		case m == nil:
-			return &Verdict{Problems: refuse(name, nil, "the file is empty").Problems}
-		}
-		parsed[name] = m
-		tests = tests || strings.HasSuffix(name, testSuffix)
-	}
-	if !tests {
-		return &Verdict{}
-	}
-	store := inmem.NewFromObject(data)
-	txn, err := store.NewTransaction(ctx, storage.TransactionParams{})
-	if err != nil {
-		return &Verdict{Problems: refuse("", nil, "%s", err).Problems}
-	}
-	defer store.Abort(ctx, txn)
-	results, err := tester.NewRunner().
-		SetCompiler(ast.NewCompiler().WithCapabilities(testCapabilities()).WithDefaultRegoVersion(ast.RegoV1).WithEnablePrintStatements(false)).
-		SetStore(store).SetModules(parsed).SetTimeout(TestLimit).EnableTracing(false).SetParallel(1).
-		RunTests(ctx, txn)
-	if err != nil {
-		return &Verdict{Problems: invalid(err).Problems}
-	}
-	v := &Verdict{}
-	for r := range results {
-		switch {
-		case r.Skip:
-		case r.Pass():
-			v.Tests++
-		default:
-			v.Failed = append(v.Failed, failure(r))
-		}
-	}
-	return v
-}
-
-func failure(r *tester.Result) TestFailure {
-	f := TestFailure{Name: strings.TrimPrefix(r.Package, "data.") + "." + r.Name, Problem: "it does not hold"}
-	if r.Error != nil {
-		f.Problem = oneLine(r.Error.Error())
-		if strings.Contains(f.Problem, "eval_cancel_error") {
-			f.Problem = fmt.Sprintf("it took longer than %s", TestLimit)
-		}
-	}
-	if r.Location != nil {
-		f.File, f.Line = r.Location.File, r.Location.Row
-	}
-	return f
 }
 
 // testCapabilities are those of policies and what the tester adds to tests.

@@ -44,7 +44,7 @@ func TestVerdicts(t *testing.T) {
 	}
 	bad := tests + "\ntest_denies if routing.decision.effect == \"deny\"\n"
 	v, err := vet(t, nil, map[string]string{"routing.rego": allow, "routing_test.rego": bad})
-	if err != nil || len(v.Failed) != 1 || v.Failed[0].String() != "routing_test.rego:9: chartergate.routing_test.test_denies: it does not hold" {
+	if err != nil || len(v.Failed) != 1 || v.Failed[0].String() != "routing_test.rego:9: test_denies: line 9 is not true: routing.decision.effect == \"deny\"" {
 		t.Errorf("a failing test: %+v, %v", v, err)
 	}
 	endless := "package chartergate.routing_test\n\nns := numbers.range(1, 9000)\n\ntest_endless if {\n\tsome a in ns\n\tsome b in ns\n\ta * b < 0\n}\n"
