@@ -67,12 +67,12 @@ func (p *Policy) Measure(ctx context.Context, list []*routing.Input, each time.D
 			if way == 1 && p.program == nil {
 				continue
 			}
-			one, err := measure(ctx, list, each/measureRounds, call)
+			one, err := timed(ctx, list, each/measureRounds, call)
 			if err != nil {
 				return nil, err
 			}
 			if way == 2 { // the input is parsed before
-				input, err := measure(ctx, list, each/measureRounds/4, func(in *routing.Input) error { parsed.build(in); return nil })
+				input, err := timed(ctx, list, each/measureRounds/4, func(in *routing.Input) error { parsed.build(in); return nil })
 				if err != nil {
 					return nil, err
 				}
@@ -85,7 +85,7 @@ func (p *Policy) Measure(ctx context.Context, list []*routing.Input, each time.D
 	return m, nil
 }
 
-func measure(ctx context.Context, list []*routing.Input, d time.Duration, call func(*routing.Input) error) (Measured, error) {
+func timed(ctx context.Context, list []*routing.Input, d time.Duration, call func(*routing.Input) error) (Measured, error) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	n, start, took := 0, time.Now(), time.Duration(0)
