@@ -57,7 +57,7 @@ type attached struct {
 
 func (a *attached) decide(ctx context.Context, in *routing.Input) (*routing.Plan, error) {
 	if a.evaluator == nil {
-		return nil, &EvalError{a.Name, a.Problem}
+		return nil, &EvalError{a.Name, a.Problem, routing.FailureError}
 	}
 	return a.evaluator.decide(ctx, in)
 }

@@ -167,7 +167,12 @@ func TestKeyHasOnlyWhatIsRead(t *testing.T) {
 		{`decision := input.budget.utilization >= 0.8505`, "budget.utilization"},
 		{`decision if input.budgets[_].utilization < 1`, "budgets.*.utilization[1000]"},
 		{`decision if input.budgets[_].over_alert`, "budgets.*.over_alert"},
-		{"decision if {\n\tsome b in input.budgets\n\tb.over_alert\n}", "budgets.*.id budgets.*.utilization budgets.*.alert budgets.*.over_alert budgets.*.exhausted"},
+		{"decision if {\n\tsome b in input.budgets\n\tb.over_alert\n}", "budgets.*.over_alert"},
+		{`decision := [input.budgets[i].id | some i; input.budgets[i].exhausted][0]`, "budgets.*.id budgets.*.exhausted"},
+		{`decision := [i | some i; input.catalog.models[i].tier == "premium"]`, ""},
+		{`decision := [i | some i, _ in input.budgets]`, "budgets.*.id budgets.*.utilization budgets.*.alert budgets.*.over_alert budgets.*.exhausted"},
+		{`decision := count(input.budgets)`, "budgets.*.id budgets.*.utilization budgets.*.alert budgets.*.over_alert budgets.*.exhausted"},
+		{`decision := object.get(input.request.labels, "region", "eu")`, "request.labels:region"},
 		{"import input.request as r\n\ndecision := r.tier", "request.tier"},
 		{"decision := f(input.request.tier)\n\nf(x) := x", "request.tier"},
 		{"decision := 1 if input.request.complexity > 3\nelse := input.request.cohort", "request.complexity[3] request.cohort"},
@@ -178,7 +183,7 @@ func TestKeyHasOnlyWhatIsRead(t *testing.T) {
 		{"decision if every c in input.request.required_capabilities { c == input.request.model }", "request.required_capabilities request.model"},
 		{"decision := $\"{input.request.user}\"", "request.user"},
 		{"f(x) := input.time.hour > x\n\ndecision := f(3)", "time.hour"},
-		{"never(_, _) := false\n\nlong if input.request.input_tokens > 4000\n\ndecision if long with input.request.tier as \"x\"", "request.input_tokens request.tier"},
+		{"never(_, _) := false\n\nlong if input.request.input_tokens > 4000\n\ndecision if long with input.request.tier as \"x\"", "request.input_tokens[4000]"},
 	} {
 		var got []string
 		for _, f := range compile(t, module(c.body)).fields {

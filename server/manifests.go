@@ -29,7 +29,7 @@ type wanted struct {
 }
 
 func (s *manifestService) Apply(ctx context.Context, req *chartergatev1.ApplyRequest) (*chartergatev1.ApplyResponse, error) {
-	list, err := s.read(req.Resources)
+	list, err := s.read(ctx, req.Resources)
 	if err != nil {
 		return nil, err
 	}
@@ -52,11 +52,12 @@ func (s *manifestService) Apply(ctx context.Context, req *chartergatev1.ApplyReq
 	return &chartergatev1.ApplyResponse{Results: results}, nil
 }
 
-// read converts the resources and compiles the policy. Errors: INVALID for a name that is there twice, POLICY_INVALID.
-func (s *manifestService) read(resources []*chartergatev1.Resource) ([]wanted, error) {
+// read converts the resources and vets the policies. Errors: INVALID for a name that is there twice, POLICY_INVALID,
+// POLICY_TESTS_FAILED, POLICY_TOO_COSTLY.
+func (s *manifestService) read(ctx context.Context, resources []*chartergatev1.Resource) ([]wanted, error) {
 	list, seen := make([]wanted, len(resources)), map[string]int{}
 	for i, p := range resources {
-		w, err := s.want(p)
+		w, err := s.want(ctx, p)
 		if err != nil {
 			return nil, err
 		}
@@ -68,9 +69,9 @@ func (s *manifestService) read(resources []*chartergatev1.Resource) ([]wanted, e
 	return list, nil
 }
 
-func (s *manifestService) want(p *chartergatev1.Resource) (wanted, error) {
+func (s *manifestService) want(ctx context.Context, p *chartergatev1.Resource) (wanted, error) {
 	if policy := p.GetPolicy(); policy != nil {
-		return s.wantPolicy(policy)
+		return s.wantPolicy(ctx, policy)
 	}
 	r, err := convert.RecordFromResource(p)
 	if err != nil {
@@ -79,11 +80,11 @@ func (s *manifestService) want(p *chartergatev1.Resource) (wanted, error) {
 	return wanted{name: r.Name(), etag: etagIn(p), record: r}, nil
 }
 
-func (s *manifestService) wantPolicy(p *chartergatev1.Policy) (wanted, error) {
+func (s *manifestService) wantPolicy(ctx context.Context, p *chartergatev1.Policy) (wanted, error) {
 	w, id, revisions := wanted{name: p.Name, etag: p.Etag}, policyID(p.Name), p.Name+"/revisions/"
 	switch {
 	case len(p.Modules) > 0:
-		revision, err := s.policies.compile(p.Name, &chartergatev1.PolicyRevision{Modules: p.Modules, Message: p.Message, Author: p.Author})
+		revision, err := s.policies.compile(ctx, p.Name, &chartergatev1.PolicyRevision{Modules: p.Modules, Message: p.Message, Author: p.Author})
 		if err != nil {
 			return w, err
 		}

@@ -18,14 +18,6 @@ import (
 
 const policyPrefix = "policies/"
 
-// PolicyCompiler compiles the Rego of a routing policy.
-type PolicyCompiler interface {
-	// Compile checks modules, by file name. Error: *PolicyError, which names the places.
-	Compile(modules map[string]string) error
-	// Hash identifies modules by their content: 8 to 64 hexadecimal digits.
-	Hash(modules map[string]string) string
-}
-
 // PolicyProblem is one thing that is wrong with a policy. Line and Column count from 1; 0 where it has no place.
 type PolicyProblem struct {
 	File         string
@@ -99,13 +91,15 @@ type policyService struct {
 	builtin  string // the active revision of a server without a policy of its own
 }
 
-// compile makes the revision of modules.
-func (s *policyService) compile(policy string, p *chartergatev1.PolicyRevision) (*charter.PolicyRevision, error) {
-	if err := s.compiler.Compile(p.Modules); err != nil {
+// compile vets modules and makes their revision.
+func (s *policyService) compile(ctx context.Context, policy string, p *chartergatev1.PolicyRevision) (*charter.PolicyRevision, error) {
+	tests, err := s.compiler.Vet(ctx, p.Modules)
+	if err != nil {
 		return nil, err
 	}
 	return &charter.PolicyRevision{
 		Policy: policyID(policy), Hash: s.compiler.Hash(p.Modules), Modules: p.Modules, Message: p.Message, Author: p.Author,
+		Tests: int32(tests),
 	}, nil
 }
 
@@ -116,7 +110,7 @@ func policyID(name string) string {
 }
 
 func (s *policyService) CreatePolicyRevision(ctx context.Context, req *chartergatev1.CreatePolicyRevisionRequest) (*chartergatev1.PolicyRevision, error) {
-	revision, err := s.compile(req.Parent, req.Revision)
+	revision, err := s.compile(ctx, req.Parent, req.Revision)
 	if err != nil {
 		return nil, err
 	}

@@ -42,9 +42,9 @@ var booted = time.Now()
 type compiler struct{}
 
 func (compiler) Hash(modules map[string]string) string { return policy.Hash(modules) }
-func (compiler) Compile(modules map[string]string) error {
+func (compiler) Vet(_ context.Context, modules map[string]string) (int, error) {
 	_, err := policy.Compile(modules)
-	return err
+	return 0, err
 }
 
 func newHouse(t testing.TB, change ...func(*chartergatev1.Budget)) *house {

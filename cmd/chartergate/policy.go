@@ -2,12 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,6 +30,7 @@ server decides calls that none is attached to.`,
 		},
 	}
 	cmd.AddCommand(
+		newPolicyTestCommand(), newPolicyFmtCommand(), newPolicyLintCommand(),
 		newPolicyCreateCommand(), newPolicyListCommand(), newPolicyShowCommand(), newPolicyDiffCommand(),
 		newPolicyActivateCommand(), newPolicyRollbackCommand(), newPolicyDeleteCommand(),
 	)
@@ -51,50 +48,6 @@ func policyName(s string) (string, error) {
 		return "", usagef("%q is not a policy: write routing for the organisation's, team.TEAM or feature.FEATURE", s)
 	}
 	return policyPrefix + id, nil
-}
-
-// modulesIn reads the policy in a folder: its Rego files and data.json, by their names relative to it.
-func modulesIn(dir string) (map[string]string, error) {
-	modules := map[string]string{}
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case path != dir && strings.HasPrefix(e.Name(), "."):
-			if e.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		case e.IsDir() || !strings.HasSuffix(path, ".rego") && e.Name() != "data.json":
-			return nil
-		case len(modules) == policy.MaxModules:
-			return fmt.Errorf("%s has more than %d Rego files, which is the most that a policy has", dir, policy.MaxModules)
-		}
-		info, err := os.Stat(path) // of what a link points to
-		if err != nil {
-			return err
-		}
-		if info.Size() > policy.MaxModuleBytes {
-			return fmt.Errorf("%s is larger than %d KiB: split it", path, policy.MaxModuleBytes>>10)
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		name, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		modules[filepath.ToSlash(name)] = string(text)
-		return nil
-	})
-	if err == nil && len(modules) == 0 {
-		err = fmt.Errorf("%s has no Rego files", dir)
-	}
-	if missing, ok := errors.AsType[*fs.PathError](err); ok {
-		return nil, fmt.Errorf("%s: %w", missing.Path, missing.Err)
-	}
-	return modules, err
 }
 
 // revisionOf finds a revision as people write it: its name, its hash or the start of it, or the name of a policy, which

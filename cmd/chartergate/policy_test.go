@@ -71,7 +71,7 @@ func TestPolicyLifecycle(t *testing.T) {
 	c.fails(exitFailed, []string{"has no revision 0123"}, append([]string{"policy", "show", "0123"}, in...)...)
 	c.fails(exitUsage, []string{"is not a policy", "team.TEAM"}, "policy", "list", "support")
 	c.fails(exitUsage, []string{"--message is required"}, "policy", "create", economy)
-	c.fails(exitFailed, []string{"has no Rego files"}, "policy", "create", t.TempDir(), "-m", "x")
-	c.fails(exitFailed, []string{"nowhere: no such file"}, "policy", "create", "nowhere", "-m", "x")
+	c.fails(exitFailed, []string{"has no file of Rego"}, "policy", "create", t.TempDir(), "-m", "x")
+	c.fails(exitFailed, []string{"there is no directory nowhere"}, "policy", "create", "nowhere", "-m", "x")
 	cli{t: t}.fails(exitUsage, []string{"unknown command \"craete\""}, "policy", "craete")
 }

@@ -94,7 +94,7 @@ policy, which stands for its active revision. Without B, how the active revision
 // side gives the modules of a folder, revision or policy, and what to call it.
 func side(ctx context.Context, client *chartergate.Client, parent, arg string) (map[string]string, string, error) {
 	if info, err := os.Stat(arg); err == nil && info.IsDir() {
-		modules, err := modulesIn(arg)
+		modules, err := readPolicyDir(arg)
 		return modules, arg, err
 	}
 	v, err := revisionOf(ctx, client, parent, arg)

@@ -301,3 +301,16 @@ func TestNumbering(t *testing.T) {
 		}
 	}
 }
+
+func TestCachedAndWrittenTokensArePartOfTheInput(t *testing.T) {
+	e := &chartergatev1.Estimate{InputTokens: 10, CachedInputTokens: 4, CacheWrite_5MTokens: 5, CacheWrite_1HTokens: 1}
+	if _, err := convert.EstimateFromProto(e); err != nil {
+		t.Error(err)
+	}
+	e.CacheWrite_1HTokens = 3
+	_, err := convert.EstimateFromProto(e)
+	if invalid, ok := errors.AsType[*charter.InvalidError](err); !ok || invalid.Field != "estimate.cache_write_1h_tokens" ||
+		!strings.Contains(invalid.Problem, "is 3, 2 more than") {
+		t.Error(err)
+	}
+}

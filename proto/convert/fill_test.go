@@ -87,7 +87,10 @@ func fill(t *rapid.T, m protoreflect.Message, path string, without []string) {
 	case *chartergatev1.Usage:
 		m.ContextOverheadTokens = rapid.Int64Range(1, m.InputTokens).Draw(t, "overhead")
 	case *chartergatev1.Estimate:
-		m.CachedInputTokens = rapid.Int64Range(1, m.InputTokens).Draw(t, "cached")
+		m.InputTokens = max(m.InputTokens, 3)
+		m.CachedInputTokens = rapid.Int64Range(1, m.InputTokens-2).Draw(t, "cached")
+		m.CacheWrite_5MTokens = rapid.Int64Range(1, m.InputTokens-m.CachedInputTokens-1).Draw(t, "written for 5 minutes")
+		m.CacheWrite_1HTokens = m.InputTokens - m.CachedInputTokens - m.CacheWrite_5MTokens
 	}
 }
 

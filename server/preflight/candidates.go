@@ -107,7 +107,10 @@ func permitted(c *charter.Charter, m *charter.Model) bool {
 
 // price gives those of the models that can serve the call, in order, with their cost; and why each of the others cannot.
 func (s *Service) price(dst []candidate, reasons []Reason, q *query, plan *routing.Plan, models []*charter.Model) ([]candidate, []Reason, error) {
-	est := &q.call.Estimate
+	est, cache := &q.call.Estimate, routing.CacheUnspecified
+	if plan != nil {
+		cache = plan.PromptCache
+	}
 	for _, m := range models {
 		if missing := lacks(m, q.call.Capabilities); missing != "" {
 			reasons = append(reasons, Reason{Code: CodeCapabilityMissing, Message: fmt.Sprintf("model %s lacks the capability %q", m.ID, missing)})
@@ -137,7 +140,7 @@ func (s *Service) price(dst []candidate, reasons []Reason, q *query, plan *routi
 		var err error
 		if c.price, err = q.snap.Prices().For(m.ID, pricing.Terms{ServiceTier: q.call.ServiceTier, Region: q.call.Region, Time: q.now}); err == nil {
 			if c.price, err = q.snap.Prices().In(c.price, q.currency, q.now); err == nil {
-				c.cost, err = est.Cost(c.price, c.maxOutput)
+				c.cost, err = est.Cost(c.price, c.maxOutput, cache)
 			}
 		}
 		if noRate, ok := errors.AsType[*pricing.NoRateError](err); ok {

@@ -152,7 +152,7 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 		if ctx.Err() != nil {
 			return nil, nil, ctx.Err()
 		}
-		s.Log.Error("the routing policy gave no decision", "feature", c.ID, "error", err)
+		s.policyFailed(c, now, err)
 		d.Reasons = append(d.Reasons, Reason{Code: CodePolicyFailed, Message: "the charter's fail mode applies: " + err.Error()})
 		if c.FailMode != charter.FailStrictestTier {
 			d.Effect = routing.Deny

@@ -40,6 +40,8 @@ type Metrics interface {
 	RefusedElsewhere(x money.Nanos)
 	// Event counts what happens between replicas.
 	Event(e Event)
+	// PolicyFailed counts a call for which the policy gave no decision.
+	PolicyFailed(why routing.PolicyFailure)
 }
 
 // Meter is told what is to be counted and kept. Its methods never wait, and keep nothing of what they are given but the
@@ -94,6 +96,7 @@ type Service struct {
 	Config
 	sealer     *sealer
 	trickle    trickle
+	failures   policyFailures
 	signals    usage.Tracker
 	spans      atomic.Pointer[sync.Map] // *charter.Budget -> *charter.Span
 	expanded   atomic.Pointer[expansions]
