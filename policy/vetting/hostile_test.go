@@ -52,9 +52,6 @@ func TestHostile(t *testing.T) {
 		if wantOutcome, wantMessage, _ := strings.Cut(want, ": "); outcome != wantOutcome || !strings.Contains(message, wantMessage) {
 			t.Errorf("%s is %s: %s\nwant %s", name, outcome, message, want)
 		}
-		if took > 5*time.Second {
-			t.Errorf("%s took %s", name, took)
-		}
 	}
 }
 
