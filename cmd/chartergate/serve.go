@@ -47,6 +47,7 @@ type serveOptions struct {
 	withoutEtcd                 string
 	logLevel, logFormat         string
 	usage                       usageOptions
+	bundle                      bundleOptions
 }
 
 type etcdOptions struct {
@@ -91,6 +92,7 @@ set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idl
 	f.StringVar(&o.etcd.keyFn, "etcd-key", "", "file of the client certificate's key")
 	f.BoolVar(&o.etcd.compact, "etcd-compact", true, "compact the history of the etcd cluster that is older than 30 s; turn it off where others use the cluster and look after that. The embedded etcd is always compacted")
 	o.usage.addFlags(f)
+	o.bundle.addFlags(f)
 	f.DurationVar(&o.maxHold, "max-hold", ledger.DefaultMaxTTL, "longest time that a hold may last; after a crash, money in use is out of reach for about as long")
 	f.StringVar(&o.withoutEtcd, "without-etcd", "refuse", "what to do when etcd has not answered for 5s: refuse, or an amount such as 5.00 that this server may still hold in all, from what it was granted; a ceiling may be exceeded by that much")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -153,7 +155,16 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	followPolicies(decider, control, log)
+	follow := followPolicies(decider, control, log)
+	vetter, err := newVetter()
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	bundle, err := o.bundle.start(ctx, o.dataDir, decider, vetter, follow, registry, log)
+	if err != nil {
+		return err
+	}
 
 	settlements, err := archive.Open(cmp.Or(o.archiveDir, filepath.Join(o.dataDir, "archive")), 0)
 	if err != nil {
@@ -167,7 +178,6 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, closeUsage()) }()
 
-	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := server.NewMetrics(registry)
 	gate, err := preflight.Start(ctx, preflight.Config{
@@ -190,15 +200,11 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	vetter, err := newVetter()
-	if err != nil {
-		return err
-	}
 	requests, peers := server.NewIdempotency(time.Now), server.NewPeers()
 	defer func() { err = errors.Join(err, peers.Close()) }()
 	metrics.Peers(peers)
 	s, err := server.New(server.Config{
-		Listeners: listeners, Control: control, Compiler: vetter, BuiltinPolicy: decider.Builtin(),
+		Listeners: listeners, Control: control, Compiler: vetter, BuiltinPolicy: decider.Builtin(), Bundle: bundle,
 		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate, meter),
 		Billing:  server.NewBillingService(o.usage.db, o.usage.db, time.Now),
 		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version()),
@@ -321,16 +327,17 @@ func startTracing(ctx context.Context) (on bool, stop func(), err error) {
 	}, nil
 }
 
-// followPolicies lets the policies decide that are active, now and whenever others are.
-func followPolicies(d *policy.Decider, control *etcd.Control, log *slog.Logger) {
+// followPolicies lets the policies decide that are active, now and whenever others are, or when follow is called.
+func followPolicies(d *policy.Decider, control *etcd.Control, log *slog.Logger) (follow func()) {
 	var following sync.Mutex
-	follow := func(*charter.Snapshot) {
+	follow = func() {
 		following.Lock()
 		defer following.Unlock()
 		d.Follow(control.Snapshot(), log)
 	}
-	control.OnChange(follow)
-	follow(nil)
+	control.OnChange(func(*charter.Snapshot) { follow() })
+	follow()
+	return follow
 }
 
 // shownBudgets bounds the budgets in /metrics.
