@@ -102,6 +102,13 @@ func (s *Service) price(dst []candidate, reasons []Reason, q *query, plan *routi
 			reasons = append(reasons, Reason{Code: CodeCapabilityMissing, Message: fmt.Sprintf("model %s lacks the capability %q", m.ID, missing)})
 			continue
 		}
+		if routing.Substitutes(q.call, q.snap.Catalog(), m) {
+			if missing := routing.Unproven(q.call, q.charter, m.ID, q.now); missing != "" {
+				reasons = append(reasons, Reason{Code: CodeEvaluationMissing, Message: fmt.Sprintf(
+					"model %s may not serve in place of %s: the charter has no passing, unexpired evaluation of it for %q", m.ID, q.call.Model, missing)})
+				continue
+			}
+		}
 		c := candidate{model: m, maxOutput: est.MaxOutputTokens}
 		if c.maxOutput == 0 || c.maxOutput > m.MaxOutputTokens {
 			c.maxOutput = m.MaxOutputTokens
