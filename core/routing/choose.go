@@ -28,7 +28,8 @@ const (
 	LacksCapability Why = iota
 	NoRoom              // the prompt is too long for it, or for the policy
 	NoPrice
-	NoRate // of exchange, from the currency of its price
+	NoRate    // of exchange, from the currency of its price
+	NotProven // it is smaller than the model asked for, without an evaluation that says that it will do
 )
 
 // Unfit says why a model cannot serve a call.
@@ -92,7 +93,7 @@ func Strictest(c *charter.Charter, catalog *charter.Catalog) []string {
 func (p *Plan) Refuses() bool { return p.Effect == Deny || p.Effect == Throttle }
 
 // Price appends those of the models that can serve the call to dst, in order, with their cost in a currency, and why each
-// of the others cannot to unfit. plan may be nil: then it sets no limits. in.Call, in.Prices and in.Now must be set.
+// of the others cannot to unfit. plan may be nil: then it sets no limits. All of in but its budgets must be set.
 // Error: money.ErrOverflow.
 func Price(dst []Candidate, unfit []Unfit, in *Input, currency string, plan *Plan, models []*charter.Model) ([]Candidate, []Unfit, error) {
 	est := &in.Call.Estimate
@@ -103,6 +104,12 @@ func Price(dst []Candidate, unfit []Unfit, in *Input, currency string, plan *Pla
 		if missing := lacks(m, in.Call.Capabilities); missing != "" {
 			not(LacksCapability, "model %s lacks the capability %q", m.ID, missing)
 			continue
+		}
+		if Substitutes(in.Call, in.Catalog, m) {
+			if missing := Unproven(in.Call, in.Charter, m.ID, in.Now); missing != "" {
+				not(NotProven, "model %s may not serve in place of %s: the charter has no passing, unexpired evaluation of it for %q", m.ID, in.Call.Model, missing)
+				continue
+			}
 		}
 		c := Candidate{Model: m, MaxOutput: est.MaxOutputTokens}
 		if c.MaxOutput == 0 || c.MaxOutput > m.MaxOutputTokens {

@@ -24,6 +24,8 @@ type purse struct {
 	budget string
 	line   *line
 	alert  int32
+	start  int64 // of the period, in Unix seconds
+	end    int64
 	sides  [sides]struct{ ceil, settled money.Nanos }
 }
 
@@ -98,7 +100,7 @@ func (s *Simulation) purse(b *budget, key string, c *charter.Charter, standing *
 	if key != "" {
 		name += "/keys/" + key
 	}
-	p := &purse{budget: b.record.ID, line: lineOf(s.lines, name, b.record.Currency), alert: alert(b.record, c)}
+	p := &purse{budget: b.record.ID, line: lineOf(s.lines, name, b.record.Currency), alert: alert(b.record, c), start: b.span.Start.Unix(), end: b.span.End.Unix()}
 	for side := range p.sides {
 		a := &p.sides[side]
 		a.ceil = b.ceiling(key, side)

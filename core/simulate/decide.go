@@ -78,7 +78,8 @@ func (s *Simulation) decide(ctx context.Context, q *query, a *Answer) error {
 	}
 	q.states = q.states[:0]
 	for i, p := range q.path {
-		q.states = append(q.states, routing.BudgetState{ID: q.records[i].ID, UtilizationPermille: p.utilization(q.side), AlertPermille: p.alert})
+		q.states = append(q.states, routing.BudgetState{ID: q.records[i].ID, UtilizationPermille: p.utilization(q.side), AlertPermille: p.alert,
+			Start: p.start, End: p.end, Budget: q.records[i]})
 	}
 	q.input.Budgets = q.states
 	plan, err := s.decider(q.side).Decide(ctx, &q.input)

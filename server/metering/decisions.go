@@ -143,7 +143,7 @@ func (m *Meter) decision(in *routing.Input, d *preflight.Decision) usage.Decisio
 		Epoch: in.Epoch, CharterRevision: d.CharterRevision, PriceRevision: d.PriceRevision, PolicyRevision: d.PolicyRevision,
 	}
 	for _, b := range in.Budgets {
-		all.Budgets = append(all.Budgets, decidedBudget(b))
+		all.Budgets = append(all.Budgets, decidedBudget{b.ID, b.UtilizationPermille, b.AlertPermille})
 	}
 	code := ""
 	for _, r := range d.Reasons {

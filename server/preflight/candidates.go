@@ -53,5 +53,5 @@ func (s *Service) price(dst []routing.Candidate, q *query, plan *routing.Plan, m
 
 var unfitCodes = [...]Code{
 	routing.LacksCapability: CodeCapabilityMissing, routing.NoRoom: CodeContextTooLong,
-	routing.NoPrice: CodeNoPrice, routing.NoRate: CodeNoExchangeRate,
+	routing.NoPrice: CodeNoPrice, routing.NoRate: CodeNoExchangeRate, routing.NotProven: CodeEvaluationMissing,
 }

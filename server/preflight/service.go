@@ -425,7 +425,10 @@ func (s *Service) accounts(ctx context.Context, accounts []*ledger.Account, stat
 			}
 			a.Touch(now)
 			accounts = append(accounts, a)
-			states = append(states, routing.BudgetState{ID: path[i].id.Budget, UtilizationPermille: a.Utilization(), AlertPermille: a.LowestThreshold()})
+			states = append(states, routing.BudgetState{
+				ID: path[i].id.Budget, UtilizationPermille: a.Utilization(), AlertPermille: a.LowestThreshold(),
+				Start: path[i].id.Start, End: path[i].id.End, Budget: path[i].budget,
+			})
 		}
 		changed := s.changed
 		s.mu.Unlock()

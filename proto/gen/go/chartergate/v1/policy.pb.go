@@ -156,8 +156,8 @@ type PolicyRevision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `policies/{policy}/revisions/{hash}`; set by the server from the content.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Rego files by name, 1 to 32, each at most 256 KiB; `data.json` is what Rego sees as `data`. The package of a routing
-	// policy is `chartergate.routing` and its entry point the rule `decision`. Files that end in `_test.rego` are its tests.
+	// Rego files by name, 1 to 32, each at most 256 KiB; `data.json`, `{"config": {…}}`, is what Rego sees as `data`. The
+	// package of a routing policy is `chartergate.routing` and its entry point the rule `decision`. Files that end in `_test.rego` are its tests.
 	Modules map[string]string `protobuf:"bytes,2,rep,name=modules,proto3" json:"modules,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Why, for the people who read the history.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
