@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/chartergate/chartergate/core/charter"
@@ -40,7 +41,7 @@ type Answer struct {
 	TrimContextToTokens int64
 	Cost                money.Nanos // of what was used; 0 of a call that did not run
 	Reasons             []string
-	Exhausted           string // id of the budget that it was refused for want of; empty: none
+	Exhausted           string // id of the budget that had run out for it; empty: none
 	Overflow            bool   // the charter's overflow allowance paid
 }
 
@@ -257,4 +258,10 @@ func WithoutUser(c *routing.Call) *routing.Call {
 	bare.Prefix = usage.Prefix{}
 	bare.Labels, bare.Estimate.ToolCalls = maps.Clone(c.Labels), maps.Clone(c.Estimate.ToolCalls)
 	return &bare
+}
+
+// BudgetOf is the id of the budget that a status name such as `budgets/chat/keys/u1` is of.
+func BudgetOf(status string) string {
+	id, _, _ := strings.Cut(strings.TrimPrefix(status, "budgets/"), "/")
+	return id
 }
