@@ -30,7 +30,7 @@ func decider(t testing.TB, modules map[string]string) *Decider {
 
 // using makes a decider that never cuts off: the machine may be busy.
 func using(p *Policy) *Decider {
-	d := &Decider{limit: time.Minute, slots: make(chan struct{}, 2)}
+	d := &Decider{limit: time.Minute, slots: newSlots()}
 	d.Use(p, "test")
 	return d
 }
@@ -68,7 +68,7 @@ func TestDecideShipped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.limit = time.Minute
+	d.limit, d.inUse.Load().limit = time.Minute, time.Minute
 	in := supportInput(t)
 	plan, err := d.Decide(context.Background(), in)
 	if err != nil {
@@ -160,7 +160,7 @@ const endless = `decision := {"effect": "deny"} if {
 
 func TestEvaluationIsCutOff(t *testing.T) {
 	d := decider(t, module(endless))
-	d.limit = EvaluationLimit
+	d.inUse.Load().limit = EvaluationLimit
 	start := time.Now()
 	_, err := d.Decide(context.Background(), supportInput(t))
 	var eval *EvalError
@@ -224,7 +224,7 @@ func TestDecideConcurrently(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.limit = time.Minute
+	d.limit, d.inUse.Load().limit = time.Minute, time.Minute
 	builtin := d.inUse.Load().policy
 	byUser := compile(t, module(`decision := {"effect": "deny", "reasons": [input.request.user]}`))
 	base := supportInput(t)
