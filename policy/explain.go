@@ -236,3 +236,24 @@ func (w *watcher) pretty() string {
 	}
 	return cut(text, maxTraceBytes, cutTraceNotice)
 }
+
+// Explain tells what each policy says that is asked for a call, the organisation's first, and why. in is as for Decide.
+// trace adds OPA's. Error: ctx's.
+func (d *Decider) Explain(ctx context.Context, in *routing.Input, trace bool) ([]routing.Explanation, error) {
+	levels := d.inUse.Load().levels(nil, in.Charter)
+	if len(levels) == 0 {
+		levels = []*attached{{&Revision{Name: d.shipped.revision, Policy: d.shipped.policy}, d.shipped}}
+	}
+	list := make([]routing.Explanation, 0, len(levels))
+	for _, a := range levels {
+		x := &routing.Explanation{Revision: a.Name, Problem: a.Problem}
+		if a.Policy != nil {
+			var err error
+			if x, err = a.Policy.explain(ctx, a.Name, in, trace); err != nil {
+				return nil, err
+			}
+		}
+		list = append(list, *x)
+	}
+	return list, nil
+}

@@ -154,13 +154,14 @@ func empty(t *testing.T) {
 		for _, r := range s.PriceBooks() {
 			remove(r.Name())
 		}
-		for _, r := range s.PolicyRevisions() {
+		for _, r := range s.Policies() {
 			remove(r.Name())
 		}
-		for _, name := range []string{"catalog", charter.RoutingPolicy} {
-			if s.Record(name) != nil {
-				remove(name)
-			}
+		for _, r := range s.PolicyRevisions("") {
+			remove(r.Name())
+		}
+		if s.Catalog() != nil {
+			remove("catalog")
 		}
 		return changes, nil
 	})

@@ -137,7 +137,7 @@ func (h *house) start() {
 	listeners, err := server.Listen(h.addr, "127.0.0.1:0")
 	check(err)
 	s, err := server.New(server.Config{
-		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: decider.Revision(),
+		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: decider.Builtin(),
 		Preflight: server.NewPreflightService(gate, validator, requests, server.NewPeers(), log), Usage: server.NewUsageService(gate, nil),
 		Statuses: server.NewBudgetStatusService(gate), Leases: server.NewLeaseService(gate, requests, server.NewPeers(), log),
 		Requests: requests, Validator: validator, Logger: log, Registry: registry, Now: h.Now,

@@ -81,12 +81,28 @@ func Permitted(c *charter.Charter, m *charter.Model) bool {
 		(len(c.PermittedModels) == 0 || slices.Contains(c.PermittedModels, m.ID))
 }
 
-// Strictest is the lowest tier that a charter permits a model of; empty if it permits none.
-func Strictest(c *charter.Charter, catalog *charter.Catalog) []string {
-	if all := Models(nil, c, catalog); len(all) > 0 {
-		return []string{all[0].Tier}
+// OverflowModels gives the permitted models that a plan names, all where it names none, from the cheapest tier to the
+// dearest: an overflow allowance pays for the first tier of them.
+func OverflowModels(plan *Plan, c *charter.Charter, catalog *charter.Catalog) []*charter.Model {
+	if !plan.names() {
+		return Models(nil, c, catalog)
 	}
-	return nil
+	models := Models(plan, c, catalog)
+	slices.SortStableFunc(models, func(a, b *charter.Model) int { return catalog.Rank(a.Tier) - catalog.Rank(b.Tier) })
+	return models
+}
+
+// Strictest is the plan of a charter whose calls run though a policy gave no decision: the lowest tier of which it permits
+// a model, and what the other policies say, if there are any.
+func Strictest(others *Plan, c *charter.Charter, catalog *charter.Catalog) *Plan {
+	plan := &Plan{Effect: Downgrade}
+	if all := Models(nil, c, catalog); len(all) > 0 {
+		plan.Tiers = []string{all[0].Tier}
+	}
+	if others == nil {
+		return plan
+	}
+	return Combine(catalog, others, plan)
 }
 
 // Refuses says that a plan lets no call run.

@@ -3,6 +3,7 @@ package simulate
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/routing"
@@ -93,9 +94,13 @@ func (s *Simulation) decide(ctx context.Context, q *query, a *Answer) error {
 			a.Effect = routing.Deny
 			return nil
 		}
-		plan = &routing.Plan{Effect: routing.Downgrade, Tiers: routing.Strictest(c, q.input.Catalog), Reasons: a.Reasons}
+		plan = routing.Strictest(plan, c, q.input.Catalog)
 	}
-	a.Reasons = plan.Reasons
+	if len(a.Reasons) == 0 {
+		a.Reasons = plan.Reasons
+	} else {
+		a.Reasons = slices.Concat(a.Reasons, plan.Reasons)
+	}
 	if plan.Refuses() {
 		return s.refused(q, a, plan)
 	}
@@ -182,7 +187,7 @@ func (s *Simulation) exhausted(q *query, a *Answer, plan *routing.Plan, full *pu
 	if e.Mode != charter.ExhaustedDowngrade && e.Mode != charter.ExhaustedTrickle {
 		return nil
 	}
-	q.candidates, _, err = routing.Price(q.candidates[:0], nil, &q.input, q.currency, plan, s.plannedModels(nil, q.input.Charter))
+	q.candidates, _, err = routing.Price(q.candidates[:0], nil, &q.input, q.currency, plan, routing.OverflowModels(plan, q.input.Charter, q.input.Catalog))
 	if err != nil || len(q.candidates) == 0 {
 		return err
 	}

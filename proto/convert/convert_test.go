@@ -50,7 +50,7 @@ func TestRoundTrip(t *testing.T) {
 		{&chartergatev1.Policy{}, func(m proto.Message) (proto.Message, error) {
 			r, err := convert.PolicyFromProto(m.(*chartergatev1.Policy))
 			return convert.PolicyToProto(r), err
-		}, append([]string{"modules", "message"}, serverSet...)},
+		}, append([]string{"modules", "message", "author"}, serverSet...)},
 		{&chartergatev1.PolicyRevision{}, func(m proto.Message) (proto.Message, error) {
 			r, err := convert.PolicyRevisionFromProto(m.(*chartergatev1.PolicyRevision))
 			return convert.PolicyRevisionToProto(r, m.(*chartergatev1.PolicyRevision).Active), err
@@ -197,7 +197,10 @@ func TestRefusals(t *testing.T) {
 		{second(convert.PriceBookFromProto(&chartergatev1.PriceBook{
 			Name: "priceBooks/a", Prices: []*chartergatev1.Price{{Model: "m", EffectiveTime: never}},
 		})), "prices[0].effective_time"},
-		{second(convert.PolicyFromProto(&chartergatev1.Policy{ActiveRevision: "builtin/5f2a77c0"})), "active_revision"},
+		{second(convert.PolicyFromProto(&chartergatev1.Policy{Name: "policies/routing", ActiveRevision: "builtin/5f2a77c0"})), "active_revision"},
+		{second(convert.PolicyFromProto(&chartergatev1.Policy{Name: "policies/routing", ActiveRevision: "policies/team.a/revisions/5f2a77c0"})), "active_revision"},
+		{second(convert.PolicyFromProto(&chartergatev1.Policy{Name: "policies/team.a", ShadowRevision: "policies/team.b/revisions/5f2a77c0"})), "shadow_revision"},
+		{second(convert.PolicyFromProto(&chartergatev1.Policy{Name: "policies/team.a", EarlierRevisions: []string{"5f2a77c0"}})), "earlier_revisions"},
 		{second(convert.PolicyRevisionFromProto(&chartergatev1.PolicyRevision{Name: "5f2a77c0"})), "name"},
 		{second(convert.EstimateFromProto(&chartergatev1.Estimate{InputTokens: 10, CachedInputTokens: 11})), "estimate.cached_input_tokens"},
 		{second(convert.RecordFromResource(&chartergatev1.Resource{})), "resource"},

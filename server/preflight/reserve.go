@@ -158,7 +158,7 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 			d.Effect = routing.Deny
 			return d, nil, nil
 		}
-		plan = &routing.Plan{Effect: routing.Downgrade, Tiers: routing.Strictest(c, snap.Catalog())}
+		plan = routing.Strictest(plan, c, snap.Catalog())
 	}
 	d.PolicyRevision = plan.Revision
 	d.Reasons = slices.Grow(d.Reasons, len(plan.Reasons)+1)

@@ -21,7 +21,8 @@ import (
 	"github.com/chartergate/chartergate/store"
 )
 
-// Decider asks the routing policy. Plans are shared and must not be changed.
+// Decider asks the policies that are attached to a call. Plans are shared and must not be changed. With an error the plan
+// is what the policies say that gave a decision; nil if none did.
 type Decider interface {
 	Decide(ctx context.Context, in *routing.Input) (*routing.Plan, error)
 }

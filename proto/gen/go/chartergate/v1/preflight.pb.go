@@ -704,7 +704,8 @@ type Decision struct {
 	EstimatedCostNanos int64 `protobuf:"varint,12,opt,name=estimated_cost_nanos,json=estimatedCostNanos,proto3" json:"estimated_cost_nanos,omitempty"`
 	// ISO 4217 code of every amount in the answer.
 	Currency string `protobuf:"bytes,13,opt,name=currency,proto3" json:"currency,omitempty"`
-	// The routing policy revision that decided, such as `policies/routing/revisions/5f2a…` or `builtin/…`.
+	// The policy revision that decided, such as `policies/routing/revisions/5f2a…` or `builtin/…`. Where several are attached
+	// to the call, all that decided, the organisation's first: `policies/routing/revisions/5f2a…, policies/team.support/revisions/…`.
 	PolicyRevision string `protobuf:"bytes,14,opt,name=policy_revision,json=policyRevision,proto3" json:"policy_revision,omitempty"`
 	// The etcd revision of the price that the estimate was made with.
 	PriceRevision int64 `protobuf:"varint,15,opt,name=price_revision,json=priceRevision,proto3" json:"price_revision,omitempty"`
