@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -97,6 +98,8 @@ type policyService struct {
 	control  store.Control
 	compiler PolicyCompiler
 	builtin  string // the active revision of a server without a policy of its own
+	lab      *PolicyLab
+	now      func() time.Time
 }
 
 // compile makes the revision of modules.

@@ -254,8 +254,7 @@ func addTo(sums map[string]money.Nanos, currency string, x money.Nanos) (err err
 // WithoutUser is a copy of a call that says nothing of whom it was made for.
 func WithoutUser(c *routing.Call) *routing.Call {
 	bare := *c
-	bare.User, bare.Task = "", ""
-	bare.Prefix = usage.Prefix{}
+	bare.User, bare.Task, bare.Prefix = "", "", usage.Prefix{}
 	bare.Labels, bare.Estimate.ToolCalls = maps.Clone(c.Labels), maps.Clone(c.Estimate.ToolCalls)
 	return &bare
 }

@@ -1314,10 +1314,12 @@ type PolicyShadow struct {
 	Dropped int64 `protobuf:"varint,7,opt,name=dropped,proto3" json:"dropped,omitempty"`
 	// Calls for which the shadow gave no decision.
 	Failed int64 `protobuf:"varint,8,opt,name=failed,proto3" json:"failed,omitempty"`
-	// Pairs of decisions that differ, the most frequent first; at most 100.
+	// Pairs of decisions that differ, the most frequent first; at most 100, with local 1,000.
 	Differences []*PolicyDifference `protobuf:"bytes,9,rep,name=differences,proto3" json:"differences,omitempty"`
 	// Servers that these counts are of.
-	Servers       int32 `protobuf:"varint,10,opt,name=servers,proto3" json:"servers,omitempty"`
+	Servers int32 `protobuf:"varint,10,opt,name=servers,proto3" json:"servers,omitempty"`
+	// The part of calls that the candidate would have decided otherwise.
+	Changed       int64 `protobuf:"varint,11,opt,name=changed,proto3" json:"changed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1418,6 +1420,13 @@ func (x *PolicyShadow) GetDifferences() []*PolicyDifference {
 func (x *PolicyShadow) GetServers() int32 {
 	if x != nil {
 		return x.Servers
+	}
+	return 0
+}
+
+func (x *PolicyShadow) GetChanged() int64 {
+	if x != nil {
+		return x.Changed
 	}
 	return 0
 }
@@ -2664,7 +2673,7 @@ const file_chartergate_v1_policy_proto_rawDesc = "" +
 	"request_id\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\"\x87\x01\n" +
 	"\x16GetPolicyShadowRequest\x12W\n" +
 	"\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^policies/(routing|(team|feature)\\.[a-z0-9][a-z0-9-]{0,62})$R\x04name\x12\x14\n" +
-	"\x05local\x18\x02 \x01(\bR\x05local\"\xf8\x02\n" +
+	"\x05local\x18\x02 \x01(\bR\x05local\"\x92\x03\n" +
 	"\fPolicyShadow\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12'\n" +
 	"\x0factive_revision\x18\x02 \x01(\tR\x0eactiveRevision\x12'\n" +
@@ -2678,7 +2687,8 @@ const file_chartergate_v1_policy_proto_rawDesc = "" +
 	"\x06failed\x18\b \x01(\x03R\x06failed\x12B\n" +
 	"\vdifferences\x18\t \x03(\v2 .chartergate.v1.PolicyDifferenceR\vdifferences\x12\x18\n" +
 	"\aservers\x18\n" +
-	" \x01(\x05R\aservers\"\xf7\x04\n" +
+	" \x01(\x05R\aservers\x12\x18\n" +
+	"\achanged\x18\v \x01(\x03R\achanged\"\xf7\x04\n" +
 	"\x10PolicyDifference\x127\n" +
 	"\vfrom_effect\x18\x01 \x01(\x0e2\x16.chartergate.v1.EffectR\n" +
 	"fromEffect\x12\x1d\n" +
