@@ -42,9 +42,3 @@ func NewPolicyLab(lab PolicyLab) *PolicyLab {
 	lab.busy = make(chan struct{}, 1)
 	return &lab
 }
-
-// with is the snapshot in which a revision of a policy is active, and stored.
-func with(now *charter.Snapshot, r *charter.PolicyRevision) (*charter.Snapshot, error) {
-	active := now.Policy(r.Policy).Activated(r.Policy, r.Hash)
-	return now.Replace(now.Epoch, []charter.Change{charter.Set(r), charter.Set(active)})
-}

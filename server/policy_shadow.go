@@ -107,4 +107,3 @@ func addSums(to, more map[string]int64) error {
 	}
 	return nil
 }
-

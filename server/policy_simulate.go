@@ -114,7 +114,7 @@ func (s *policyService) candidate(snap *charter.Snapshot, req *chartergatev1.Sim
 	default:
 		return nil, invalid("revision", "is empty, and so are modules: give a candidate")
 	}
-	changed, err := with(snap, r)
+	changed, err := snap.Activated(r)
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ import (
 	"github.com/chartergate/chartergate/server"
 	"github.com/chartergate/chartergate/server/metering"
 	"github.com/chartergate/chartergate/server/preflight"
+	"github.com/chartergate/chartergate/server/shadow"
 	"github.com/chartergate/chartergate/store/archive"
 	"github.com/chartergate/chartergate/store/embedded"
 	"github.com/chartergate/chartergate/store/etcd"
@@ -154,6 +155,8 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 		return err
 	}
 	serving := followPolicies(decider, control, log)
+	shadows := openShadow(decider, control, log)
+	go shadows.Run(ctx)
 
 	settlements, err := archive.Open(cmp.Or(o.archiveDir, filepath.Join(o.dataDir, "archive")), 0)
 	if err != nil {
@@ -172,13 +175,14 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	metrics := server.NewMetrics(registry)
 	gate, err := preflight.Start(ctx, preflight.Config{
 		Control: control, Ledger: etcd.NewLedger(etcd.LedgerConfig{KV: client, Lease: client, Watcher: client, Exclusive: embedded, Observe: metrics.Commit}), Decider: decider,
-		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline, Meter: meter, Outbox: meter,
+		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline, Meter: shadow.Meter{Meter: meter, Shadow: shadows}, Outbox: meter,
 	})
 	if err != nil {
 		return err
 	}
 	meter.Backlog = func() int64 { _, bytes := gate.JournalLag(); return bytes }
 	metrics.Metering(meter)
+	metrics.Shadow(shadows)
 	metrics.Budgets(func() []server.BudgetGauge { return gauges(gate) })
 	metrics.JournalLag(gate.JournalLag)
 	if embedded || o.etcd.compact {
@@ -199,7 +203,10 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate, meter),
 		Billing:  server.NewBillingService(o.usage.db, o.usage.db, time.Now),
 		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version(), peers, serving),
-		Sums:    meter.Store,
+		Sums: meter.Store,
+		PolicyLab: server.NewPolicyLab(server.PolicyLab{
+			Gate: gate, Decisions: meter.Store, Shadow: shadows, Peers: peers, InUse: decider, Of: labPolicies,
+		}),
 		Reports: server.NewReportService(meter.Store, control, gate, time.Now),
 		Leases:  server.NewLeaseService(gate, requests, peers, log), Requests: requests, Validator: validator,
 		Logger: log, Registry: registry, Tracing: tracing,
