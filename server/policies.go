@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -90,6 +91,8 @@ type policyService struct {
 	compiler PolicyCompiler
 	builtin  string // the active revision of a server without a policy of its own
 	bundle   *PolicyBundle
+	lab      *PolicyLab
+	now      func() time.Time
 }
 
 // compile vets modules and makes their revision.

@@ -48,6 +48,8 @@ type Config struct {
 	BuiltinPolicy string
 	// Bundle decides for the organisation in place of what is stored. nil: there is none.
 	Bundle *PolicyBundle
+	// PolicyLab tries policies out and explains them. Nil: those methods answer UNIMPLEMENTED.
+	PolicyLab *PolicyLab
 
 	// Preflight, Usage, Statuses, Leases and Operations are the services of the ledger. Nil: their methods answer
 	// UNIMPLEMENTED.
@@ -180,7 +182,7 @@ func newGRPC(g *gate, tracing bool) *grpc.Server {
 }
 
 func (cfg *Config) register(s *grpc.Server) {
-	policies := &policyService{control: cfg.Control, compiler: cfg.Compiler, builtin: cfg.BuiltinPolicy, bundle: cfg.Bundle}
+	policies := &policyService{control: cfg.Control, compiler: cfg.Compiler, builtin: cfg.BuiltinPolicy, bundle: cfg.Bundle, lab: cfg.PolicyLab, now: cfg.Now}
 	chartergatev1.RegisterPreflightServiceServer(s, cfg.Preflight)
 	chartergatev1.RegisterUsageServiceServer(s, cfg.Usage)
 	if cfg.Leases != nil {

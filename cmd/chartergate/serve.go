@@ -33,6 +33,7 @@ import (
 	"github.com/chartergate/chartergate/server"
 	"github.com/chartergate/chartergate/server/metering"
 	"github.com/chartergate/chartergate/server/preflight"
+	"github.com/chartergate/chartergate/server/shadow"
 	"github.com/chartergate/chartergate/store/archive"
 	"github.com/chartergate/chartergate/store/embedded"
 	"github.com/chartergate/chartergate/store/etcd"
@@ -155,7 +156,7 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	follow := followPolicies(decider, control, log)
+	follow, serving := followPolicies(decider, control, log)
 	vetter, err := newVetter()
 	if err != nil {
 		return err
@@ -165,6 +166,8 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	shadows := openShadow(decider, control, log)
+	go shadows.Run(ctx)
 
 	settlements, err := archive.Open(cmp.Or(o.archiveDir, filepath.Join(o.dataDir, "archive")), 0)
 	if err != nil {
@@ -182,13 +185,14 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	metrics := server.NewMetrics(registry)
 	gate, err := preflight.Start(ctx, preflight.Config{
 		Control: control, Ledger: etcd.NewLedger(etcd.LedgerConfig{KV: client, Lease: client, Watcher: client, Exclusive: embedded, Observe: metrics.Commit}), Decider: decider,
-		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline, Meter: meter, Outbox: meter,
+		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline, Meter: shadow.Meter{Meter: meter, Shadow: shadows}, Outbox: meter,
 	})
 	if err != nil {
 		return err
 	}
 	meter.Backlog = func() int64 { _, bytes := gate.JournalLag(); return bytes }
 	metrics.Metering(meter)
+	metrics.Shadow(shadows)
 	metrics.Budgets(func() []server.BudgetGauge { return gauges(gate) })
 	metrics.JournalLag(gate.JournalLag)
 	if embedded || o.etcd.compact {
@@ -203,12 +207,16 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	requests, peers := server.NewIdempotency(time.Now), server.NewPeers()
 	defer func() { err = errors.Join(err, peers.Close()) }()
 	metrics.Peers(peers)
+	metrics.Policies(serving)
 	s, err := server.New(server.Config{
 		Listeners: listeners, Control: control, Compiler: vetter, BuiltinPolicy: decider.Builtin(), Bundle: bundle,
 		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate, meter),
 		Billing:  server.NewBillingService(o.usage.db, o.usage.db, time.Now),
-		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version()),
-		Sums:    meter.Store,
+		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version(), peers, serving),
+		Sums: meter.Store,
+		PolicyLab: server.NewPolicyLab(server.PolicyLab{
+			Gate: gate, Decisions: meter.Store, Shadow: shadows, Peers: peers, InUse: decider, Of: labPolicies,
+		}),
 		Reports: server.NewReportService(meter.Store, control, gate, time.Now),
 		Leases:  server.NewLeaseService(gate, requests, peers, log), Requests: requests, Validator: validator,
 		Logger: log, Registry: registry, Tracing: tracing,
@@ -327,8 +335,9 @@ func startTracing(ctx context.Context) (on bool, stop func(), err error) {
 	}, nil
 }
 
-// followPolicies lets the policies decide that are active, now and whenever others are, or when follow is called.
-func followPolicies(d *policy.Decider, control *etcd.Control, log *slog.Logger) (follow func()) {
+// followPolicies lets the policies decide that are active, now and whenever others are, or when follow is called. serving
+// says which decide.
+func followPolicies(d *policy.Decider, control *etcd.Control, log *slog.Logger) (follow func(), serving func() server.PolicyServing) {
 	var following sync.Mutex
 	follow = func() {
 		following.Lock()
@@ -337,7 +346,7 @@ func followPolicies(d *policy.Decider, control *etcd.Control, log *slog.Logger) 
 	}
 	control.OnChange(func(*charter.Snapshot) { follow() })
 	follow()
-	return follow
+	return follow, func() server.PolicyServing { return server.PolicyServing(*d.Serving()) }
 }
 
 // shownBudgets bounds the budgets in /metrics.
