@@ -7,7 +7,7 @@ GENERATE := $(BUF) generate && $(BUF) generate --template buf.gen.hot.yaml
 CONCURRENT := ./clients/... ./core/ledger ./policy ./replay ./server/... ./store/...
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.2
 
-.PHONY: build demo test race bench bench-policy fuzz policy-fuzz millions rollups replays crash chaos failpoints sim mutants generate check lint breaking clean
+.PHONY: build demo test race bench bench-policy fuzz policy-fuzz millions rollups replays crash chaos failpoints sim mutants hostile generate check lint breaking clean
 
 build: ## bin/chartergate
 	@go build -trimpath -o bin/chartergate ./cmd/chartergate
@@ -88,6 +88,9 @@ endif
 
 mutants: ## each guard of the ledger protocol, switched off in the simulation only, must be missed
 	GOGC=800 go test -tags mutants ./sim -run TestEachGuard -count=1 -v -timeout 4h
+
+hostile: ## hostile policies: what becomes of each, time and memory, and what Reserve of a server takes while they are uploaded
+	go test ./policy/vetting ./cmd/chartergate -run 'TestHostile' -count=1 -v
 
 generate: .cache/proto ## code and OpenAPI from proto/
 	$(BUF) format -w proto

@@ -374,7 +374,7 @@ func numbersCost(args []*ast.Term) (int, error) {
 	for _, t := range args {
 		switch v := t.Value.(type) {
 		case ast.Number:
-			if len(v) > 20 || strings.IndexAny(string(v), "eE") >= 0 {
+			if len(v) > 20 || strings.ContainsAny(string(v), "eE") {
 				if err := checkNumerals(string(v)); err != nil {
 					return 0, err
 				}

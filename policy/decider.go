@@ -20,7 +20,8 @@ type Decider struct {
 	using   sync.Mutex
 	inUse   atomic.Pointer[set]
 	serving atomic.Pointer[Serving]
-	known   map[string]*Revision // by name: those of the last snapshot, and those in use; nil before the first
+	bundle  atomic.Pointer[Revision] // decides for the organisation in place of the stored one; nil: there is none
+	known   map[string]*Revision     // by name: those of the last snapshot, and those in use; nil before the first
 }
 
 // Revision is a compiled policy by the name of its revision.

@@ -23,6 +23,20 @@ type Serving struct {
 // Serving says which policies decide.
 func (d *Decider) Serving() *Serving { return d.serving.Load() }
 
+// BundlePrefix starts the name of a revision that comes from a bundle.
+const BundlePrefix = "bundle/"
+
+// Bundle lets modules decide for the organisation in place of what is stored, from the next Follow on. Error:
+// *InvalidError.
+func (d *Decider) Bundle(modules map[string]string) error {
+	compiled, err := Compile(modules)
+	if err != nil {
+		return err
+	}
+	d.bundle.Store(&Revision{Name: BundlePrefix + Hash(modules), Policy: compiled})
+	return nil
+}
+
 // Follow lets the policies decide that a snapshot attaches, all at once. A revision is compiled once, for as long as it is
 // attached. Where one that is new does not compile, though it did when it was stored, all that decided before go on
 // deciding; at the start there is nothing before, and the fail mode of the charters that it is attached to decides. Calls
@@ -34,8 +48,13 @@ func (d *Decider) Follow(snap *charter.Snapshot, log *slog.Logger) {
 	serving := &Serving{Epoch: snap.Epoch, Revisions: []string{d.Builtin()}}
 	var problems []string
 	switched, stuck := false, false
+	bundle := d.bundle.Load()
+	if bundle != nil {
+		next.Organisation, serving.Revisions[0] = bundle, bundle.Name
+		known[bundle.Name] = bundle
+	}
 	for _, p := range snap.Policies() {
-		if p.Active == "" {
+		if p.Active == "" || p.ID == charter.RoutingPolicy && bundle != nil {
 			continue
 		}
 		name := p.Revision(p.Active)

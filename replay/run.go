@@ -248,22 +248,28 @@ func admitted(d *pb.Decision) bool {
 	return d.GetEffect() == pb.Effect_EFFECT_ALLOW || d.GetEffect() == pb.Effect_EFFECT_DOWNGRADE
 }
 
-func (d *driver) call(r *Row, feature string) *pb.Call {
+// Call is the call that a row of the trace makes, by its number from 1, and what it really used.
+func (o *Options) Call(r Row, number int64) (*pb.Call, *pb.Usage) {
+	r, feature := o.mixed(r, number)
+	return o.call(&r, feature), realUsage(&r)
+}
+
+func (o *Options) call(r *Row, feature string) *pb.Call {
 	call := &pb.Call{
-		Feature: feature, TaskClass: cmp.Or(r.TaskClass, d.TaskClass), Complexity: r.Complexity,
-		User: cmp.Or(r.User, d.User), Cohort: cmp.Or(r.Cohort, d.Cohort), Agent: cmp.Or(r.Agent, d.Agent), Run: cmp.Or(r.Run, d.Run), PromptPattern: r.PromptPattern,
-		Model: cmp.Or(r.Model, d.Model), Tier: cmp.Or(r.Tier, d.Tier),
+		Feature: feature, TaskClass: cmp.Or(r.TaskClass, o.TaskClass), Complexity: r.Complexity,
+		User: cmp.Or(r.User, o.User), Cohort: cmp.Or(r.Cohort, o.Cohort), Agent: cmp.Or(r.Agent, o.Agent), Run: cmp.Or(r.Run, o.Run), PromptPattern: r.PromptPattern,
+		Model: cmp.Or(r.Model, o.Model), Tier: cmp.Or(r.Tier, o.Tier),
 		Estimate: &pb.Estimate{
 			InputTokens: r.InputTokens, CachedInputTokens: r.CachedTokens,
 			// 0 would mean the model's own maximum.
-			MaxOutputTokens: max(1, r.OutputTokens, d.MaxOutput),
+			MaxOutputTokens: max(1, r.OutputTokens, o.MaxOutput),
 			RetrievalHops:   r.RetrievalHops, ToolCalls: r.ToolCalls,
 		},
 	}
 	if n := min(len(r.Prefix), usage.MaxPrefixBlocks); n > 0 {
 		call.PrefixHashes, call.PrefixBlockTokens = r.Prefix[:n], int32(r.PrefixBlock)
-		if !d.Recorded.IsZero() {
-			call.RecordedTime = timestamppb.New(d.Recorded.Add(r.At))
+		if !o.Recorded.IsZero() {
+			call.RecordedTime = timestamppb.New(o.Recorded.Add(r.At))
 		}
 	}
 	return call

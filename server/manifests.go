@@ -82,6 +82,9 @@ func (s *manifestService) want(ctx context.Context, p *chartergatev1.Resource) (
 
 func (s *manifestService) wantPolicy(ctx context.Context, p *chartergatev1.Policy) (wanted, error) {
 	w, id, revisions := wanted{name: p.Name, etag: p.Etag}, policyID(p.Name), p.Name+"/revisions/"
+	if err := s.policies.fromBundle(p.Name); err != nil {
+		return w, err
+	}
 	switch {
 	case len(p.Modules) > 0:
 		revision, err := s.policies.compile(ctx, p.Name, &chartergatev1.PolicyRevision{Modules: p.Modules, Message: p.Message, Author: p.Author})

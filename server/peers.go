@@ -60,6 +60,7 @@ type peer struct {
 	chartergatev1.PreflightServiceClient
 	chartergatev1.LeaseServiceClient
 	chartergatev1.OperationsServiceClient
+	chartergatev1.PolicyServiceClient
 }
 
 func (p *Peers) client(addr string) (peer, error) {
@@ -77,7 +78,8 @@ func (p *Peers) client(addr string) (peer, error) {
 		}
 		p.conns[addr] = c
 	}
-	return peer{chartergatev1.NewPreflightServiceClient(c), chartergatev1.NewLeaseServiceClient(c), chartergatev1.NewOperationsServiceClient(c)}, nil
+	return peer{chartergatev1.NewPreflightServiceClient(c), chartergatev1.NewLeaseServiceClient(c), chartergatev1.NewOperationsServiceClient(c),
+		chartergatev1.NewPolicyServiceClient(c)}, nil
 }
 
 // count counts a call that was forwarded.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -89,6 +90,9 @@ type policyService struct {
 	control  store.Control
 	compiler PolicyCompiler
 	builtin  string // the active revision of a server without a policy of its own
+	bundle   *PolicyBundle
+	lab      *PolicyLab
+	now      func() time.Time
 }
 
 // compile vets modules and makes their revision.
@@ -179,6 +183,9 @@ func (s *policyService) policyOf(now *charter.Snapshot, name string) (*charterga
 	if p.Active == "" {
 		m.ActiveRevision = s.builtin
 	}
+	if s.bundle != nil && p.ID == charter.RoutingPolicy {
+		m.ActiveRevision, m.Message, m.Author = s.bundle.Revision(), "from "+s.bundle.Source, ""
+	}
 	return m, nil
 }
 
@@ -208,6 +215,9 @@ func (s *policyService) ListPolicies(_ context.Context, req *chartergatev1.ListP
 // change sets a policy to what decide makes of it; nil where there is none. A policy that stays the same is not written.
 func (s *policyService) change(ctx context.Context, name, etag string, validateOnly bool,
 	decide func(now *charter.Snapshot, old *charter.Policy) (*charter.Policy, error)) (*chartergatev1.Policy, error) {
+	if err := s.fromBundle(name); err != nil {
+		return nil, err
+	}
 	next, err := commit(ctx, s.control, validateOnly, func(now *charter.Snapshot) ([]charter.Change, error) {
 		if err := checkEtag(name, etag, now.Record(name)); err != nil {
 			return nil, err
@@ -258,6 +268,9 @@ func noEarlierRevision(policy string) error {
 }
 
 func (s *policyService) DeletePolicy(ctx context.Context, req *chartergatev1.DeletePolicyRequest) (*chartergatev1.DeletePolicyResponse, error) {
+	if err := s.fromBundle(req.Name); err != nil {
+		return nil, err
+	}
 	_, err := commit(ctx, s.control, req.ValidateOnly, func(now *charter.Snapshot) ([]charter.Change, error) {
 		old := now.Record(req.Name)
 		if old == nil {

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 
+	"github.com/chartergate/chartergate/core/charter"
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
 
@@ -88,3 +89,19 @@ func (e *PolicyCostError) Code() codes.Code { return codes.InvalidArgument }
 
 // Metadata implements Reasoned.
 func (e *PolicyCostError) Metadata() map[string]string { return map[string]string{"limit": e.Limit} }
+
+// PolicyBundle is a bundle that decides for the organisation in place of what is stored.
+type PolicyBundle struct {
+	Source   string        // its file or URL
+	Revision func() string // that decides, such as `bundle/5f2a…`
+}
+
+// fromBundle refuses to change the organisation's policy where it comes from a bundle. Error: POLICY_BUNDLED.
+func (s *policyService) fromBundle(policy string) error {
+	if s.bundle == nil || policyID(policy) != charter.RoutingPolicy {
+		return nil
+	}
+	return &apiError{chartergatev1.ErrorReason_ERROR_REASON_POLICY_BUNDLED, codes.FailedPrecondition,
+		"the organisation's policy comes from the bundle " + s.bundle.Source + ": change that, or start the servers without --policy-bundle",
+		map[string]string{"policy": policyPrefix + charter.RoutingPolicy, "bundle": s.bundle.Source}}
+}

@@ -26,6 +26,7 @@ const (
 	maxRawUsage    = 65_536
 	maxPrefix      = 512
 	maxBlockTokens = 65_536
+	maxLatency     = 3_600_000
 )
 
 func surelyValid(m proto.Message) bool {
@@ -78,8 +79,8 @@ func validCall(c *chartergatev1.Call) bool {
 	if c == nil || !between(c.Feature, 1, maxFeature) || len(c.TaskClass) > maxShortID || !in(int64(c.Complexity), 100) ||
 		len(c.User) > maxID || len(c.Cohort) > maxID || len(c.Agent) > maxID || len(c.Run) > maxID ||
 		len(c.PromptPattern) > maxID || len(c.Task) > maxID || len(c.Model) > maxID || len(c.Tier) > maxShortID ||
-		len(c.ServiceTier) > maxShortID || len(c.Region) > maxShortID ||
-		len(c.RequiredCapabilities) > 16 || len(c.Labels) > 16 {
+		len(c.ServiceTier) > maxShortID || len(c.Region) > maxShortID || len(c.Residency) > maxShortID ||
+		!in(int64(c.LatencyTargetMilliseconds), maxLatency) || len(c.RequiredCapabilities) > 16 || len(c.Labels) > 16 {
 		return false
 	}
 	for _, capability := range c.RequiredCapabilities {

@@ -46,6 +46,10 @@ type Config struct {
 	Compiler PolicyCompiler
 	// BuiltinPolicy names the revision that decides before one is activated, such as `builtin/5f2a…`.
 	BuiltinPolicy string
+	// Bundle decides for the organisation in place of what is stored. nil: there is none.
+	Bundle *PolicyBundle
+	// PolicyLab tries policies out and explains them. Nil: those methods answer UNIMPLEMENTED.
+	PolicyLab *PolicyLab
 
 	// Preflight, Usage, Statuses, Leases and Operations are the services of the ledger. Nil: their methods answer
 	// UNIMPLEMENTED.
@@ -180,7 +184,7 @@ func newGRPC(g *gate, tracing bool) *grpc.Server {
 }
 
 func (cfg *Config) register(s *grpc.Server) {
-	policies := &policyService{control: cfg.Control, compiler: cfg.Compiler, builtin: cfg.BuiltinPolicy}
+	policies := &policyService{control: cfg.Control, compiler: cfg.Compiler, builtin: cfg.BuiltinPolicy, bundle: cfg.Bundle, lab: cfg.PolicyLab, now: cfg.Now}
 	chartergatev1.RegisterPreflightServiceServer(s, cfg.Preflight)
 	chartergatev1.RegisterUsageServiceServer(s, cfg.Usage)
 	if cfg.Leases != nil {

@@ -45,6 +45,8 @@ type Usage interface {
 	KeepDecisions(ctx context.Context, list []usage.Decision) error
 	// Decisions searches. next continues as DecisionQuery.After; empty at the end.
 	Decisions(ctx context.Context, q usage.DecisionQuery) (list []usage.Decision, next string, err error)
+	// CountDecisions counts what Decisions would find in all.
+	CountDecisions(ctx context.Context, q usage.DecisionQuery) (int64, error)
 
 	// Position is a number that was kept under a name; 0 where none was.
 	Position(ctx context.Context, name string) (uint64, error)

@@ -114,6 +114,7 @@ func template(c *chartergatev1.Call) *chartergatev1.Call {
 		RequiredCapabilities: slices.Clone(c.GetRequiredCapabilities()), User: c.GetUser(), Cohort: c.GetCohort(), Agent: c.GetAgent(),
 		Run: c.GetRun(), PromptPattern: c.GetPromptPattern(), Task: c.GetTask(), Model: c.GetModel(), Tier: c.GetTier(), Labels: maps.Clone(c.GetLabels()),
 		ServiceTier: c.GetServiceTier(), Region: c.GetRegion(),
+		LatencyTargetMilliseconds: c.GetLatencyTargetMilliseconds(), Residency: c.GetResidency(),
 	}
 }
 
@@ -123,6 +124,7 @@ func (l *Lease) like(c *chartergatev1.Call) bool {
 		c.GetCohort() == l.call.Cohort && c.GetAgent() == l.call.Agent && c.GetRun() == l.call.Run &&
 		c.GetPromptPattern() == l.call.PromptPattern && c.GetTask() == l.call.Task && c.GetModel() == l.call.Model && c.GetTier() == l.call.Tier &&
 		c.GetServiceTier() == l.call.ServiceTier && c.GetRegion() == l.call.Region &&
+		c.GetLatencyTargetMilliseconds() == l.call.LatencyTargetMilliseconds && c.GetResidency() == l.call.Residency &&
 		c.GetFeature() == l.call.Feature && slices.Equal(c.GetRequiredCapabilities(), l.call.RequiredCapabilities) &&
 		maps.Equal(c.GetLabels(), l.call.Labels)
 }

@@ -25,6 +25,8 @@ func addCallFlags(cmd *cobra.Command) callFlags {
 	addTermsFlags(f, &c.ServiceTier, &c.Region)
 	f.StringVar(&c.Model, "model", "", "model that is asked for; the answer may name another")
 	f.StringVar(&c.Tier, "tier", "", "tier that is asked for; the answer may name another")
+	f.Int32Var(&c.LatencyTargetMilliseconds, "latency-target", 0, "milliseconds that the caller can wait; 0: not said")
+	f.StringVar(&c.Residency, "residency", "", "region that the data must stay in, such as eu")
 	f.StringToStringVar(&c.Labels, "label", c.Labels, "attribute for policies, NAME=VALUE; repeatable")
 	f.Int64Var(&e.InputTokens, "input-tokens", 0, "input tokens, cached ones included")
 	f.Int64Var(&e.CachedInputTokens, "cached-tokens", 0, "the part of them that should be read from a prompt cache")

@@ -34,6 +34,7 @@ import (
 	"github.com/chartergate/chartergate/server/metering"
 	"github.com/chartergate/chartergate/server/preflight"
 	"github.com/chartergate/chartergate/server/restate"
+	"github.com/chartergate/chartergate/server/shadow"
 	"github.com/chartergate/chartergate/store"
 	"github.com/chartergate/chartergate/store/archive"
 	"github.com/chartergate/chartergate/store/embedded"
@@ -50,6 +51,7 @@ type serveOptions struct {
 	withoutEtcd                 string
 	logLevel, logFormat         string
 	usage                       usageOptions
+	bundle                      bundleOptions
 }
 
 type etcdOptions struct {
@@ -95,6 +97,7 @@ set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idl
 	f.StringVar(&o.etcd.keyFn, "etcd-key", "", "file of the client certificate's key")
 	f.BoolVar(&o.etcd.compact, "etcd-compact", true, "compact the history of the etcd cluster that is older than 30 s; turn it off where others use the cluster and look after that. The embedded etcd is always compacted")
 	o.usage.addFlags(f)
+	o.bundle.addFlags(f)
 	f.DurationVar(&o.maxHold, "max-hold", ledger.DefaultMaxTTL, "longest time that a hold may last; after a crash, money in use is out of reach for about as long")
 	f.StringVar(&o.withoutEtcd, "without-etcd", "refuse", "what to do when etcd has not answered for 5s: refuse, or an amount such as 5.00 that this server may still hold in all, from what it was granted; a ceiling may be exceeded by that much")
 	if err := f.MarkHidden(uncountedFlag); err != nil {
@@ -160,7 +163,18 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	serving := followPolicies(decider, control, log)
+	follow, serving := followPolicies(decider, control, log)
+	vetter, err := newVetter()
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	bundle, err := o.bundle.start(ctx, o.dataDir, decider, vetter, follow, registry, log)
+	if err != nil {
+		return err
+	}
+	shadows := openShadow(decider, control, log)
+	go shadows.Run(ctx)
 
 	for _, dir := range o.readArchives {
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
@@ -179,10 +193,9 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, closeUsage()) }()
 
-	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := server.NewMetrics(registry)
-	counting, outbox := preflight.Meter(meter), store.Outbox(meter)
+	counting, outbox := preflight.Meter(shadow.Meter{Meter: meter, Shadow: shadows}), store.Outbox(meter)
 	if o.usage.uncounted {
 		counting, outbox = nil, settlements
 	}
@@ -195,6 +208,7 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	}
 	meter.Backlog = func() int64 { _, bytes := gate.JournalLag(); return bytes }
 	metrics.Metering(meter)
+	metrics.Shadow(shadows)
 	metrics.Budgets(func() []server.BudgetGauge { return gauges(gate) })
 	metrics.JournalLag(gate.JournalLag)
 	if embedded || o.etcd.compact {
@@ -206,16 +220,12 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	vetter, err := newVetter()
-	if err != nil {
-		return err
-	}
 	requests, peers := server.NewIdempotency(time.Now), server.NewPeers()
 	defer func() { err = errors.Join(err, peers.Close()) }()
 	metrics.Peers(peers)
 	metrics.Policies(serving)
 	s, err := server.New(server.Config{
-		Listeners: listeners, Control: control, Compiler: vetter, BuiltinPolicy: decider.Builtin(),
+		Listeners: listeners, Control: control, Compiler: vetter, BuiltinPolicy: decider.Builtin(), Bundle: bundle,
 		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate, meter),
 		Billing:  server.NewBillingService(o.usage.db, o.usage.db, time.Now),
 		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version(), peers, serving),
@@ -227,6 +237,9 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 			},
 			Keep: meter.DaysFor, Now: time.Now,
 		},
+		PolicyLab: server.NewPolicyLab(server.PolicyLab{
+			Gate: gate, Decisions: meter.Store, Shadow: shadows, Peers: peers, InUse: decider, Of: labPolicies,
+		}),
 		Reports: server.NewReportService(meter.Store, control, gate, time.Now),
 		Leases:  server.NewLeaseService(gate, requests, peers, log), Requests: requests, Validator: validator,
 		Logger: log, Registry: registry, Tracing: tracing,
@@ -347,17 +360,18 @@ func startTracing(ctx context.Context) (on bool, stop func(), err error) {
 	}, nil
 }
 
-// followPolicies lets the policies decide that are active, now and whenever others are. It gives what says which decide.
-func followPolicies(d *policy.Decider, control *etcd.Control, log *slog.Logger) func() server.PolicyServing {
+// followPolicies lets the policies decide that are active, now and whenever others are, or when follow is called. serving
+// says which decide.
+func followPolicies(d *policy.Decider, control *etcd.Control, log *slog.Logger) (follow func(), serving func() server.PolicyServing) {
 	var following sync.Mutex
-	follow := func(*charter.Snapshot) {
+	follow = func() {
 		following.Lock()
 		defer following.Unlock()
 		d.Follow(control.Snapshot(), log)
 	}
-	control.OnChange(follow)
-	follow(nil)
-	return func() server.PolicyServing { return server.PolicyServing(*d.Serving()) }
+	control.OnChange(func(*charter.Snapshot) { follow() })
+	follow()
+	return follow, func() server.PolicyServing { return server.PolicyServing(*d.Serving()) }
 }
 
 // shownBudgets bounds the budgets in /metrics.

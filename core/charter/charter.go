@@ -85,6 +85,18 @@ type Evaluation struct {
 	Expires           time.Time // zero: never
 }
 
+// Counts says whether an evaluation has not expired.
+func (e *Evaluation) Counts(now time.Time) bool { return e.Expires.IsZero() || now.Before(e.Expires) }
+
+// ApprovedEscalation is leave to go on after a budget is used up, from the charter's overflow allowance.
+type ApprovedEscalation struct {
+	ID                string
+	Budget            string // id
+	Approver          Owner
+	Approved, Expires time.Time
+	Reason            string
+}
+
 // Charter is the enforced record of one AI feature.
 type Charter struct {
 	Meta
@@ -99,6 +111,7 @@ type Charter struct {
 	AlertThresholdsPermille []int32
 	Exhausted               Exhausted
 	Escalation              []EscalationStep
+	ApprovedEscalations     []ApprovedEscalation
 	Evaluations             []Evaluation
 	Labels                  map[string]string
 	FailMode                FailMode

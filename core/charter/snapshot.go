@@ -366,7 +366,29 @@ func (s *Snapshot) checkCharter(c *Charter) error {
 	if e.Mode == ExhaustedTrickle && e.RequestsPerMinute <= 0 {
 		return &InvalidError{c.Name(), "exhausted.requests_per_minute", "must be 1 or more with TRICKLE"}
 	}
+	if err := s.checkEscalations(c); err != nil {
+		return err
+	}
 	return checkThresholds(c.Name(), c.AlertThresholdsPermille)
+}
+
+func (s *Snapshot) checkEscalations(c *Charter) error {
+	for i, e := range c.ApprovedEscalations {
+		field := fmt.Sprintf("approved_escalations[%d].", i)
+		if slices.ContainsFunc(c.ApprovedEscalations[:i], func(other ApprovedEscalation) bool { return other.ID == e.ID }) {
+			return &InvalidError{c.Name(), field + "id", fmt.Sprintf("%q is there twice", e.ID)}
+		}
+		if !e.Approved.Before(e.Expires) {
+			return &InvalidError{c.Name(), field + "expire_time", "must be after approve_time"}
+		}
+		if s.Budget(e.Budget) == nil {
+			return &ReferenceError{c.Name(), "budgets/" + e.Budget}
+		}
+		if !s.Under(c.Budget, e.Budget) {
+			return &InvalidError{c.Name(), field + "budget", fmt.Sprintf("%q is neither the charter's budget %q nor above it", e.Budget, c.Budget)}
+		}
+	}
+	return nil
 }
 
 func checkThresholds(name string, t []int32) error {

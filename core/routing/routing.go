@@ -59,8 +59,10 @@ type Call struct {
 	Model         string // asked for; may be empty
 	Tier          string // asked for; may be empty
 	Labels        map[string]string
-	ServiceTier   string // of the provider; empty: the standard one
-	Region        string // of the provider, where prices depend on it
+	ServiceTier   string        // of the provider; empty: the standard one
+	Region        string        // of the provider, where prices depend on it
+	LatencyTarget time.Duration // whole milliseconds; 0: not said
+	Residency     string        // the region that the data must stay in; empty: anywhere
 	Prefix        usage.Prefix
 	Recorded      time.Time // of a replayed call; zero: now
 }
@@ -115,6 +117,9 @@ type BudgetState struct {
 	ID                  string
 	UtilizationPermille int32 // (settled + held) / ceiling, rounded down
 	AlertPermille       int32 // the lowest alert threshold
+	Start, End          int64 // of its window, in Unix seconds
+	// Budget is the budget's record: the same whenever ID and the input's Epoch are.
+	Budget *charter.Budget
 }
 
 // Input is all that a routing policy may see of a call.

@@ -59,8 +59,10 @@ type Decision struct {
 
 // DecisionQuery searches decisions, the newest first. Empty fields fit all.
 type DecisionQuery struct {
+	ID                                          string
 	From, To                                    time.Time // To is not included
 	Feature, Effect, Cohort, Run, Model, Reason string
 	Limit                                       int    // 1 to 1,000
 	After                                       string // the id of the last of the page before
+	OldestFirst                                 bool
 }

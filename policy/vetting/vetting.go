@@ -22,8 +22,8 @@ import (
 // Limits of one vetting.
 const (
 	DefaultCPU    = 10 * time.Second
-	DefaultWall   = 20 * time.Second
-	DefaultMemory = 1 << 30 // bytes of address space beyond that of the idle process
+	DefaultWall   = time.Minute // more than the processor time: the child runs when nobody else wants to
+	DefaultMemory = 1 << 30     // bytes of address space beyond that of the idle process
 	maxAnswer     = 1 << 20
 	maxAtOnce     = 2 // further ones wait
 )

@@ -97,7 +97,7 @@ func callText(c *chartergatev1.Call) bool {
 	}
 	return valid(c.Feature) && valid(c.TaskClass) && valid(c.User) && valid(c.Cohort) && valid(c.Agent) && valid(c.Run) &&
 		valid(c.PromptPattern) && valid(c.Task) && valid(c.Model) && valid(c.Tier) && valid(c.ServiceTier) && valid(c.Region) &&
-		valid(c.GetEstimate().GetAccelerator()) && keysText(c.GetEstimate().GetToolCalls())
+		valid(c.Residency) && valid(c.GetEstimate().GetAccelerator()) && keysText(c.GetEstimate().GetToolCalls())
 }
 
 func rawText(r *chartergatev1.RawUsage) bool {

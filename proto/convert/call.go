@@ -2,6 +2,7 @@ package convert
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/routing"
@@ -27,6 +28,7 @@ func CallFromProto(dst *routing.Call, p *chartergatev1.Call) error {
 		Capabilities: p.GetRequiredCapabilities(), Estimate: estimate, User: p.GetUser(), Cohort: p.GetCohort(),
 		Agent: p.GetAgent(), Run: p.GetRun(), PromptPattern: p.GetPromptPattern(), Task: p.GetTask(), Model: p.GetModel(), Tier: p.GetTier(),
 		Labels: p.GetLabels(), ServiceTier: p.GetServiceTier(), Region: p.GetRegion(),
+		LatencyTarget: time.Duration(p.GetLatencyTargetMilliseconds()) * time.Millisecond, Residency: p.GetResidency(),
 		Prefix: usage.Prefix{Hashes: p.GetPrefixHashes(), BlockTokens: int64(p.GetPrefixBlockTokens())},
 	}
 	if p.GetRecordedTime() != nil {

@@ -42,6 +42,12 @@ func CharterToProto(c *charter.Charter) *chartergatev1.Charter {
 			ExpireTime: TimeToProto(e.Expires),
 		})
 	}
+	for _, e := range c.ApprovedEscalations {
+		p.ApprovedEscalations = append(p.ApprovedEscalations, &chartergatev1.ApprovedEscalation{
+			Id: e.ID, Budget: named("budgets/", e.Budget), Approver: OwnerToProto(e.Approver),
+			ApproveTime: TimeToProto(e.Approved), ExpireTime: TimeToProto(e.Expires), Reason: e.Reason,
+		})
+	}
 	return p
 }
 
@@ -81,6 +87,24 @@ func CharterFromProto(p *chartergatev1.Charter) (*charter.Charter, error) {
 		}
 		c.Evaluations = append(c.Evaluations, charter.Evaluation{
 			Capability: e.Capability, Model: e.Model, Passed: e.Passed, ScorePermille: e.ScorePermille, Expires: expires,
+		})
+	}
+	for i, e := range p.ApprovedEscalations {
+		field := fmt.Sprintf("approved_escalations[%d].", i)
+		budget, err := reference(p.Name, field+"budget", e.Budget, "budgets/")
+		if err != nil {
+			return nil, err
+		}
+		approved, err := timeFromProto(p.Name, field+"approve_time", e.ApproveTime)
+		if err != nil {
+			return nil, err
+		}
+		expires, err := timeFromProto(p.Name, field+"expire_time", e.ExpireTime)
+		if err != nil {
+			return nil, err
+		}
+		c.ApprovedEscalations = append(c.ApprovedEscalations, charter.ApprovedEscalation{
+			ID: e.Id, Budget: budget, Approver: OwnerFromProto(e.Approver), Approved: approved, Expires: expires, Reason: e.Reason,
 		})
 	}
 	return c, nil

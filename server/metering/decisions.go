@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/chartergate/chartergate/core/charter"
+	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/routing"
+	"github.com/chartergate/chartergate/core/simulate"
 	"github.com/chartergate/chartergate/core/usage"
 	"github.com/chartergate/chartergate/server/preflight"
 )
@@ -90,6 +92,10 @@ type askedCall struct {
 	Model         string            `json:"model,omitempty"`
 	Tier          string            `json:"tier,omitempty"`
 	Labels        map[string]string `json:"labels,omitempty"`
+	ServiceTier   string            `json:"service_tier,omitempty"`
+	Region        string            `json:"region,omitempty"`
+	LatencyMillis int64             `json:"latency_target_milliseconds,omitempty"`
+	Residency     string            `json:"residency,omitempty"`
 	Estimate      askedEstimate     `json:"estimate"`
 }
 
@@ -138,7 +144,7 @@ func (m *Meter) decision(in *routing.Input, d *preflight.Decision) usage.Decisio
 	all := decided{
 		Call: askedCall{
 			c.Feature, c.TaskClass, c.Complexity, c.Capabilities, c.User, c.Cohort, c.Agent, c.Run, c.Task, c.PromptPattern, c.Model, c.Tier, c.Labels,
-			askedEstimate(c.Estimate),
+			c.ServiceTier, c.Region, c.LatencyTarget.Milliseconds(), c.Residency, askedEstimate(c.Estimate),
 		},
 		Answer: answer{
 			d.Effect.String(), d.Tier, d.Model, int64(d.Cost), d.Currency, d.MaxOutputTokens, d.TrimContextToTokens, d.RetryDelay.Milliseconds(), nil,
@@ -146,7 +152,7 @@ func (m *Meter) decision(in *routing.Input, d *preflight.Decision) usage.Decisio
 		Epoch: in.Epoch, CharterRevision: d.CharterRevision, PriceRevision: d.PriceRevision, PolicyRevision: d.PolicyRevision,
 	}
 	for _, b := range in.Budgets {
-		all.Budgets = append(all.Budgets, decidedBudget(b))
+		all.Budgets = append(all.Budgets, decidedBudget{b.ID, b.UtilizationPermille, b.AlertPermille})
 	}
 	code := ""
 	for _, r := range d.Reasons {
@@ -158,6 +164,49 @@ func (m *Meter) decision(in *routing.Input, d *preflight.Decision) usage.Decisio
 		ID:   fmt.Sprintf("%012x-%08x-%06x", in.Now.UnixMilli(), m.decisions.server, m.decisions.number.Add(1)&0xffffff),
 		Time: in.Now, Feature: c.Feature, Effect: d.Effect.String(), Cohort: c.Cohort, Run: c.Run, Model: d.Model, Reason: code, Data: data,
 	}
+}
+
+// Kept reads what is kept of a decision, as a simulation takes it, and the revisions of the policies that decided it.
+func Kept(d *usage.Decision) (call *simulate.Call, policies string, err error) {
+	var all decided
+	if err := json.Unmarshal(d.Data, &all); err != nil {
+		return nil, "", fmt.Errorf("the kept decision %s cannot be read: %w", d.ID, err)
+	}
+	c, a := &all.Call, &all.Answer
+	call = &simulate.Call{
+		Time: d.Time,
+		Call: &routing.Call{
+			Feature: c.Feature, TaskClass: c.TaskClass, Complexity: c.Complexity, Capabilities: c.Capabilities, Estimate: routing.Estimate(c.Estimate),
+			User: c.User, Cohort: c.Cohort, Agent: c.Agent, Run: c.Run, Task: c.Task, PromptPattern: c.PromptPattern, Model: c.Model, Tier: c.Tier,
+			Labels: c.Labels, ServiceTier: c.ServiceTier, Region: c.Region, LatencyTarget: time.Duration(c.LatencyMillis) * time.Millisecond, Residency: c.Residency,
+		},
+		Decided: &simulate.Answer{
+			Effect: effectOf(a.Effect), Tier: a.Tier, Model: a.Model, MaxOutputTokens: a.MaxOutputTokens, TrimContextToTokens: a.TrimContextToTokens,
+			Cost: money.Nanos(a.CostNanos),
+		},
+	}
+	for _, b := range all.Budgets {
+		call.Budgets = append(call.Budgets, routing.BudgetState{ID: b.ID, UtilizationPermille: b.UtilizationPermille, AlertPermille: b.AlertPermille})
+	}
+	for _, r := range a.Reasons {
+		call.Decided.Reasons = append(call.Decided.Reasons, r.Message)
+		switch r.Code {
+		case preflight.CodeOverflow.String():
+			call.Decided.Overflow, call.Decided.Exhausted = true, simulate.BudgetOf(r.Budget)
+		case preflight.CodeBudgetExhausted.String(), preflight.CodeTrickleLimit.String():
+			call.Decided.Exhausted = simulate.BudgetOf(r.Budget)
+		}
+	}
+	return call, all.PolicyRevision, nil
+}
+
+func effectOf(name string) routing.Effect {
+	for e := routing.Allow; e <= routing.Deny; e++ {
+		if e.String() == name {
+			return e
+		}
+	}
+	return routing.EffectUnspecified
 }
 
 // keepDecisions writes what waits.

@@ -27,6 +27,7 @@ const (
 	CodePolicyFailed
 	CodeStage
 	CodeContextTooLong
+	CodeEvaluationMissing
 
 	CodeNoExchangeRate Code = 20
 )
@@ -35,6 +36,7 @@ func (c Code) String() string {
 	return [...]string{
 		"", "POLICY", "BUDGET_EXHAUSTED", "BUDGET_HELD", "BUDGET_ALERT", "FITTED_TO_BUDGET", "OVERFLOW", "TRICKLE_LIMIT", "NO_PRICE",
 		"NOT_PERMITTED", "CAPABILITY_MISSING", "POLICY_FAILED", "STAGE", "CONTEXT_TOO_LONG",
+		"EVALUATION_MISSING", CodeNoExchangeRate: "NO_EXCHANGE_RATE",
 	}[c]
 }
 

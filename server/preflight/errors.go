@@ -7,7 +7,7 @@ import (
 	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/ledger"
 	"github.com/chartergate/chartergate/core/money"
-	"github.com/chartergate/chartergate/core/pricing"
+	"github.com/chartergate/chartergate/core/routing"
 )
 
 // FeatureUnknownError says that no charter has this id.
@@ -29,17 +29,7 @@ func (e *KeyRequiredError) Error() string {
 }
 
 // CurrencyError says that a model is priced in another currency than the budgets, and that no exchange rate is known.
-type CurrencyError struct {
-	Model string
-	Err   *pricing.NoRateError
-}
-
-// Unwrap gives the missing rate.
-func (e *CurrencyError) Unwrap() error { return e.Err }
-
-func (e *CurrencyError) Error() string {
-	return fmt.Sprintf("model %q is priced in %s, the budgets are in %s: %v", e.Model, e.Err.From, e.Err.To, e.Err)
-}
+type CurrencyError = routing.CurrencyError
 
 // SettledError says that a hold was settled before, and at what cost. It is ledger.ErrSettled.
 type SettledError struct {

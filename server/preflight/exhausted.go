@@ -21,12 +21,12 @@ func (s *Service) refused(ctx context.Context, q *query, d *Decision, plan *rout
 	}
 	s.mu.Unlock()
 	if full != nil && q.hold && full.State.Elsewhere > 0 { // for the metric alone
-		candidates, _, err := s.price(q.candidates[:0], nil, q, plan, s.models(nil, q.charter, q.snap.Catalog()))
+		candidates, _, err := s.price(q.candidates[:0], q, plan, s.models(nil, q.charter, q.snap.Catalog()))
 		if err != nil {
 			return nil, nil, err
 		}
 		if len(candidates) > 0 {
-			q.asked = candidates[0].cost
+			q.asked = candidates[0].Cost
 		}
 	}
 	switch {
@@ -102,19 +102,12 @@ func (s *Service) spent(ctx context.Context, q *query, d *Decision, r *ledger.Re
 // overflow pays for the call on the cheapest tier that charter and policy permit from the charter's overflow allowance, in
 // place of the leaf budget. A nil decision says that the allowance cannot.
 func (s *Service) overflow(ctx context.Context, q *query, d *Decision, plan *routing.Plan) (*Decision, *ledger.Hold, error) {
-	candidates, _, err := s.price(q.candidates[:0], nil, q, plan, s.cheapestFirst(plan, q.charter, q.snap.Catalog()))
+	candidates, _, err := s.price(q.candidates[:0], q, plan, routing.OverflowModels(plan, q.charter, q.snap.Catalog()))
 	if err != nil || len(candidates) == 0 {
 		return nil, nil, err
 	}
-	n := 1
-	for n < len(candidates) && candidates[n].model.Tier == candidates[0].model.Tier {
-		n++
-	}
-	candidates = candidates[:n]
-	for i := range candidates {
-		candidates[i].effect = routing.Downgrade
-	}
-	q.wanted = s.wanted(q, s.models(plan, q.charter, q.snap.Catalog()))
+	candidates = routing.Overflow(candidates)
+	q.wanted = routing.Wanted(q.call, q.charter, q.snap.Catalog(), s.models(plan, q.charter, q.snap.Catalog()))
 	leaf := q.path[0].id
 	allowance := step{id: ledger.AccountID{Budget: leaf.Budget, Overflow: q.charter.ID, Start: leaf.Start, End: leaf.End}, span: q.path[0].span}
 	accounts, _, err := s.accounts(ctx, nil, nil, q.snap, q.charter.ID, append([]step{allowance}, q.path[1:]...), q.now)

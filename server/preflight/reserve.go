@@ -43,7 +43,7 @@ type query struct {
 	steps      [charter.MaxDepth]step
 	open       [charter.MaxDepth]*ledger.Account
 	states     [charter.MaxDepth]routing.BudgetState
-	candidates [16]candidate
+	candidates [16]routing.Candidate
 	amounts    [16]money.Nanos
 }
 
@@ -142,7 +142,7 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 			Now: now, Call: call, Charter: c, Budgets: states, Catalog: snap.Catalog(), Prices: snap.Prices(), Epoch: snap.Epoch,
 		}
 		plan, err = s.Decider.Decide(ctx, &q.input)
-		if again = err == nil && refuses(plan); again {
+		if again = err == nil && plan.Refuses(); again {
 			if again, err = s.comesBack(ctx, q); err != nil {
 				return nil, nil, err
 			}
@@ -158,12 +158,7 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 			d.Effect = routing.Deny
 			return d, nil, nil
 		}
-		strictest := &routing.Plan{Effect: routing.Downgrade, Tiers: s.strictest(c, snap.Catalog())}
-		if plan == nil {
-			plan = strictest
-		} else { // what the other policies say stands
-			plan = routing.Combine(snap.Catalog(), plan, strictest)
-		}
+		plan = routing.Strictest(plan, c, snap.Catalog())
 	}
 	d.PolicyRevision = plan.Revision
 	d.Reasons = slices.Grow(d.Reasons, len(plan.Reasons)+1)
@@ -175,14 +170,10 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 			d.Reasons = append(d.Reasons, Reason{CodeBudgetAlert, "the budget is over its alert threshold", statusName(path[i].id)})
 		}
 	}
-	if refuses(plan) {
+	if plan.Refuses() {
 		return s.refused(ctx, q, d, plan)
 	}
 	return s.fit(ctx, q, d, plan)
-}
-
-func refuses(plan *routing.Plan) bool {
-	return plan.Effect == routing.Deny || plan.Effect == routing.Throttle
 }
 
 // comesBack says that a call which is refused should be looked at again: a budget of its path seemed to be used up, and
@@ -231,18 +222,10 @@ func deny(d *Decision, r Reason) *Decision {
 	return d
 }
 
-// strictest is the lowest tier that the charter permits a model of.
-func (s *Service) strictest(c *charter.Charter, catalog *charter.Catalog) []string {
-	if all := s.models(nil, c, catalog); len(all) > 0 {
-		return []string{all[0].Tier}
-	}
-	return nil
-}
-
 // fit takes the first of the plan's models whose price fits the money left on every budget.
 func (s *Service) fit(ctx context.Context, q *query, d *Decision, plan *routing.Plan) (*Decision, *ledger.Hold, error) {
 	models := s.models(plan, q.charter, q.snap.Catalog())
-	candidates, why, err := s.price(q.candidates[:0], nil, q, plan, models)
+	candidates, why, err := s.price(q.candidates[:0], q, plan, models)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -254,14 +237,9 @@ func (s *Service) fit(ctx context.Context, q *query, d *Decision, plan *routing.
 		return d, nil, nil
 	}
 	catalog := q.snap.Catalog()
-	asked := askedRank(q.call, catalog)
-	first := wantedRank(plan, catalog)
-	for i := range candidates {
-		c := &candidates[i]
-		c.effect = plan.Effect
-		if rank := catalog.Rank(c.model.Tier); rank < first || rank < asked {
-			c.effect, q.wanted = routing.Downgrade, s.wanted(q, models)
-		}
+	first := routing.Rate(candidates, q.call, plan, catalog)
+	if slices.ContainsFunc(candidates, func(c routing.Candidate) bool { return c.Effect == routing.Downgrade }) {
+		q.wanted = routing.Wanted(q.call, q.charter, catalog, models)
 	}
 	h, res, err := s.take(ctx, q, q.accounts, candidates)
 	if err != nil {
@@ -274,50 +252,20 @@ func (s *Service) fit(ctx context.Context, q *query, d *Decision, plan *routing.
 	chosen := &candidates[res.Choice]
 	if res.Choice > 0 {
 		d.Reasons = append(d.Reasons, Reason{CodeFittedToBudget,
-			fmt.Sprintf("%s would have cost %s %s; %s fits the money left", candidates[0].model.ID, candidates[0].cost, q.currency, chosen.model.ID),
+			fmt.Sprintf("%s would have cost %s %s; %s fits the money left", candidates[0].Model.ID, candidates[0].Cost, q.currency, chosen.Model.ID),
 			statusName(res.Bound.ID)})
 	}
-	if catalog.Rank(chosen.model.Tier) < first && res.Choice == 0 { // it was not money
+	if catalog.Rank(chosen.Model.Tier) < first && res.Choice == 0 { // it was not money
 		d.Reasons = append(d.Reasons, why...)
 		if len(models) > 0 && catalog.Rank(models[0].Tier) < first {
 			d.Reasons = append(d.Reasons, notPermitted(plan, catalog))
 		}
 	}
-	if chosen.effect == routing.Downgrade && len(d.Reasons) == 0 {
+	if chosen.Effect == routing.Downgrade && len(d.Reasons) == 0 {
 		d.Reasons = append(d.Reasons, Reason{Code: CodePolicy, Message: "the policy chose a cheaper tier than the one asked for"})
 	}
 	s.fill(d, q, plan, candidates, res.Choice)
 	return d, h, nil
-}
-
-// wantedRank is the rank of the tier that a plan would have first.
-func wantedRank(plan *routing.Plan, catalog *charter.Catalog) int {
-	if len(plan.Models) > 0 {
-		if m := catalog.Model(plan.Models[0]); m != nil {
-			return catalog.Rank(m.Tier)
-		}
-	}
-	if len(plan.Tiers) > 0 {
-		return catalog.Rank(plan.Tiers[0])
-	}
-	return -1
-}
-
-// wanted is the model that a call asks for, by itself or by its tier, or else the first of the plan's.
-func (s *Service) wanted(q *query, plan []*charter.Model) string {
-	catalog := q.snap.Catalog()
-	if catalog.Model(q.call.Model) != nil {
-		return q.call.Model
-	}
-	for _, m := range s.models(nil, q.charter, catalog) {
-		if m.Tier == q.call.Tier {
-			return m.ID
-		}
-	}
-	if len(plan) > 0 {
-		return plan[0].ID
-	}
-	return ""
 }
 
 // notPermitted says that what a plan would have first is not to be had.
@@ -339,41 +287,30 @@ func notPermitted(plan *routing.Plan, catalog *charter.Catalog) Reason {
 	return Reason{Code: CodeNotPermitted, Message: "the charter does not permit all that the policy chose: " + strings.Join(append(slices.Clone(plan.Models), plan.Tiers...), ", ")}
 }
 
-// askedRank is the rank of the tier that the call asks for, directly or by its model; -1 if it asks for none.
-func askedRank(call *routing.Call, catalog *charter.Catalog) int {
-	if call.Tier != "" {
-		return catalog.Rank(call.Tier)
-	}
-	if m := catalog.Model(call.Model); m != nil {
-		return catalog.Rank(m.Tier)
-	}
-	return -1
-}
-
 // fill writes the chosen model and its limits into the decision.
-func (s *Service) fill(d *Decision, q *query, plan *routing.Plan, candidates []candidate, choice int) {
+func (s *Service) fill(d *Decision, q *query, plan *routing.Plan, candidates []routing.Candidate, choice int) {
 	c := &candidates[choice]
-	d.Effect = c.effect
-	d.Tier, d.Model, d.Provider = c.model.Tier, c.model.ID, c.model.Provider
-	d.Cost, d.Price, d.PriceRevision = c.cost, c.price, c.price.Revision
-	d.MaxOutputTokens = c.maxOutput
-	d.MaxInputTokens = c.model.ContextTokens - c.maxOutput
+	d.Effect = c.Effect
+	d.Tier, d.Model, d.Provider = c.Model.Tier, c.Model.ID, c.Model.Provider
+	d.Cost, d.Price, d.PriceRevision = c.Cost, c.Price, c.Price.Revision
+	d.MaxOutputTokens = c.MaxOutput
+	d.MaxInputTokens = c.Model.ContextTokens - c.MaxOutput
 	if plan.MaxInputTokens > 0 {
 		d.MaxInputTokens = min(d.MaxInputTokens, plan.MaxInputTokens)
 	}
 	d.TrimContextToTokens, d.PromptCache = plan.TrimContextToTokens, plan.PromptCache
 	for i := range candidates {
-		if a := &candidates[i]; i != choice && a.cost <= c.cost {
-			d.Alternates = append(d.Alternates, Alternate{a.model.Tier, a.model.ID, a.cost})
+		if a := &candidates[i]; i != choice && a.Cost <= c.Cost {
+			d.Alternates = append(d.Alternates, Alternate{a.Model.Tier, a.Model.ID, a.Cost})
 		}
 	}
 }
 
 // take holds the first candidate that fits, waiting for grants where they are needed. Check only looks.
-func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account, candidates []candidate) (*ledger.Hold, ledger.Result, error) {
+func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account, candidates []routing.Candidate) (*ledger.Hold, ledger.Result, error) {
 	amounts := q.amounts[:0]
 	for i := range candidates {
-		amounts = append(amounts, candidates[i].cost)
+		amounts = append(amounts, candidates[i].Cost)
 	}
 	here := false
 	for {
@@ -397,7 +334,7 @@ func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account
 		}
 		if q.calls > 0 {
 			for i := range candidates {
-				amounts[i] = ledger.SliceAmount(accounts, candidates[i].cost, q.calls)
+				amounts[i] = ledger.SliceAmount(accounts, candidates[i].Cost, q.calls)
 			}
 		}
 		now := s.Clock.Now() // expiry counts from when the money is checked
@@ -424,8 +361,8 @@ func (s *Service) take(ctx context.Context, q *query, accounts []*ledger.Account
 		changed, grants := s.changed, s.ledger.WantsAdjustment()
 		if res.Hold != nil {
 			c := &candidates[res.Choice]
-			res.Hold.Call.Tier, res.Hold.Call.Model, res.Hold.Call.Effect = c.model.Tier, c.model.ID, c.effect
-			if c.effect == routing.Downgrade && q.wanted != c.model.ID {
+			res.Hold.Call.Tier, res.Hold.Call.Model, res.Hold.Call.Effect = c.Model.Tier, c.Model.ID, c.Effect
+			if c.Effect == routing.Downgrade && q.wanted != c.Model.ID {
 				res.Hold.Call.Wanted = q.wanted
 			}
 		}

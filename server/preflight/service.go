@@ -377,7 +377,7 @@ func (s *Service) path(dst []step, snap *charter.Snapshot, c *charter.Charter, c
 		span, open := s.span(b, now)
 		id := ledger.AccountID{Budget: b.ID, Start: span.Start.Unix(), End: span.End.Unix()}
 		if b.Per != charter.PerNone {
-			if id.Key = callKey(b.Per, call); id.Key == "" {
+			if id.Key = routing.CallKey(b.Per, call); id.Key == "" {
 				return nil, nil, &KeyRequiredError{b.ID, b.Per, "call." + b.Per.String()}
 			}
 		}
@@ -387,18 +387,6 @@ func (s *Service) path(dst []step, snap *charter.Snapshot, c *charter.Charter, c
 		}
 	}
 	return dst, closed, nil
-}
-
-func callKey(per charter.Per, call *routing.Call) string {
-	switch per {
-	case charter.PerUser:
-		return call.User
-	case charter.PerCohort:
-		return call.Cohort
-	case charter.PerAgent:
-		return call.Agent
-	}
-	return call.Run
 }
 
 // span is b.Period.At(now), remembered while it lasts.
@@ -441,7 +429,10 @@ func (s *Service) accounts(ctx context.Context, accounts []*ledger.Account, stat
 			}
 			a.Touch(now)
 			accounts = append(accounts, a)
-			states = append(states, routing.BudgetState{ID: path[i].id.Budget, UtilizationPermille: a.Utilization(), AlertPermille: a.LowestThreshold()})
+			states = append(states, routing.BudgetState{
+				ID: path[i].id.Budget, UtilizationPermille: a.Utilization(), AlertPermille: a.LowestThreshold(),
+				Start: path[i].id.Start, End: path[i].id.End, Budget: path[i].budget,
+			})
 		}
 		changed := s.changed
 		s.mu.Unlock()

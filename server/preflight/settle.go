@@ -88,7 +88,7 @@ func (s *Service) cost(used *usage.Usage, model, currency string, terms pricing.
 	if currency != "" {
 		price, err = prices.In(price, currency, terms.Time)
 		if noRate, ok := errors.AsType[*pricing.NoRateError](err); ok {
-			return nil, 0, nil, &CurrencyError{model, noRate}
+			return nil, 0, nil, &CurrencyError{Model: model, Err: noRate}
 		}
 		if err != nil {
 			return nil, 0, nil, err

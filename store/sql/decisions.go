@@ -55,29 +55,11 @@ func (s *Store) KeepDecisions(ctx context.Context, list []usage.Decision) error 
 // Decisions implements store.Usage.
 func (s *Store) Decisions(ctx context.Context, q usage.DecisionQuery) (list []usage.Decision, next string, err error) {
 	limit := max(1, min(q.Limit, 1000))
-	query, args := strings.Builder{}, []any{}
-	query.WriteString(`SELECT id, time, feature, effect, cohort, run, model, reason, data FROM decisions WHERE 1 = 1`)
-	add := func(condition string, arg any) {
-		args = append(args, arg)
-		query.WriteString(" AND " + condition + " $" + number(len(args)))
+	where, args := conditions(&q)
+	order := " ORDER BY id DESC LIMIT "
+	if q.OldestFirst {
+		order = " ORDER BY id LIMIT "
 	}
-	if !q.From.IsZero() {
-		add("time >=", q.From.UnixMilli())
-	}
-	if !q.To.IsZero() {
-		add("time <", q.To.UnixMilli())
-	}
-	if q.After != "" {
-		add("id <", q.After)
-	}
-	for _, f := range []struct{ column, value string }{
-		{"feature", q.Feature}, {"effect", q.Effect}, {"cohort", q.Cohort}, {"run", q.Run}, {"model", q.Model}, {"reason", q.Reason},
-	} {
-		if f.value != "" {
-			add(f.column+" =", f.value)
-		}
-	}
-	query.WriteString(` ORDER BY id DESC LIMIT ` + number(limit+1))
 	err = s.view(ctx, func(t *tx) error {
 		return t.each(func(r *sql.Rows) error {
 			var d usage.Decision
@@ -88,11 +70,47 @@ func (s *Store) Decisions(ctx context.Context, q usage.DecisionQuery) (list []us
 			d.Time = time.UnixMilli(at).UTC()
 			list = append(list, d)
 			return nil
-		}, query.String(), args...)
+		}, "SELECT id, time, feature, effect, cohort, run, model, reason, data FROM decisions"+where+order+number(limit+1), args...)
 	})
 	if len(list) > limit {
 		list = list[:limit]
 		next = list[limit-1].ID
 	}
 	return list, next, err
+}
+
+// CountDecisions implements store.Usage.
+func (s *Store) CountDecisions(ctx context.Context, q usage.DecisionQuery) (n int64, err error) {
+	where, args := conditions(&q)
+	err = s.view(ctx, func(t *tx) error { return t.row("SELECT COUNT(*) FROM decisions"+where, args...).Scan(&n) })
+	return n, err
+}
+
+// conditions is the WHERE clause of a query.
+func conditions(q *usage.DecisionQuery) (where string, args []any) {
+	where = " WHERE 1 = 1"
+	add := func(condition string, arg any) {
+		args = append(args, arg)
+		where += " AND " + condition + " $" + number(len(args))
+	}
+	if !q.From.IsZero() {
+		add("time >=", q.From.UnixMilli())
+	}
+	if !q.To.IsZero() {
+		add("time <", q.To.UnixMilli())
+	}
+	switch {
+	case q.After != "" && q.OldestFirst:
+		add("id >", q.After)
+	case q.After != "":
+		add("id <", q.After)
+	}
+	for _, f := range []struct{ column, value string }{
+		{"id", q.ID}, {"feature", q.Feature}, {"effect", q.Effect}, {"cohort", q.Cohort}, {"run", q.Run}, {"model", q.Model}, {"reason", q.Reason},
+	} {
+		if f.value != "" {
+			add(f.column+" =", f.value)
+		}
+	}
+	return where, args
 }

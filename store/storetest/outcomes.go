@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -141,6 +142,8 @@ func keptDecisions(t *testing.T, a, b store.Usage) {
 		"an effect":  {usage.DecisionQuery{Effect: "deny", Reason: "POLICY", Cohort: "c", Model: "m"}, func(i int) bool { return i%3 == 0 }},
 		"a run":      {usage.DecisionQuery{Run: "r7"}, func(i int) bool { return i == 7 }},
 		"a window":   {usage.DecisionQuery{From: hour(1), To: hour(2)}, func(i int) bool { return i >= 60 && i < 120 }},
+		"one":        {usage.DecisionQuery{ID: "00000007"}, func(i int) bool { return i == 7 }},
+		"in order":   {usage.DecisionQuery{Feature: "f1", OldestFirst: true}, func(i int) bool { return i%2 == 1 }},
 		"no feature": {usage.DecisionQuery{Feature: "f3"}, func(int) bool { return false }},
 	} {
 		var want, got []usage.Decision
@@ -148,6 +151,12 @@ func keptDecisions(t *testing.T, a, b store.Usage) {
 			if c.fits(i) {
 				want = append(want, all[i])
 			}
+		}
+		if c.q.OldestFirst {
+			slices.Reverse(want)
+		}
+		if n, err := b.CountDecisions(t.Context(), c.q); err != nil || n != int64(len(want)) {
+			t.Errorf("%s: counted %d, %v, want %d", name, n, err, len(want))
 		}
 		for c.q.Limit = 40; ; {
 			page, next, err := b.Decisions(t.Context(), c.q)

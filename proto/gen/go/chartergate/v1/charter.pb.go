@@ -316,10 +316,103 @@ func (x *EscalationStep) GetAfter() *durationpb.Duration {
 	return nil
 }
 
-// A result that shows what a model can do for this feature.
+// Leave to go on after a budget is used up, from the charter's overflow allowance, given by someone who may.
+type ApprovedEscalation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names it, 1 to 64 characters; no two of a charter are the same.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The budget that is used up, `budgets/{id}`: the charter's own or one above it. Required.
+	Budget string `protobuf:"bytes,2,opt,name=budget,proto3" json:"budget,omitempty"`
+	// Who gave it. Required.
+	Approver *Owner `protobuf:"bytes,3,opt,name=approver,proto3" json:"approver,omitempty"`
+	// When it was given. Required.
+	ApproveTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=approve_time,json=approveTime,proto3" json:"approve_time,omitempty"`
+	// When it ends, after approve_time. Required.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Why, at most 512 characters.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApprovedEscalation) Reset() {
+	*x = ApprovedEscalation{}
+	mi := &file_chartergate_v1_charter_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApprovedEscalation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApprovedEscalation) ProtoMessage() {}
+
+func (x *ApprovedEscalation) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_charter_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApprovedEscalation.ProtoReflect.Descriptor instead.
+func (*ApprovedEscalation) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ApprovedEscalation) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ApprovedEscalation) GetBudget() string {
+	if x != nil {
+		return x.Budget
+	}
+	return ""
+}
+
+func (x *ApprovedEscalation) GetApprover() *Owner {
+	if x != nil {
+		return x.Approver
+	}
+	return nil
+}
+
+func (x *ApprovedEscalation) GetApproveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ApproveTime
+	}
+	return nil
+}
+
+func (x *ApprovedEscalation) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *ApprovedEscalation) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// A result that shows what a model can do for this feature. A smaller model than the one that a call asks for by name
+// serves it only with a result that passed and has not expired: for the call's task class or, where it has none, for each
+// capability that it requires.
 type CapabilityEvaluation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The capability or task class that was evaluated.
+	// The capability or task class that was evaluated. `*` is for every one that has no result of its own that counts.
 	Capability string `protobuf:"bytes,1,opt,name=capability,proto3" json:"capability,omitempty"`
 	// The model that was evaluated, as in the catalog.
 	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
@@ -335,7 +428,7 @@ type CapabilityEvaluation struct {
 
 func (x *CapabilityEvaluation) Reset() {
 	*x = CapabilityEvaluation{}
-	mi := &file_chartergate_v1_charter_proto_msgTypes[2]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +440,7 @@ func (x *CapabilityEvaluation) String() string {
 func (*CapabilityEvaluation) ProtoMessage() {}
 
 func (x *CapabilityEvaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_charter_proto_msgTypes[2]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,7 +453,7 @@ func (x *CapabilityEvaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CapabilityEvaluation.ProtoReflect.Descriptor instead.
 func (*CapabilityEvaluation) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{2}
+	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CapabilityEvaluation) GetCapability() string {
@@ -436,14 +529,16 @@ type Charter struct {
 	// Set by the server.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Set by the server.
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// Leave to go on after a budget is used up; at most 16.
+	ApprovedEscalations []*ApprovedEscalation `protobuf:"bytes,19,rep,name=approved_escalations,json=approvedEscalations,proto3" json:"approved_escalations,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Charter) Reset() {
 	*x = Charter{}
-	mi := &file_chartergate_v1_charter_proto_msgTypes[3]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -455,7 +550,7 @@ func (x *Charter) String() string {
 func (*Charter) ProtoMessage() {}
 
 func (x *Charter) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_charter_proto_msgTypes[3]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -468,7 +563,7 @@ func (x *Charter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Charter.ProtoReflect.Descriptor instead.
 func (*Charter) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{3}
+	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Charter) GetName() string {
@@ -597,6 +692,13 @@ func (x *Charter) GetUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Charter) GetApprovedEscalations() []*ApprovedEscalation {
+	if x != nil {
+		return x.ApprovedEscalations
+	}
+	return nil
+}
+
 // Request of CreateCharter.
 type CreateCharterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -612,7 +714,7 @@ type CreateCharterRequest struct {
 
 func (x *CreateCharterRequest) Reset() {
 	*x = CreateCharterRequest{}
-	mi := &file_chartergate_v1_charter_proto_msgTypes[4]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +726,7 @@ func (x *CreateCharterRequest) String() string {
 func (*CreateCharterRequest) ProtoMessage() {}
 
 func (x *CreateCharterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_charter_proto_msgTypes[4]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +739,7 @@ func (x *CreateCharterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCharterRequest.ProtoReflect.Descriptor instead.
 func (*CreateCharterRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{4}
+	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateCharterRequest) GetCharter() *Charter {
@@ -672,7 +774,7 @@ type GetCharterRequest struct {
 
 func (x *GetCharterRequest) Reset() {
 	*x = GetCharterRequest{}
-	mi := &file_chartergate_v1_charter_proto_msgTypes[5]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +786,7 @@ func (x *GetCharterRequest) String() string {
 func (*GetCharterRequest) ProtoMessage() {}
 
 func (x *GetCharterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_charter_proto_msgTypes[5]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +799,7 @@ func (x *GetCharterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCharterRequest.ProtoReflect.Descriptor instead.
 func (*GetCharterRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{5}
+	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetCharterRequest) GetName() string {
@@ -720,7 +822,7 @@ type ListChartersRequest struct {
 
 func (x *ListChartersRequest) Reset() {
 	*x = ListChartersRequest{}
-	mi := &file_chartergate_v1_charter_proto_msgTypes[6]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +834,7 @@ func (x *ListChartersRequest) String() string {
 func (*ListChartersRequest) ProtoMessage() {}
 
 func (x *ListChartersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_charter_proto_msgTypes[6]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +847,7 @@ func (x *ListChartersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChartersRequest.ProtoReflect.Descriptor instead.
 func (*ListChartersRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{6}
+	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListChartersRequest) GetPageSize() int32 {
@@ -775,7 +877,7 @@ type ListChartersResponse struct {
 
 func (x *ListChartersResponse) Reset() {
 	*x = ListChartersResponse{}
-	mi := &file_chartergate_v1_charter_proto_msgTypes[7]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +889,7 @@ func (x *ListChartersResponse) String() string {
 func (*ListChartersResponse) ProtoMessage() {}
 
 func (x *ListChartersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_charter_proto_msgTypes[7]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +902,7 @@ func (x *ListChartersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChartersResponse.ProtoReflect.Descriptor instead.
 func (*ListChartersResponse) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{7}
+	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListChartersResponse) GetCharters() []*Charter {
@@ -834,7 +936,7 @@ type UpdateCharterRequest struct {
 
 func (x *UpdateCharterRequest) Reset() {
 	*x = UpdateCharterRequest{}
-	mi := &file_chartergate_v1_charter_proto_msgTypes[8]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +948,7 @@ func (x *UpdateCharterRequest) String() string {
 func (*UpdateCharterRequest) ProtoMessage() {}
 
 func (x *UpdateCharterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_charter_proto_msgTypes[8]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +961,7 @@ func (x *UpdateCharterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateCharterRequest.ProtoReflect.Descriptor instead.
 func (*UpdateCharterRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{8}
+	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdateCharterRequest) GetCharter() *Charter {
@@ -907,7 +1009,7 @@ type DeleteCharterRequest struct {
 
 func (x *DeleteCharterRequest) Reset() {
 	*x = DeleteCharterRequest{}
-	mi := &file_chartergate_v1_charter_proto_msgTypes[9]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1021,7 @@ func (x *DeleteCharterRequest) String() string {
 func (*DeleteCharterRequest) ProtoMessage() {}
 
 func (x *DeleteCharterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_charter_proto_msgTypes[9]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1034,7 @@ func (x *DeleteCharterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCharterRequest.ProtoReflect.Descriptor instead.
 func (*DeleteCharterRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{9}
+	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteCharterRequest) GetName() string {
@@ -972,7 +1074,7 @@ type DeleteCharterResponse struct {
 
 func (x *DeleteCharterResponse) Reset() {
 	*x = DeleteCharterResponse{}
-	mi := &file_chartergate_v1_charter_proto_msgTypes[10]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1086,7 @@ func (x *DeleteCharterResponse) String() string {
 func (*DeleteCharterResponse) ProtoMessage() {}
 
 func (x *DeleteCharterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_charter_proto_msgTypes[10]
+	mi := &file_chartergate_v1_charter_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1099,7 @@ func (x *DeleteCharterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCharterResponse.ProtoReflect.Descriptor instead.
 func (*DeleteCharterResponse) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{10}
+	return file_chartergate_v1_charter_proto_rawDescGZIP(), []int{11}
 }
 
 var File_chartergate_v1_charter_proto protoreflect.FileDescriptor
@@ -1011,7 +1113,15 @@ const file_chartergate_v1_charter_proto_rawDesc = "" +
 	"\x13requests_per_minute\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xe0\xd4\x03(\x00R\x11requestsPerMinute\"\x80\x01\n" +
 	"\x0eEscalationStep\x123\n" +
 	"\x05owner\x18\x01 \x01(\v2\x15.chartergate.v1.OwnerB\x06\xbaH\x03\xc8\x01\x01R\x05owner\x129\n" +
-	"\x05after\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x05after\"\xeb\x01\n" +
+	"\x05after\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x05after\"\xd7\x02\n" +
+	"\x12ApprovedEscalation\x12\x19\n" +
+	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12=\n" +
+	"\x06budget\x18\x02 \x01(\tB%\xbaH\"r 2\x1e^budgets/[a-z][a-z0-9-]{0,62}$R\x06budget\x129\n" +
+	"\bapprover\x18\x03 \x01(\v2\x15.chartergate.v1.OwnerB\x06\xbaH\x03\xc8\x01\x01R\bapprover\x12E\n" +
+	"\fapprove_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\vapproveTime\x12C\n" +
+	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\n" +
+	"expireTime\x12 \n" +
+	"\x06reason\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06reason\"\xeb\x01\n" +
 	"\x14CapabilityEvaluation\x12)\n" +
 	"\n" +
 	"capability\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\n" +
@@ -1022,7 +1132,7 @@ const file_chartergate_v1_charter_proto_rawDesc = "" +
 	"\x0escore_permille\x18\x04 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\rscorePermille\x12;\n" +
 	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\x9c\t\n" +
+	"expireTime\"\xfd\t\n" +
 	"\aCharter\x12:\n" +
 	"\x04name\x18\x01 \x01(\tB&\xbaH#r!2\x1f^charters/[a-z][a-z0-9-]{0,62}$R\x04name\x12*\n" +
 	"\fdisplay_name\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18xR\vdisplayName\x123\n" +
@@ -1049,7 +1159,8 @@ const file_chartergate_v1_charter_proto_rawDesc = "" +
 	"\vcreate_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\x1a9\n" +
+	"updateTime\x12_\n" +
+	"\x14approved_escalations\x18\x13 \x03(\v2\".chartergate.v1.ApprovedEscalationB\b\xbaH\x05\x92\x01\x02\x10\x10R\x13approvedEscalations\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9e\x01\n" +
@@ -1118,61 +1229,66 @@ func file_chartergate_v1_charter_proto_rawDescGZIP() []byte {
 }
 
 var file_chartergate_v1_charter_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_chartergate_v1_charter_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_chartergate_v1_charter_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_chartergate_v1_charter_proto_goTypes = []any{
 	(Stage)(0),                    // 0: chartergate.v1.Stage
 	(ExhaustedMode)(0),            // 1: chartergate.v1.ExhaustedMode
 	(FailMode)(0),                 // 2: chartergate.v1.FailMode
 	(*Exhausted)(nil),             // 3: chartergate.v1.Exhausted
 	(*EscalationStep)(nil),        // 4: chartergate.v1.EscalationStep
-	(*CapabilityEvaluation)(nil),  // 5: chartergate.v1.CapabilityEvaluation
-	(*Charter)(nil),               // 6: chartergate.v1.Charter
-	(*CreateCharterRequest)(nil),  // 7: chartergate.v1.CreateCharterRequest
-	(*GetCharterRequest)(nil),     // 8: chartergate.v1.GetCharterRequest
-	(*ListChartersRequest)(nil),   // 9: chartergate.v1.ListChartersRequest
-	(*ListChartersResponse)(nil),  // 10: chartergate.v1.ListChartersResponse
-	(*UpdateCharterRequest)(nil),  // 11: chartergate.v1.UpdateCharterRequest
-	(*DeleteCharterRequest)(nil),  // 12: chartergate.v1.DeleteCharterRequest
-	(*DeleteCharterResponse)(nil), // 13: chartergate.v1.DeleteCharterResponse
-	nil,                           // 14: chartergate.v1.Charter.LabelsEntry
-	(*Owner)(nil),                 // 15: chartergate.v1.Owner
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil), // 18: google.protobuf.FieldMask
+	(*ApprovedEscalation)(nil),    // 5: chartergate.v1.ApprovedEscalation
+	(*CapabilityEvaluation)(nil),  // 6: chartergate.v1.CapabilityEvaluation
+	(*Charter)(nil),               // 7: chartergate.v1.Charter
+	(*CreateCharterRequest)(nil),  // 8: chartergate.v1.CreateCharterRequest
+	(*GetCharterRequest)(nil),     // 9: chartergate.v1.GetCharterRequest
+	(*ListChartersRequest)(nil),   // 10: chartergate.v1.ListChartersRequest
+	(*ListChartersResponse)(nil),  // 11: chartergate.v1.ListChartersResponse
+	(*UpdateCharterRequest)(nil),  // 12: chartergate.v1.UpdateCharterRequest
+	(*DeleteCharterRequest)(nil),  // 13: chartergate.v1.DeleteCharterRequest
+	(*DeleteCharterResponse)(nil), // 14: chartergate.v1.DeleteCharterResponse
+	nil,                           // 15: chartergate.v1.Charter.LabelsEntry
+	(*Owner)(nil),                 // 16: chartergate.v1.Owner
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil), // 19: google.protobuf.FieldMask
 }
 var file_chartergate_v1_charter_proto_depIdxs = []int32{
 	1,  // 0: chartergate.v1.Exhausted.mode:type_name -> chartergate.v1.ExhaustedMode
-	15, // 1: chartergate.v1.EscalationStep.owner:type_name -> chartergate.v1.Owner
-	16, // 2: chartergate.v1.EscalationStep.after:type_name -> google.protobuf.Duration
-	17, // 3: chartergate.v1.CapabilityEvaluation.expire_time:type_name -> google.protobuf.Timestamp
-	15, // 4: chartergate.v1.Charter.owner:type_name -> chartergate.v1.Owner
-	0,  // 5: chartergate.v1.Charter.stage:type_name -> chartergate.v1.Stage
-	3,  // 6: chartergate.v1.Charter.exhausted:type_name -> chartergate.v1.Exhausted
-	4,  // 7: chartergate.v1.Charter.escalation:type_name -> chartergate.v1.EscalationStep
-	5,  // 8: chartergate.v1.Charter.capability_evaluations:type_name -> chartergate.v1.CapabilityEvaluation
-	14, // 9: chartergate.v1.Charter.labels:type_name -> chartergate.v1.Charter.LabelsEntry
-	2,  // 10: chartergate.v1.Charter.fail_mode:type_name -> chartergate.v1.FailMode
-	17, // 11: chartergate.v1.Charter.create_time:type_name -> google.protobuf.Timestamp
-	17, // 12: chartergate.v1.Charter.update_time:type_name -> google.protobuf.Timestamp
-	6,  // 13: chartergate.v1.CreateCharterRequest.charter:type_name -> chartergate.v1.Charter
-	6,  // 14: chartergate.v1.ListChartersResponse.charters:type_name -> chartergate.v1.Charter
-	6,  // 15: chartergate.v1.UpdateCharterRequest.charter:type_name -> chartergate.v1.Charter
-	18, // 16: chartergate.v1.UpdateCharterRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,  // 17: chartergate.v1.CharterService.CreateCharter:input_type -> chartergate.v1.CreateCharterRequest
-	8,  // 18: chartergate.v1.CharterService.GetCharter:input_type -> chartergate.v1.GetCharterRequest
-	9,  // 19: chartergate.v1.CharterService.ListCharters:input_type -> chartergate.v1.ListChartersRequest
-	11, // 20: chartergate.v1.CharterService.UpdateCharter:input_type -> chartergate.v1.UpdateCharterRequest
-	12, // 21: chartergate.v1.CharterService.DeleteCharter:input_type -> chartergate.v1.DeleteCharterRequest
-	6,  // 22: chartergate.v1.CharterService.CreateCharter:output_type -> chartergate.v1.Charter
-	6,  // 23: chartergate.v1.CharterService.GetCharter:output_type -> chartergate.v1.Charter
-	10, // 24: chartergate.v1.CharterService.ListCharters:output_type -> chartergate.v1.ListChartersResponse
-	6,  // 25: chartergate.v1.CharterService.UpdateCharter:output_type -> chartergate.v1.Charter
-	13, // 26: chartergate.v1.CharterService.DeleteCharter:output_type -> chartergate.v1.DeleteCharterResponse
-	22, // [22:27] is the sub-list for method output_type
-	17, // [17:22] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	16, // 1: chartergate.v1.EscalationStep.owner:type_name -> chartergate.v1.Owner
+	17, // 2: chartergate.v1.EscalationStep.after:type_name -> google.protobuf.Duration
+	16, // 3: chartergate.v1.ApprovedEscalation.approver:type_name -> chartergate.v1.Owner
+	18, // 4: chartergate.v1.ApprovedEscalation.approve_time:type_name -> google.protobuf.Timestamp
+	18, // 5: chartergate.v1.ApprovedEscalation.expire_time:type_name -> google.protobuf.Timestamp
+	18, // 6: chartergate.v1.CapabilityEvaluation.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 7: chartergate.v1.Charter.owner:type_name -> chartergate.v1.Owner
+	0,  // 8: chartergate.v1.Charter.stage:type_name -> chartergate.v1.Stage
+	3,  // 9: chartergate.v1.Charter.exhausted:type_name -> chartergate.v1.Exhausted
+	4,  // 10: chartergate.v1.Charter.escalation:type_name -> chartergate.v1.EscalationStep
+	6,  // 11: chartergate.v1.Charter.capability_evaluations:type_name -> chartergate.v1.CapabilityEvaluation
+	15, // 12: chartergate.v1.Charter.labels:type_name -> chartergate.v1.Charter.LabelsEntry
+	2,  // 13: chartergate.v1.Charter.fail_mode:type_name -> chartergate.v1.FailMode
+	18, // 14: chartergate.v1.Charter.create_time:type_name -> google.protobuf.Timestamp
+	18, // 15: chartergate.v1.Charter.update_time:type_name -> google.protobuf.Timestamp
+	5,  // 16: chartergate.v1.Charter.approved_escalations:type_name -> chartergate.v1.ApprovedEscalation
+	7,  // 17: chartergate.v1.CreateCharterRequest.charter:type_name -> chartergate.v1.Charter
+	7,  // 18: chartergate.v1.ListChartersResponse.charters:type_name -> chartergate.v1.Charter
+	7,  // 19: chartergate.v1.UpdateCharterRequest.charter:type_name -> chartergate.v1.Charter
+	19, // 20: chartergate.v1.UpdateCharterRequest.update_mask:type_name -> google.protobuf.FieldMask
+	8,  // 21: chartergate.v1.CharterService.CreateCharter:input_type -> chartergate.v1.CreateCharterRequest
+	9,  // 22: chartergate.v1.CharterService.GetCharter:input_type -> chartergate.v1.GetCharterRequest
+	10, // 23: chartergate.v1.CharterService.ListCharters:input_type -> chartergate.v1.ListChartersRequest
+	12, // 24: chartergate.v1.CharterService.UpdateCharter:input_type -> chartergate.v1.UpdateCharterRequest
+	13, // 25: chartergate.v1.CharterService.DeleteCharter:input_type -> chartergate.v1.DeleteCharterRequest
+	7,  // 26: chartergate.v1.CharterService.CreateCharter:output_type -> chartergate.v1.Charter
+	7,  // 27: chartergate.v1.CharterService.GetCharter:output_type -> chartergate.v1.Charter
+	11, // 28: chartergate.v1.CharterService.ListCharters:output_type -> chartergate.v1.ListChartersResponse
+	7,  // 29: chartergate.v1.CharterService.UpdateCharter:output_type -> chartergate.v1.Charter
+	14, // 30: chartergate.v1.CharterService.DeleteCharter:output_type -> chartergate.v1.DeleteCharterResponse
+	26, // [26:31] is the sub-list for method output_type
+	21, // [21:26] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_v1_charter_proto_init() }
@@ -1187,7 +1303,7 @@ func file_chartergate_v1_charter_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chartergate_v1_charter_proto_rawDesc), len(file_chartergate_v1_charter_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -110,6 +110,9 @@ const (
 	// No revision was active before: there is nothing to roll back to. FAILED_PRECONDITION. Sample: {metadata: {policy:
 	// "policies/routing"}}.
 	ErrorReason_ERROR_REASON_NO_EARLIER_REVISION ErrorReason = 52
+	// The organisation's policy comes from a bundle (serve --policy-bundle): change the bundle. FAILED_PRECONDITION. Sample:
+	// {metadata: {policy: "policies/routing", bundle: "https://bundles.example.com/routing.tar.gz"}}.
+	ErrorReason_ERROR_REASON_POLICY_BUNDLED ErrorReason = 53
 	// Settlements that were counted are in no archive that this server reads: a restatement would post a part as the whole.
 	// FAILED_PRECONDITION; the message says which. Run it with serve --read-archive-dir for each other server.
 	ErrorReason_ERROR_REASON_RESTATEMENT_INCOMPLETE ErrorReason = 60
@@ -151,6 +154,7 @@ var (
 		50: "ERROR_REASON_POLICY_TESTS_FAILED",
 		51: "ERROR_REASON_POLICY_TOO_COSTLY",
 		52: "ERROR_REASON_NO_EARLIER_REVISION",
+		53: "ERROR_REASON_POLICY_BUNDLED",
 		60: "ERROR_REASON_RESTATEMENT_INCOMPLETE",
 		61: "ERROR_REASON_RESTATEMENT_CONFLICT",
 	}
@@ -186,6 +190,7 @@ var (
 		"ERROR_REASON_POLICY_TESTS_FAILED":    50,
 		"ERROR_REASON_POLICY_TOO_COSTLY":      51,
 		"ERROR_REASON_NO_EARLIER_REVISION":    52,
+		"ERROR_REASON_POLICY_BUNDLED":         53,
 		"ERROR_REASON_RESTATEMENT_INCOMPLETE": 60,
 		"ERROR_REASON_RESTATEMENT_CONFLICT":   61,
 	}
@@ -222,7 +227,7 @@ var File_chartergate_v1_error_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1achartergate/v1/error.proto\x12\x0echartergate.v1*\xdf\b\n" +
+	"\x1achartergate/v1/error.proto\x12\x0echartergate.v1*\x80\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ERROR_REASON_INVALID\x10\x01\x12\x1a\n" +
@@ -255,7 +260,8 @@ const file_chartergate_v1_error_proto_rawDesc = "" +
 	"\x1dERROR_REASON_NO_EXCHANGE_RATE\x10(\x12$\n" +
 	" ERROR_REASON_POLICY_TESTS_FAILED\x102\x12\"\n" +
 	"\x1eERROR_REASON_POLICY_TOO_COSTLY\x103\x12$\n" +
-	" ERROR_REASON_NO_EARLIER_REVISION\x104\x12'\n" +
+	" ERROR_REASON_NO_EARLIER_REVISION\x104\x12\x1f\n" +
+	"\x1bERROR_REASON_POLICY_BUNDLED\x105\x12'\n" +
 	"#ERROR_REASON_RESTATEMENT_INCOMPLETE\x10<\x12%\n" +
 	"!ERROR_REASON_RESTATEMENT_CONFLICT\x10=BNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
 

@@ -156,8 +156,8 @@ type PolicyRevision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `policies/{policy}/revisions/{hash}`; set by the server from the content.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Rego files by name, 1 to 32, each at most 256 KiB; `data.json` is what Rego sees as `data`. The package of a routing
-	// policy is `chartergate.routing` and its entry point the rule `decision`. Files that end in `_test.rego` are its tests.
+	// Rego files by name, 1 to 32, each at most 256 KiB; `data.json`, `{"config": {…}}`, is what Rego sees as `data`. The
+	// package of a routing policy is `chartergate.routing` and its entry point the rule `decision`. Files that end in `_test.rego` are its tests.
 	Modules map[string]string `protobuf:"bytes,2,rep,name=modules,proto3" json:"modules,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Why, for the people who read the history.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
@@ -1314,10 +1314,12 @@ type PolicyShadow struct {
 	Dropped int64 `protobuf:"varint,7,opt,name=dropped,proto3" json:"dropped,omitempty"`
 	// Calls for which the shadow gave no decision.
 	Failed int64 `protobuf:"varint,8,opt,name=failed,proto3" json:"failed,omitempty"`
-	// Pairs of decisions that differ, the most frequent first; at most 100.
+	// Pairs of decisions that differ, the most frequent first; at most 100, with local 1,000.
 	Differences []*PolicyDifference `protobuf:"bytes,9,rep,name=differences,proto3" json:"differences,omitempty"`
 	// Servers that these counts are of.
-	Servers       int32 `protobuf:"varint,10,opt,name=servers,proto3" json:"servers,omitempty"`
+	Servers int32 `protobuf:"varint,10,opt,name=servers,proto3" json:"servers,omitempty"`
+	// The part of calls that the candidate would have decided otherwise.
+	Changed       int64 `protobuf:"varint,11,opt,name=changed,proto3" json:"changed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1422,7 +1424,16 @@ func (x *PolicyShadow) GetServers() int32 {
 	return 0
 }
 
-// How often one decision would have been another, and what that would have cost.
+func (x *PolicyShadow) GetChanged() int64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+// How often one decision would have been another, and what that would have cost. From and to are the same where only
+// limits differ, such as max_output_tokens. Of a shadow both are what the policies would have without looking at the
+// money left.
 type PolicyDifference struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The effect that was decided.
@@ -1793,7 +1804,17 @@ type PolicySimulation struct {
 	// Spend by budget, and when it would have run out.
 	Budgets []*SimulatedSpend `protobuf:"bytes,6,rep,name=budgets,proto3" json:"budgets,omitempty"`
 	// How long the replay took.
-	Elapsed       *durationpb.Duration `protobuf:"bytes,7,opt,name=elapsed,proto3" json:"elapsed,omitempty"`
+	Elapsed *durationpb.Duration `protobuf:"bytes,7,opt,name=elapsed,proto3" json:"elapsed,omitempty"`
+	// Kept decisions that were not replayed: their feature has no charter any more, say. Not in decisions.
+	Skipped int64 `protobuf:"varint,8,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	// Why the first of them was not.
+	FirstSkip string `protobuf:"bytes,9,opt,name=first_skip,json=firstSkip,proto3" json:"first_skip,omitempty"`
+	// Why the candidate first gave none.
+	FirstFailure string `protobuf:"bytes,10,opt,name=first_failure,json=firstFailure,proto3" json:"first_failure,omitempty"`
+	// How many decisions had each effect.
+	Effects []*SimulatedEffect `protobuf:"bytes,11,rep,name=effects,proto3" json:"effects,omitempty"`
+	// What each tier served, from the cheapest.
+	Tiers         []*SimulatedTier `protobuf:"bytes,12,rep,name=tiers,proto3" json:"tiers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1877,10 +1898,192 @@ func (x *PolicySimulation) GetElapsed() *durationpb.Duration {
 	return nil
 }
 
+func (x *PolicySimulation) GetSkipped() int64 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
+}
+
+func (x *PolicySimulation) GetFirstSkip() string {
+	if x != nil {
+		return x.FirstSkip
+	}
+	return ""
+}
+
+func (x *PolicySimulation) GetFirstFailure() string {
+	if x != nil {
+		return x.FirstFailure
+	}
+	return ""
+}
+
+func (x *PolicySimulation) GetEffects() []*SimulatedEffect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
+func (x *PolicySimulation) GetTiers() []*SimulatedTier {
+	if x != nil {
+		return x.Tiers
+	}
+	return nil
+}
+
+// How many decisions had an effect.
+type SimulatedEffect struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The effect.
+	Effect Effect `protobuf:"varint,1,opt,name=effect,proto3,enum=chartergate.v1.Effect" json:"effect,omitempty"`
+	// Calls, as decided.
+	Calls int64 `protobuf:"varint,2,opt,name=calls,proto3" json:"calls,omitempty"`
+	// Calls with the candidate.
+	CandidateCalls int64 `protobuf:"varint,3,opt,name=candidate_calls,json=candidateCalls,proto3" json:"candidate_calls,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *SimulatedEffect) Reset() {
+	*x = SimulatedEffect{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SimulatedEffect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SimulatedEffect) ProtoMessage() {}
+
+func (x *SimulatedEffect) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SimulatedEffect.ProtoReflect.Descriptor instead.
+func (*SimulatedEffect) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SimulatedEffect) GetEffect() Effect {
+	if x != nil {
+		return x.Effect
+	}
+	return Effect_EFFECT_UNSPECIFIED
+}
+
+func (x *SimulatedEffect) GetCalls() int64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *SimulatedEffect) GetCandidateCalls() int64 {
+	if x != nil {
+		return x.CandidateCalls
+	}
+	return 0
+}
+
+// The calls that a tier served.
+type SimulatedTier struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tier.
+	Tier string `protobuf:"bytes,1,opt,name=tier,proto3" json:"tier,omitempty"`
+	// Calls, as decided.
+	Calls int64 `protobuf:"varint,2,opt,name=calls,proto3" json:"calls,omitempty"`
+	// Calls with the candidate.
+	CandidateCalls int64 `protobuf:"varint,3,opt,name=candidate_calls,json=candidateCalls,proto3" json:"candidate_calls,omitempty"`
+	// Spent as decided, by currency, in nanos.
+	CostNanos map[string]int64 `protobuf:"bytes,4,rep,name=cost_nanos,json=costNanos,proto3" json:"cost_nanos,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Spent with the candidate, by currency, in nanos.
+	CandidateCostNanos map[string]int64 `protobuf:"bytes,5,rep,name=candidate_cost_nanos,json=candidateCostNanos,proto3" json:"candidate_cost_nanos,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *SimulatedTier) Reset() {
+	*x = SimulatedTier{}
+	mi := &file_chartergate_v1_policy_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SimulatedTier) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SimulatedTier) ProtoMessage() {}
+
+func (x *SimulatedTier) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_policy_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SimulatedTier.ProtoReflect.Descriptor instead.
+func (*SimulatedTier) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *SimulatedTier) GetTier() string {
+	if x != nil {
+		return x.Tier
+	}
+	return ""
+}
+
+func (x *SimulatedTier) GetCalls() int64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *SimulatedTier) GetCandidateCalls() int64 {
+	if x != nil {
+		return x.CandidateCalls
+	}
+	return 0
+}
+
+func (x *SimulatedTier) GetCostNanos() map[string]int64 {
+	if x != nil {
+		return x.CostNanos
+	}
+	return nil
+}
+
+func (x *SimulatedTier) GetCandidateCostNanos() map[string]int64 {
+	if x != nil {
+		return x.CandidateCostNanos
+	}
+	return nil
+}
+
 // Projected spend of a feature or on a budget.
 type SimulatedSpend struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `charters/{feature}` or `budgets/{budget}`; of a budget by key, `budgets/{budget}/keys/{key}`.
+	// `charters/{feature}` or `budgets/{budget}`; of a budget by key, `budgets/{budget}/keys/{key}`, and `keys/*` for all but
+	// the 100 that cost the most; of a feature's overflow allowance, `budgets/{budget}/overflow/{feature}`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// ISO 4217.
 	Currency string `protobuf:"bytes,2,opt,name=currency,proto3" json:"currency,omitempty"`
@@ -1906,7 +2109,7 @@ type SimulatedSpend struct {
 
 func (x *SimulatedSpend) Reset() {
 	*x = SimulatedSpend{}
-	mi := &file_chartergate_v1_policy_proto_msgTypes[25]
+	mi := &file_chartergate_v1_policy_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2121,7 @@ func (x *SimulatedSpend) String() string {
 func (*SimulatedSpend) ProtoMessage() {}
 
 func (x *SimulatedSpend) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_policy_proto_msgTypes[25]
+	mi := &file_chartergate_v1_policy_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2134,7 @@ func (x *SimulatedSpend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SimulatedSpend.ProtoReflect.Descriptor instead.
 func (*SimulatedSpend) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{25}
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SimulatedSpend) GetName() string {
@@ -2019,7 +2222,7 @@ type ExplainDecisionRequest struct {
 
 func (x *ExplainDecisionRequest) Reset() {
 	*x = ExplainDecisionRequest{}
-	mi := &file_chartergate_v1_policy_proto_msgTypes[26]
+	mi := &file_chartergate_v1_policy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2031,7 +2234,7 @@ func (x *ExplainDecisionRequest) String() string {
 func (*ExplainDecisionRequest) ProtoMessage() {}
 
 func (x *ExplainDecisionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_policy_proto_msgTypes[26]
+	mi := &file_chartergate_v1_policy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2044,7 +2247,7 @@ func (x *ExplainDecisionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainDecisionRequest.ProtoReflect.Descriptor instead.
 func (*ExplainDecisionRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{26}
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ExplainDecisionRequest) GetCall() *Call {
@@ -2083,7 +2286,7 @@ type ExplainDecisionResponse struct {
 
 func (x *ExplainDecisionResponse) Reset() {
 	*x = ExplainDecisionResponse{}
-	mi := &file_chartergate_v1_policy_proto_msgTypes[27]
+	mi := &file_chartergate_v1_policy_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2095,7 +2298,7 @@ func (x *ExplainDecisionResponse) String() string {
 func (*ExplainDecisionResponse) ProtoMessage() {}
 
 func (x *ExplainDecisionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_policy_proto_msgTypes[27]
+	mi := &file_chartergate_v1_policy_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2108,7 +2311,7 @@ func (x *ExplainDecisionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainDecisionResponse.ProtoReflect.Descriptor instead.
 func (*ExplainDecisionResponse) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{27}
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ExplainDecisionResponse) GetDecision() *Decision {
@@ -2146,14 +2349,16 @@ type PolicyExplanation struct {
 	// What it read of its input.
 	Inputs []*InputRead `protobuf:"bytes,5,rep,name=inputs,proto3" json:"inputs,omitempty"`
 	// OPA's trace, at most 1 MiB, if asked for.
-	Trace         string `protobuf:"bytes,6,opt,name=trace,proto3" json:"trace,omitempty"`
+	Trace string `protobuf:"bytes,6,opt,name=trace,proto3" json:"trace,omitempty"`
+	// Why it gave no answer; empty if it did.
+	Problem       string `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PolicyExplanation) Reset() {
 	*x = PolicyExplanation{}
-	mi := &file_chartergate_v1_policy_proto_msgTypes[28]
+	mi := &file_chartergate_v1_policy_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2165,7 +2370,7 @@ func (x *PolicyExplanation) String() string {
 func (*PolicyExplanation) ProtoMessage() {}
 
 func (x *PolicyExplanation) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_policy_proto_msgTypes[28]
+	mi := &file_chartergate_v1_policy_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2178,7 +2383,7 @@ func (x *PolicyExplanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyExplanation.ProtoReflect.Descriptor instead.
 func (*PolicyExplanation) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{28}
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PolicyExplanation) GetRevision() string {
@@ -2223,6 +2428,13 @@ func (x *PolicyExplanation) GetTrace() string {
 	return ""
 }
 
+func (x *PolicyExplanation) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // A rule that gave a value.
 type RuleHit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2240,7 +2452,7 @@ type RuleHit struct {
 
 func (x *RuleHit) Reset() {
 	*x = RuleHit{}
-	mi := &file_chartergate_v1_policy_proto_msgTypes[29]
+	mi := &file_chartergate_v1_policy_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2252,7 +2464,7 @@ func (x *RuleHit) String() string {
 func (*RuleHit) ProtoMessage() {}
 
 func (x *RuleHit) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_policy_proto_msgTypes[29]
+	mi := &file_chartergate_v1_policy_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2265,7 +2477,7 @@ func (x *RuleHit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleHit.ProtoReflect.Descriptor instead.
 func (*RuleHit) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{29}
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RuleHit) GetRule() string {
@@ -2309,7 +2521,7 @@ type InputRead struct {
 
 func (x *InputRead) Reset() {
 	*x = InputRead{}
-	mi := &file_chartergate_v1_policy_proto_msgTypes[30]
+	mi := &file_chartergate_v1_policy_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2321,7 +2533,7 @@ func (x *InputRead) String() string {
 func (*InputRead) ProtoMessage() {}
 
 func (x *InputRead) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_policy_proto_msgTypes[30]
+	mi := &file_chartergate_v1_policy_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2334,7 +2546,7 @@ func (x *InputRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputRead.ProtoReflect.Descriptor instead.
 func (*InputRead) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{30}
+	return file_chartergate_v1_policy_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *InputRead) GetPath() string {
@@ -2461,7 +2673,7 @@ const file_chartergate_v1_policy_proto_rawDesc = "" +
 	"request_id\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\"\x87\x01\n" +
 	"\x16GetPolicyShadowRequest\x12W\n" +
 	"\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^policies/(routing|(team|feature)\\.[a-z0-9][a-z0-9-]{0,62})$R\x04name\x12\x14\n" +
-	"\x05local\x18\x02 \x01(\bR\x05local\"\xf8\x02\n" +
+	"\x05local\x18\x02 \x01(\bR\x05local\"\x92\x03\n" +
 	"\fPolicyShadow\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12'\n" +
 	"\x0factive_revision\x18\x02 \x01(\tR\x0eactiveRevision\x12'\n" +
@@ -2475,7 +2687,8 @@ const file_chartergate_v1_policy_proto_rawDesc = "" +
 	"\x06failed\x18\b \x01(\x03R\x06failed\x12B\n" +
 	"\vdifferences\x18\t \x03(\v2 .chartergate.v1.PolicyDifferenceR\vdifferences\x12\x18\n" +
 	"\aservers\x18\n" +
-	" \x01(\x05R\aservers\"\xf7\x04\n" +
+	" \x01(\x05R\aservers\x12\x18\n" +
+	"\achanged\x18\v \x01(\x03R\achanged\"\xf7\x04\n" +
 	"\x10PolicyDifference\x127\n" +
 	"\vfrom_effect\x18\x01 \x01(\x0e2\x16.chartergate.v1.EffectR\n" +
 	"fromEffect\x12\x1d\n" +
@@ -2516,7 +2729,7 @@ const file_chartergate_v1_policy_proto_rawDesc = "" +
 	"\x16SimulatePolicyResponse\x12\x18\n" +
 	"\adecided\x18\x01 \x01(\x03R\adecided\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\x128\n" +
-	"\x06result\x18\x03 \x01(\v2 .chartergate.v1.PolicySimulationR\x06result\"\xd1\x02\n" +
+	"\x06result\x18\x03 \x01(\v2 .chartergate.v1.PolicySimulationR\x06result\"\x9f\x04\n" +
 	"\x10PolicySimulation\x12\x1c\n" +
 	"\tdecisions\x18\x01 \x01(\x03R\tdecisions\x12\x18\n" +
 	"\achanged\x18\x02 \x01(\x03R\achanged\x12\x16\n" +
@@ -2524,7 +2737,31 @@ const file_chartergate_v1_policy_proto_rawDesc = "" +
 	"\vdifferences\x18\x04 \x03(\v2 .chartergate.v1.PolicyDifferenceR\vdifferences\x12:\n" +
 	"\bfeatures\x18\x05 \x03(\v2\x1e.chartergate.v1.SimulatedSpendR\bfeatures\x128\n" +
 	"\abudgets\x18\x06 \x03(\v2\x1e.chartergate.v1.SimulatedSpendR\abudgets\x123\n" +
-	"\aelapsed\x18\a \x01(\v2\x19.google.protobuf.DurationR\aelapsed\"\x9c\x03\n" +
+	"\aelapsed\x18\a \x01(\v2\x19.google.protobuf.DurationR\aelapsed\x12\x18\n" +
+	"\askipped\x18\b \x01(\x03R\askipped\x12\x1d\n" +
+	"\n" +
+	"first_skip\x18\t \x01(\tR\tfirstSkip\x12#\n" +
+	"\rfirst_failure\x18\n" +
+	" \x01(\tR\ffirstFailure\x129\n" +
+	"\aeffects\x18\v \x03(\v2\x1f.chartergate.v1.SimulatedEffectR\aeffects\x123\n" +
+	"\x05tiers\x18\f \x03(\v2\x1d.chartergate.v1.SimulatedTierR\x05tiers\"\x80\x01\n" +
+	"\x0fSimulatedEffect\x12.\n" +
+	"\x06effect\x18\x01 \x01(\x0e2\x16.chartergate.v1.EffectR\x06effect\x12\x14\n" +
+	"\x05calls\x18\x02 \x01(\x03R\x05calls\x12'\n" +
+	"\x0fcandidate_calls\x18\x03 \x01(\x03R\x0ecandidateCalls\"\x9d\x03\n" +
+	"\rSimulatedTier\x12\x12\n" +
+	"\x04tier\x18\x01 \x01(\tR\x04tier\x12\x14\n" +
+	"\x05calls\x18\x02 \x01(\x03R\x05calls\x12'\n" +
+	"\x0fcandidate_calls\x18\x03 \x01(\x03R\x0ecandidateCalls\x12K\n" +
+	"\n" +
+	"cost_nanos\x18\x04 \x03(\v2,.chartergate.v1.SimulatedTier.CostNanosEntryR\tcostNanos\x12g\n" +
+	"\x14candidate_cost_nanos\x18\x05 \x03(\v25.chartergate.v1.SimulatedTier.CandidateCostNanosEntryR\x12candidateCostNanos\x1a<\n" +
+	"\x0eCostNanosEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1aE\n" +
+	"\x17CandidateCostNanosEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x9c\x03\n" +
 	"\x0eSimulatedSpend\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bcurrency\x18\x02 \x01(\tR\bcurrency\x12\x14\n" +
@@ -2545,14 +2782,15 @@ const file_chartergate_v1_policy_proto_rawDesc = "" +
 	"\x17ExplainDecisionResponse\x124\n" +
 	"\bdecision\x18\x01 \x01(\v2\x18.chartergate.v1.DecisionR\bdecision\x12\x18\n" +
 	"\asummary\x18\x02 \x03(\tR\asummary\x12=\n" +
-	"\bpolicies\x18\x03 \x03(\v2!.chartergate.v1.PolicyExplanationR\bpolicies\"\xef\x01\n" +
+	"\bpolicies\x18\x03 \x03(\v2!.chartergate.v1.PolicyExplanationR\bpolicies\"\x89\x02\n" +
 	"\x11PolicyExplanation\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\tR\brevision\x12.\n" +
 	"\x06effect\x18\x02 \x01(\x0e2\x16.chartergate.v1.EffectR\x06effect\x12\x16\n" +
 	"\x06answer\x18\x03 \x01(\tR\x06answer\x12-\n" +
 	"\x05rules\x18\x04 \x03(\v2\x17.chartergate.v1.RuleHitR\x05rules\x121\n" +
 	"\x06inputs\x18\x05 \x03(\v2\x19.chartergate.v1.InputReadR\x06inputs\x12\x14\n" +
-	"\x05trace\x18\x06 \x01(\tR\x05trace\"[\n" +
+	"\x05trace\x18\x06 \x01(\tR\x05trace\x12\x18\n" +
+	"\aproblem\x18\a \x01(\tR\aproblem\"[\n" +
 	"\aRuleHit\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x12\n" +
@@ -2589,7 +2827,7 @@ func file_chartergate_v1_policy_proto_rawDescGZIP() []byte {
 	return file_chartergate_v1_policy_proto_rawDescData
 }
 
-var file_chartergate_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_chartergate_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_chartergate_v1_policy_proto_goTypes = []any{
 	(*Policy)(nil),                        // 0: chartergate.v1.Policy
 	(*PolicyRevision)(nil),                // 1: chartergate.v1.PolicyRevision
@@ -2616,92 +2854,101 @@ var file_chartergate_v1_policy_proto_goTypes = []any{
 	(*SimulatePolicyRequest)(nil),         // 22: chartergate.v1.SimulatePolicyRequest
 	(*SimulatePolicyResponse)(nil),        // 23: chartergate.v1.SimulatePolicyResponse
 	(*PolicySimulation)(nil),              // 24: chartergate.v1.PolicySimulation
-	(*SimulatedSpend)(nil),                // 25: chartergate.v1.SimulatedSpend
-	(*ExplainDecisionRequest)(nil),        // 26: chartergate.v1.ExplainDecisionRequest
-	(*ExplainDecisionResponse)(nil),       // 27: chartergate.v1.ExplainDecisionResponse
-	(*PolicyExplanation)(nil),             // 28: chartergate.v1.PolicyExplanation
-	(*RuleHit)(nil),                       // 29: chartergate.v1.RuleHit
-	(*InputRead)(nil),                     // 30: chartergate.v1.InputRead
-	nil,                                   // 31: chartergate.v1.Policy.ModulesEntry
-	nil,                                   // 32: chartergate.v1.PolicyRevision.ModulesEntry
-	nil,                                   // 33: chartergate.v1.TestPolicyRequest.ModulesEntry
-	nil,                                   // 34: chartergate.v1.PolicyDifference.FromCostNanosEntry
-	nil,                                   // 35: chartergate.v1.PolicyDifference.ToCostNanosEntry
-	nil,                                   // 36: chartergate.v1.SimulatePolicyRequest.ModulesEntry
-	(*timestamppb.Timestamp)(nil),         // 37: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 38: google.protobuf.Duration
-	(Effect)(0),                           // 39: chartergate.v1.Effect
-	(*Call)(nil),                          // 40: chartergate.v1.Call
-	(*Decision)(nil),                      // 41: chartergate.v1.Decision
+	(*SimulatedEffect)(nil),               // 25: chartergate.v1.SimulatedEffect
+	(*SimulatedTier)(nil),                 // 26: chartergate.v1.SimulatedTier
+	(*SimulatedSpend)(nil),                // 27: chartergate.v1.SimulatedSpend
+	(*ExplainDecisionRequest)(nil),        // 28: chartergate.v1.ExplainDecisionRequest
+	(*ExplainDecisionResponse)(nil),       // 29: chartergate.v1.ExplainDecisionResponse
+	(*PolicyExplanation)(nil),             // 30: chartergate.v1.PolicyExplanation
+	(*RuleHit)(nil),                       // 31: chartergate.v1.RuleHit
+	(*InputRead)(nil),                     // 32: chartergate.v1.InputRead
+	nil,                                   // 33: chartergate.v1.Policy.ModulesEntry
+	nil,                                   // 34: chartergate.v1.PolicyRevision.ModulesEntry
+	nil,                                   // 35: chartergate.v1.TestPolicyRequest.ModulesEntry
+	nil,                                   // 36: chartergate.v1.PolicyDifference.FromCostNanosEntry
+	nil,                                   // 37: chartergate.v1.PolicyDifference.ToCostNanosEntry
+	nil,                                   // 38: chartergate.v1.SimulatePolicyRequest.ModulesEntry
+	nil,                                   // 39: chartergate.v1.SimulatedTier.CostNanosEntry
+	nil,                                   // 40: chartergate.v1.SimulatedTier.CandidateCostNanosEntry
+	(*timestamppb.Timestamp)(nil),         // 41: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 42: google.protobuf.Duration
+	(Effect)(0),                           // 43: chartergate.v1.Effect
+	(*Call)(nil),                          // 44: chartergate.v1.Call
+	(*Decision)(nil),                      // 45: chartergate.v1.Decision
 }
 var file_chartergate_v1_policy_proto_depIdxs = []int32{
-	31, // 0: chartergate.v1.Policy.modules:type_name -> chartergate.v1.Policy.ModulesEntry
-	37, // 1: chartergate.v1.Policy.update_time:type_name -> google.protobuf.Timestamp
-	32, // 2: chartergate.v1.PolicyRevision.modules:type_name -> chartergate.v1.PolicyRevision.ModulesEntry
-	37, // 3: chartergate.v1.PolicyRevision.create_time:type_name -> google.protobuf.Timestamp
+	33, // 0: chartergate.v1.Policy.modules:type_name -> chartergate.v1.Policy.ModulesEntry
+	41, // 1: chartergate.v1.Policy.update_time:type_name -> google.protobuf.Timestamp
+	34, // 2: chartergate.v1.PolicyRevision.modules:type_name -> chartergate.v1.PolicyRevision.ModulesEntry
+	41, // 3: chartergate.v1.PolicyRevision.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 4: chartergate.v1.CreatePolicyRevisionRequest.revision:type_name -> chartergate.v1.PolicyRevision
 	1,  // 5: chartergate.v1.ListPolicyRevisionsResponse.revisions:type_name -> chartergate.v1.PolicyRevision
 	0,  // 6: chartergate.v1.ListPoliciesResponse.policies:type_name -> chartergate.v1.Policy
-	33, // 7: chartergate.v1.TestPolicyRequest.modules:type_name -> chartergate.v1.TestPolicyRequest.ModulesEntry
+	35, // 7: chartergate.v1.TestPolicyRequest.modules:type_name -> chartergate.v1.TestPolicyRequest.ModulesEntry
 	15, // 8: chartergate.v1.TestPolicyResponse.tests:type_name -> chartergate.v1.PolicyTest
 	16, // 9: chartergate.v1.TestPolicyResponse.uncovered:type_name -> chartergate.v1.UncoveredLines
-	38, // 10: chartergate.v1.PolicyTest.duration:type_name -> google.protobuf.Duration
-	37, // 11: chartergate.v1.PolicyShadow.start_time:type_name -> google.protobuf.Timestamp
+	42, // 10: chartergate.v1.PolicyTest.duration:type_name -> google.protobuf.Duration
+	41, // 11: chartergate.v1.PolicyShadow.start_time:type_name -> google.protobuf.Timestamp
 	20, // 12: chartergate.v1.PolicyShadow.differences:type_name -> chartergate.v1.PolicyDifference
-	39, // 13: chartergate.v1.PolicyDifference.from_effect:type_name -> chartergate.v1.Effect
-	39, // 14: chartergate.v1.PolicyDifference.to_effect:type_name -> chartergate.v1.Effect
-	34, // 15: chartergate.v1.PolicyDifference.from_cost_nanos:type_name -> chartergate.v1.PolicyDifference.FromCostNanosEntry
-	35, // 16: chartergate.v1.PolicyDifference.to_cost_nanos:type_name -> chartergate.v1.PolicyDifference.ToCostNanosEntry
+	43, // 13: chartergate.v1.PolicyDifference.from_effect:type_name -> chartergate.v1.Effect
+	43, // 14: chartergate.v1.PolicyDifference.to_effect:type_name -> chartergate.v1.Effect
+	36, // 15: chartergate.v1.PolicyDifference.from_cost_nanos:type_name -> chartergate.v1.PolicyDifference.FromCostNanosEntry
+	37, // 16: chartergate.v1.PolicyDifference.to_cost_nanos:type_name -> chartergate.v1.PolicyDifference.ToCostNanosEntry
 	21, // 17: chartergate.v1.PolicyDifference.examples:type_name -> chartergate.v1.PolicyExample
-	37, // 18: chartergate.v1.PolicyExample.time:type_name -> google.protobuf.Timestamp
-	40, // 19: chartergate.v1.PolicyExample.call:type_name -> chartergate.v1.Call
-	36, // 20: chartergate.v1.SimulatePolicyRequest.modules:type_name -> chartergate.v1.SimulatePolicyRequest.ModulesEntry
-	37, // 21: chartergate.v1.SimulatePolicyRequest.start_time:type_name -> google.protobuf.Timestamp
-	37, // 22: chartergate.v1.SimulatePolicyRequest.end_time:type_name -> google.protobuf.Timestamp
+	41, // 18: chartergate.v1.PolicyExample.time:type_name -> google.protobuf.Timestamp
+	44, // 19: chartergate.v1.PolicyExample.call:type_name -> chartergate.v1.Call
+	38, // 20: chartergate.v1.SimulatePolicyRequest.modules:type_name -> chartergate.v1.SimulatePolicyRequest.ModulesEntry
+	41, // 21: chartergate.v1.SimulatePolicyRequest.start_time:type_name -> google.protobuf.Timestamp
+	41, // 22: chartergate.v1.SimulatePolicyRequest.end_time:type_name -> google.protobuf.Timestamp
 	24, // 23: chartergate.v1.SimulatePolicyResponse.result:type_name -> chartergate.v1.PolicySimulation
 	20, // 24: chartergate.v1.PolicySimulation.differences:type_name -> chartergate.v1.PolicyDifference
-	25, // 25: chartergate.v1.PolicySimulation.features:type_name -> chartergate.v1.SimulatedSpend
-	25, // 26: chartergate.v1.PolicySimulation.budgets:type_name -> chartergate.v1.SimulatedSpend
-	38, // 27: chartergate.v1.PolicySimulation.elapsed:type_name -> google.protobuf.Duration
-	37, // 28: chartergate.v1.SimulatedSpend.exhausted_time:type_name -> google.protobuf.Timestamp
-	37, // 29: chartergate.v1.SimulatedSpend.candidate_exhausted_time:type_name -> google.protobuf.Timestamp
-	40, // 30: chartergate.v1.ExplainDecisionRequest.call:type_name -> chartergate.v1.Call
-	41, // 31: chartergate.v1.ExplainDecisionResponse.decision:type_name -> chartergate.v1.Decision
-	28, // 32: chartergate.v1.ExplainDecisionResponse.policies:type_name -> chartergate.v1.PolicyExplanation
-	39, // 33: chartergate.v1.PolicyExplanation.effect:type_name -> chartergate.v1.Effect
-	29, // 34: chartergate.v1.PolicyExplanation.rules:type_name -> chartergate.v1.RuleHit
-	30, // 35: chartergate.v1.PolicyExplanation.inputs:type_name -> chartergate.v1.InputRead
-	2,  // 36: chartergate.v1.PolicyService.CreatePolicyRevision:input_type -> chartergate.v1.CreatePolicyRevisionRequest
-	3,  // 37: chartergate.v1.PolicyService.GetPolicyRevision:input_type -> chartergate.v1.GetPolicyRevisionRequest
-	4,  // 38: chartergate.v1.PolicyService.ListPolicyRevisions:input_type -> chartergate.v1.ListPolicyRevisionsRequest
-	6,  // 39: chartergate.v1.PolicyService.GetPolicy:input_type -> chartergate.v1.GetPolicyRequest
-	7,  // 40: chartergate.v1.PolicyService.ListPolicies:input_type -> chartergate.v1.ListPoliciesRequest
-	9,  // 41: chartergate.v1.PolicyService.ActivatePolicyRevision:input_type -> chartergate.v1.ActivatePolicyRevisionRequest
-	10, // 42: chartergate.v1.PolicyService.RollbackPolicy:input_type -> chartergate.v1.RollbackPolicyRequest
-	11, // 43: chartergate.v1.PolicyService.DeletePolicy:input_type -> chartergate.v1.DeletePolicyRequest
-	13, // 44: chartergate.v1.PolicyService.TestPolicy:input_type -> chartergate.v1.TestPolicyRequest
-	17, // 45: chartergate.v1.PolicyService.ShadowPolicy:input_type -> chartergate.v1.ShadowPolicyRequest
-	18, // 46: chartergate.v1.PolicyService.GetPolicyShadow:input_type -> chartergate.v1.GetPolicyShadowRequest
-	22, // 47: chartergate.v1.PolicyService.SimulatePolicy:input_type -> chartergate.v1.SimulatePolicyRequest
-	26, // 48: chartergate.v1.PolicyService.ExplainDecision:input_type -> chartergate.v1.ExplainDecisionRequest
-	1,  // 49: chartergate.v1.PolicyService.CreatePolicyRevision:output_type -> chartergate.v1.PolicyRevision
-	1,  // 50: chartergate.v1.PolicyService.GetPolicyRevision:output_type -> chartergate.v1.PolicyRevision
-	5,  // 51: chartergate.v1.PolicyService.ListPolicyRevisions:output_type -> chartergate.v1.ListPolicyRevisionsResponse
-	0,  // 52: chartergate.v1.PolicyService.GetPolicy:output_type -> chartergate.v1.Policy
-	8,  // 53: chartergate.v1.PolicyService.ListPolicies:output_type -> chartergate.v1.ListPoliciesResponse
-	0,  // 54: chartergate.v1.PolicyService.ActivatePolicyRevision:output_type -> chartergate.v1.Policy
-	0,  // 55: chartergate.v1.PolicyService.RollbackPolicy:output_type -> chartergate.v1.Policy
-	12, // 56: chartergate.v1.PolicyService.DeletePolicy:output_type -> chartergate.v1.DeletePolicyResponse
-	14, // 57: chartergate.v1.PolicyService.TestPolicy:output_type -> chartergate.v1.TestPolicyResponse
-	0,  // 58: chartergate.v1.PolicyService.ShadowPolicy:output_type -> chartergate.v1.Policy
-	19, // 59: chartergate.v1.PolicyService.GetPolicyShadow:output_type -> chartergate.v1.PolicyShadow
-	23, // 60: chartergate.v1.PolicyService.SimulatePolicy:output_type -> chartergate.v1.SimulatePolicyResponse
-	27, // 61: chartergate.v1.PolicyService.ExplainDecision:output_type -> chartergate.v1.ExplainDecisionResponse
-	49, // [49:62] is the sub-list for method output_type
-	36, // [36:49] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	27, // 25: chartergate.v1.PolicySimulation.features:type_name -> chartergate.v1.SimulatedSpend
+	27, // 26: chartergate.v1.PolicySimulation.budgets:type_name -> chartergate.v1.SimulatedSpend
+	42, // 27: chartergate.v1.PolicySimulation.elapsed:type_name -> google.protobuf.Duration
+	25, // 28: chartergate.v1.PolicySimulation.effects:type_name -> chartergate.v1.SimulatedEffect
+	26, // 29: chartergate.v1.PolicySimulation.tiers:type_name -> chartergate.v1.SimulatedTier
+	43, // 30: chartergate.v1.SimulatedEffect.effect:type_name -> chartergate.v1.Effect
+	39, // 31: chartergate.v1.SimulatedTier.cost_nanos:type_name -> chartergate.v1.SimulatedTier.CostNanosEntry
+	40, // 32: chartergate.v1.SimulatedTier.candidate_cost_nanos:type_name -> chartergate.v1.SimulatedTier.CandidateCostNanosEntry
+	41, // 33: chartergate.v1.SimulatedSpend.exhausted_time:type_name -> google.protobuf.Timestamp
+	41, // 34: chartergate.v1.SimulatedSpend.candidate_exhausted_time:type_name -> google.protobuf.Timestamp
+	44, // 35: chartergate.v1.ExplainDecisionRequest.call:type_name -> chartergate.v1.Call
+	45, // 36: chartergate.v1.ExplainDecisionResponse.decision:type_name -> chartergate.v1.Decision
+	30, // 37: chartergate.v1.ExplainDecisionResponse.policies:type_name -> chartergate.v1.PolicyExplanation
+	43, // 38: chartergate.v1.PolicyExplanation.effect:type_name -> chartergate.v1.Effect
+	31, // 39: chartergate.v1.PolicyExplanation.rules:type_name -> chartergate.v1.RuleHit
+	32, // 40: chartergate.v1.PolicyExplanation.inputs:type_name -> chartergate.v1.InputRead
+	2,  // 41: chartergate.v1.PolicyService.CreatePolicyRevision:input_type -> chartergate.v1.CreatePolicyRevisionRequest
+	3,  // 42: chartergate.v1.PolicyService.GetPolicyRevision:input_type -> chartergate.v1.GetPolicyRevisionRequest
+	4,  // 43: chartergate.v1.PolicyService.ListPolicyRevisions:input_type -> chartergate.v1.ListPolicyRevisionsRequest
+	6,  // 44: chartergate.v1.PolicyService.GetPolicy:input_type -> chartergate.v1.GetPolicyRequest
+	7,  // 45: chartergate.v1.PolicyService.ListPolicies:input_type -> chartergate.v1.ListPoliciesRequest
+	9,  // 46: chartergate.v1.PolicyService.ActivatePolicyRevision:input_type -> chartergate.v1.ActivatePolicyRevisionRequest
+	10, // 47: chartergate.v1.PolicyService.RollbackPolicy:input_type -> chartergate.v1.RollbackPolicyRequest
+	11, // 48: chartergate.v1.PolicyService.DeletePolicy:input_type -> chartergate.v1.DeletePolicyRequest
+	13, // 49: chartergate.v1.PolicyService.TestPolicy:input_type -> chartergate.v1.TestPolicyRequest
+	17, // 50: chartergate.v1.PolicyService.ShadowPolicy:input_type -> chartergate.v1.ShadowPolicyRequest
+	18, // 51: chartergate.v1.PolicyService.GetPolicyShadow:input_type -> chartergate.v1.GetPolicyShadowRequest
+	22, // 52: chartergate.v1.PolicyService.SimulatePolicy:input_type -> chartergate.v1.SimulatePolicyRequest
+	28, // 53: chartergate.v1.PolicyService.ExplainDecision:input_type -> chartergate.v1.ExplainDecisionRequest
+	1,  // 54: chartergate.v1.PolicyService.CreatePolicyRevision:output_type -> chartergate.v1.PolicyRevision
+	1,  // 55: chartergate.v1.PolicyService.GetPolicyRevision:output_type -> chartergate.v1.PolicyRevision
+	5,  // 56: chartergate.v1.PolicyService.ListPolicyRevisions:output_type -> chartergate.v1.ListPolicyRevisionsResponse
+	0,  // 57: chartergate.v1.PolicyService.GetPolicy:output_type -> chartergate.v1.Policy
+	8,  // 58: chartergate.v1.PolicyService.ListPolicies:output_type -> chartergate.v1.ListPoliciesResponse
+	0,  // 59: chartergate.v1.PolicyService.ActivatePolicyRevision:output_type -> chartergate.v1.Policy
+	0,  // 60: chartergate.v1.PolicyService.RollbackPolicy:output_type -> chartergate.v1.Policy
+	12, // 61: chartergate.v1.PolicyService.DeletePolicy:output_type -> chartergate.v1.DeletePolicyResponse
+	14, // 62: chartergate.v1.PolicyService.TestPolicy:output_type -> chartergate.v1.TestPolicyResponse
+	0,  // 63: chartergate.v1.PolicyService.ShadowPolicy:output_type -> chartergate.v1.Policy
+	19, // 64: chartergate.v1.PolicyService.GetPolicyShadow:output_type -> chartergate.v1.PolicyShadow
+	23, // 65: chartergate.v1.PolicyService.SimulatePolicy:output_type -> chartergate.v1.SimulatePolicyResponse
+	29, // 66: chartergate.v1.PolicyService.ExplainDecision:output_type -> chartergate.v1.ExplainDecisionResponse
+	54, // [54:67] is the sub-list for method output_type
+	41, // [41:54] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_v1_policy_proto_init() }
@@ -2717,7 +2964,7 @@ func file_chartergate_v1_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chartergate_v1_policy_proto_rawDesc), len(file_chartergate_v1_policy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -56,6 +56,8 @@ const (
 	ReasonCode_REASON_CODE_STAGE ReasonCode = 12
 	// The call does not fit the model's context window.
 	ReasonCode_REASON_CODE_CONTEXT_TOO_LONG ReasonCode = 13
+	// A smaller model than the one asked for by name has no passing, unexpired evaluation on the charter.
+	ReasonCode_REASON_CODE_EVALUATION_MISSING ReasonCode = 14
 	// A model is priced in another currency than the budgets, and there is no exchange rate for this time.
 	ReasonCode_REASON_CODE_NO_EXCHANGE_RATE ReasonCode = 20
 )
@@ -77,6 +79,7 @@ var (
 		11: "REASON_CODE_POLICY_FAILED",
 		12: "REASON_CODE_STAGE",
 		13: "REASON_CODE_CONTEXT_TOO_LONG",
+		14: "REASON_CODE_EVALUATION_MISSING",
 		20: "REASON_CODE_NO_EXCHANGE_RATE",
 	}
 	ReasonCode_value = map[string]int32{
@@ -94,6 +97,7 @@ var (
 		"REASON_CODE_POLICY_FAILED":      11,
 		"REASON_CODE_STAGE":              12,
 		"REASON_CODE_CONTEXT_TOO_LONG":   13,
+		"REASON_CODE_EVALUATION_MISSING": 14,
 		"REASON_CODE_NO_EXCHANGE_RATE":   20,
 	}
 )
@@ -219,6 +223,10 @@ type Call struct {
 	ServiceTier string `protobuf:"bytes,14,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
 	// The provider's region that the call will use, where prices depend on it. At most 64 bytes.
 	Region string `protobuf:"bytes,15,opt,name=region,proto3" json:"region,omitempty"`
+	// How long the caller can wait for the whole answer, in milliseconds, for policies. 0: not said. At most an hour.
+	LatencyTargetMilliseconds int32 `protobuf:"varint,16,opt,name=latency_target_milliseconds,json=latencyTargetMilliseconds,proto3" json:"latency_target_milliseconds,omitempty"`
+	// The region that the call's data must stay in, for policies, such as `eu`. Empty: anywhere. At most 64 bytes.
+	Residency string `protobuf:"bytes,17,opt,name=residency,proto3" json:"residency,omitempty"`
 	// How the prompt begins, without the prompt: a 64-bit hash of each of its first blocks of prefix_block_tokens tokens, in
 	// order; the last block may be shorter. Two prompts begin alike as far as their first hashes are equal. Optional, at most
 	// 512: evidence for the optimization report, which says why prompt caching saves what it saves. Not used to decide, and
@@ -371,6 +379,20 @@ func (x *Call) GetServiceTier() string {
 func (x *Call) GetRegion() string {
 	if x != nil {
 		return x.Region
+	}
+	return ""
+}
+
+func (x *Call) GetLatencyTargetMilliseconds() int32 {
+	if x != nil {
+		return x.LatencyTargetMilliseconds
+	}
+	return 0
+}
+
+func (x *Call) GetResidency() string {
+	if x != nil {
+		return x.Residency
 	}
 	return ""
 }
@@ -2101,7 +2123,7 @@ var File_chartergate_v1_preflight_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\n" +
-	"\x1echartergate/v1/preflight.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\a\n" +
+	"\x1echartergate/v1/preflight.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\b\n" +
 	"\x04Call\x12#\n" +
 	"\afeature\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\afeature\x12&\n" +
 	"\n" +
@@ -2123,7 +2145,9 @@ const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\x06labels\x18\r \x03(\v2 .chartergate.v1.Call.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x10\"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x01R\x06labels\x12\x1c\n" +
 	"\x04task\x18\x12 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04task\x12*\n" +
 	"\fservice_tier\x18\x0e \x01(\tB\a\xbaH\x04r\x02(@R\vserviceTier\x12\x1f\n" +
-	"\x06region\x18\x0f \x01(\tB\a\xbaH\x04r\x02(@R\x06region\x12.\n" +
+	"\x06region\x18\x0f \x01(\tB\a\xbaH\x04r\x02(@R\x06region\x12L\n" +
+	"\x1blatency_target_milliseconds\x18\x10 \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\xdd\xdb\x01(\x00R\x19latencyTargetMilliseconds\x12%\n" +
+	"\tresidency\x18\x11 \x01(\tB\a\xbaH\x04r\x02(@R\tresidency\x12.\n" +
 	"\rprefix_hashes\x18\x14 \x03(\x06B\t\xbaH\x06\x92\x01\x03\x10\x80\x04R\fprefixHashes\x12;\n" +
 	"\x13prefix_block_tokens\x18\x15 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x11prefixBlockTokens\x12?\n" +
 	"\rrecorded_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\frecordedTime\x1a9\n" +
@@ -2276,7 +2300,7 @@ const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\x05error\x18\a \x01(\v2\x1c.chartergate.v1.SessionErrorH\x00R\x05errorB\b\n" +
 	"\x06result\"J\n" +
 	"\x0fSessionResponse\x127\n" +
-	"\aresults\x18\x01 \x03(\v2\x1d.chartergate.v1.SessionResultR\aresults*\xd0\x03\n" +
+	"\aresults\x18\x01 \x03(\v2\x1d.chartergate.v1.SessionResultR\aresults*\xf4\x03\n" +
 	"\n" +
 	"ReasonCode\x12\x1b\n" +
 	"\x17REASON_CODE_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -2293,7 +2317,8 @@ const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\x12\x1d\n" +
 	"\x19REASON_CODE_POLICY_FAILED\x10\v\x12\x15\n" +
 	"\x11REASON_CODE_STAGE\x10\f\x12 \n" +
-	"\x1cREASON_CODE_CONTEXT_TOO_LONG\x10\r\x12 \n" +
+	"\x1cREASON_CODE_CONTEXT_TOO_LONG\x10\r\x12\"\n" +
+	"\x1eREASON_CODE_EVALUATION_MISSING\x10\x0e\x12 \n" +
 	"\x1cREASON_CODE_NO_EXCHANGE_RATE\x10\x14*k\n" +
 	"\vPromptCache\x12\x1c\n" +
 	"\x18PROMPT_CACHE_UNSPECIFIED\x10\x00\x12\x14\n" +
