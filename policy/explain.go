@@ -116,7 +116,7 @@ func (w *watcher) hit(r *ast.Rule, locals *ast.ValueMap) {
 	if r.Head.Key != nil && value == nil {
 		value = r.Head.Key
 	}
-	h := routing.RuleHit{Rule: r.Ref().GroundPrefix().String(), Value: "true"}
+	h := routing.RuleHit{Rule: bound(r.Ref(), locals).String(), Value: "true"}
 	if at := r.Loc(); at != nil {
 		h.File, h.Line = at.File, at.Row
 	}
@@ -137,21 +137,26 @@ func bound(v ast.Value, locals *ast.ValueMap) ast.Value {
 		}
 		return name, nil
 	})
-	if t, ok := x.(*ast.Term); ok && err == nil {
-		return t.Value
+	if known, ok := x.(ast.Value); ok && err == nil {
+		return known
 	}
 	return v
 }
 
 // expression notes what of the input an expression reads. Those within comprehensions are evaluated on their own.
 func (w *watcher) expression(e *ast.Expr, locals *ast.ValueMap) {
-	ast.NewGenericVisitor(func(x any) bool {
+	var visit func(x any) bool
+	visit = func(x any) bool {
 		switch x := x.(type) {
 		case *ast.ArrayComprehension, *ast.SetComprehension, *ast.ObjectComprehension, *ast.Every:
 			return true
 		case ast.Ref:
 			if isInput(x) {
 				w.read("input", w.input, x[1:], locals)
+				for _, t := range x[1:] {
+					ast.NewGenericVisitor(visit).Walk(t)
+				}
+				return true
 			}
 		case ast.Var:
 			if x.Equal(ast.InputRootDocument.Value) {
@@ -160,7 +165,8 @@ func (w *watcher) expression(e *ast.Expr, locals *ast.ValueMap) {
 			return true
 		}
 		return false
-	}).Walk(e)
+	}
+	ast.NewGenericVisitor(visit).Walk(e)
 }
 
 // read follows a path. A variable that has no value yet stands for every element.

@@ -29,13 +29,13 @@ func newBudgetService(control store.Control, v *Validator, statuses BudgetStatus
 	return &budgetService{BudgetStatuses: statuses, kind: kind[*charter.Budget, *chartergatev1.Budget]{
 		control: control, validator: v, collection: "budgets/", all: (*charter.Snapshot).Budgets,
 		toProto: convert.BudgetToProto, fromProto: convert.BudgetFromProto,
-		fill: func(s *charter.Snapshot, b *charter.Budget) { fillCurrency(s, nil, b) },
+		fill: func(s *charter.Snapshot, b *charter.Budget) { FillCurrency(s, nil, b) },
 	}}
 }
 
-// fillCurrency gives a budget without a currency the one that it has, or its parent's, or USD. pending are budgets that
+// FillCurrency gives a budget without a currency the one that it has, or its parent's, or USD. pending are budgets that
 // are written together with it and do not stand in s yet.
-func fillCurrency(s *charter.Snapshot, pending map[string]*charter.Budget, b *charter.Budget) {
+func FillCurrency(s *charter.Snapshot, pending map[string]*charter.Budget, b *charter.Budget) {
 	at := b
 	for depth := 0; at != nil && depth < charter.MaxDepth; depth++ {
 		if at.Currency != "" {

@@ -117,7 +117,7 @@ func fillCurrencies(now *charter.Snapshot, list []wanted) []wanted {
 		}
 	}
 	for _, b := range pending {
-		fillCurrency(now, pending, b)
+		FillCurrency(now, pending, b)
 	}
 	return filled
 }

@@ -91,7 +91,11 @@ func (s *policyService) explainKept(ctx context.Context, req *chartergatev1.Expl
 	if err := x.ask(ctx, req.Trace); err != nil {
 		return nil, err
 	}
-	return x.response(keptDecision(call, x.currency, revisions)), nil
+	d := keptDecision(call, x.currency, revisions)
+	if m := snap.Catalog().Model(d.Model); m != nil {
+		d.Provider = m.Provider
+	}
+	return x.response(d), nil
 }
 
 // policiesOf are the policies of the revisions that a decision names. Of those that are not stored gone are the names.

@@ -16,6 +16,7 @@ import (
 	"github.com/chartergate/chartergate/proto/convert"
 	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 	"github.com/chartergate/chartergate/replay"
+	"github.com/chartergate/chartergate/server"
 )
 
 // simulateTrace replays a trace that begins at a time here. client may be nil with manifests.
@@ -158,7 +159,17 @@ func (f *simulateFlags) snapshot(ctx context.Context, cmd *cobra.Command, client
 		revision := &charter.PolicyRevision{Policy: id, Hash: policy.Hash(p.GetModules()), Modules: p.GetModules()}
 		changes = append(changes, charter.Set(revision), charter.Set(&charter.Policy{ID: id, Active: revision.Hash}))
 	}
-	snap, err := new(charter.Snapshot).With(changes)
+	budgets := map[string]*charter.Budget{}
+	for _, c := range changes {
+		if b, ok := c.Record.(*charter.Budget); ok {
+			budgets[b.ID] = b
+		}
+	}
+	empty := new(charter.Snapshot)
+	for _, b := range budgets { // as the server does
+		server.FillCurrency(empty, budgets, b)
+	}
+	snap, err := empty.With(changes)
 	if err == nil && snap.Catalog() == nil {
 		return nil, fmt.Errorf("there is no catalog: no call could be served")
 	}

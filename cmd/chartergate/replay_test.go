@@ -17,19 +17,23 @@ import (
 )
 
 // startExamples runs a real server with the example company, until the test ends.
-func startExamples(t *testing.T) (addr string, client *chartergate.Client) {
+func startExamples(t *testing.T, change ...func(*serveOptions)) (addr string, client *chartergate.Client) {
 	t.Helper()
 	var err error
 	s := &childServer{exited: make(chan struct{})}
 	if s.grpcAddr, err = freeAddress(); err != nil {
 		t.Fatal(err)
 	}
+	o := &serveOptions{
+		dataDir: t.TempDir(), grpcAddr: s.grpcAddr, httpAddr: "127.0.0.1:0", maxHold: ledger.DefaultMaxTTL, logLevel: "error", logFormat: "text",
+		usage: usageOptions{topK: 100, hourlyDays: 14, usageDays: 730, decisionDays: 30},
+	}
+	for _, f := range change {
+		f(o)
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	go func() {
-		s.err = serve(ctx, &serveOptions{
-			dataDir: t.TempDir(), grpcAddr: s.grpcAddr, httpAddr: "127.0.0.1:0", maxHold: ledger.DefaultMaxTTL, logLevel: "error", logFormat: "text",
-			usage: usageOptions{topK: 100, hourlyDays: 14, usageDays: 730, decisionDays: 30},
-		})
+		s.err = serve(ctx, o)
 		close(s.exited)
 	}()
 	t.Cleanup(func() {
