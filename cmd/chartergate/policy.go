@@ -30,7 +30,7 @@ server decides calls that none is attached to.`,
 		},
 	}
 	cmd.AddCommand(
-		newPolicyTestCommand(), newPolicyFmtCommand(), newPolicyLintCommand(),
+		newPolicyTestCommand(), newPolicyFmtCommand(), newPolicyLintCommand(), newPolicyBenchCommand(),
 		newPolicyCreateCommand(), newPolicyListCommand(), newPolicyShowCommand(), newPolicyDiffCommand(),
 		newPolicyActivateCommand(), newPolicyRollbackCommand(), newPolicyDeleteCommand(),
 	)
