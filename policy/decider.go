@@ -89,15 +89,18 @@ func (d *Decider) Use(s *Set) {
 	d.using.Lock()
 	defer d.using.Unlock()
 	before := d.inUse.Load()
+	if before == nil {
+		before = &set{}
+	}
 	next := &set{teams: map[string]*attached{}, features: map[string]*attached{}}
 	for team, r := range s.Teams {
-		next.teams[team] = d.attach(r, before.team(team))
+		next.teams[team] = d.attach(r, before.teams[team])
 	}
 	for feature, r := range s.Features {
-		next.features[feature] = d.attach(r, before.feature(feature))
+		next.features[feature] = d.attach(r, before.features[feature])
 	}
 	if s.Organisation != nil {
-		next.organisation = d.attach(s.Organisation, before.org())
+		next.organisation = d.attach(s.Organisation, before.organisation)
 	}
 	d.inUse.Store(next)
 }
@@ -111,27 +114,6 @@ func (d *Decider) attach(r *Revision, before *attached) *attached {
 		return before
 	}
 	return &attached{r, newEvaluator(r.Policy, r.Name, d.limit, d.slots)}
-}
-
-func (s *set) org() *attached {
-	if s == nil {
-		return nil
-	}
-	return s.organisation
-}
-
-func (s *set) team(name string) *attached {
-	if s == nil {
-		return nil
-	}
-	return s.teams[name]
-}
-
-func (s *set) feature(id string) *attached {
-	if s == nil {
-		return nil
-	}
-	return s.features[id]
 }
 
 // levels appends the policies that are attached to a charter, the organisation's first.

@@ -26,8 +26,8 @@ func TestPolicyTestsMustPass(t *testing.T) {
 		return err
 	}
 	failed := chartergatev1.ErrorReason_ERROR_REASON_POLICY_TESTS_FAILED
-	where := map[string]string{"file": "routing_test.rego", "line": "7", "test": "chartergate.routing_test.test_denies"}
-	refused(t, create(false), codes.InvalidArgument, failed, where, "routing_test.rego:7: chartergate.routing_test.test_denies: it does not hold")
+	where := map[string]string{"file": "routing_test.rego", "line": "7", "test": "test_denies"}
+	refused(t, create(false), codes.InvalidArgument, failed, where, "routing_test.rego:7: test_denies: ")
 	refused(t, create(true), codes.InvalidArgument, failed, where)
 	refused(t, apply(), codes.InvalidArgument, failed, where)
 	kept := map[string]string{"routing.rego": regoAllow, "routing_test.rego": strings.Split(modules["routing_test.rego"], "\ntest_denies")[0]}

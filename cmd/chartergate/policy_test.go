@@ -1,11 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
 
 // aPolicy writes a folder with a policy that names one tier and says so.
@@ -74,4 +79,42 @@ func TestPolicyLifecycle(t *testing.T) {
 	c.fails(exitFailed, []string{"has no file of Rego"}, "policy", "create", t.TempDir(), "-m", "x")
 	c.fails(exitFailed, []string{"there is no directory nowhere"}, "policy", "create", "nowhere", "-m", "x")
 	cli{t: t}.fails(exitUsage, []string{"unknown command \"craete\""}, "policy", "craete")
+}
+
+// Three servers of their own processes: the command waits until all decide by what it activated.
+func TestPolicyActivatesOnAllServers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts three servers and an etcd")
+	}
+	endpoint := startEtcd(t)
+	servers := []*replica{startReplica(t, endpoint), startReplica(t, endpoint), startReplica(t, endpoint)}
+	status := func(r *replica) []*pb.Replica {
+		st, err := pb.NewOperationsServiceClient(r.Conn()).GetStatus(t.Context(), &pb.GetStatusRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.GetReplicas()
+	}
+	soonTrue(t, 20*time.Second, "every server knows all", func() bool {
+		return !slices.ContainsFunc(servers, func(r *replica) bool { return len(status(r)) != 3 })
+	})
+	c := cli{t, []string{"--server", servers[0].grpcAddr}}
+	var first string
+	for _, tier := range []string{"economy", "standard"} {
+		out := c.ok("policy", "create", aPolicy(t, tier), "--policy", "team.t", "-m", "because", "--activate", "--wait")
+		c.contains(out, "3 servers decide by it after ")
+		t.Log(out)
+		first = cmp.Or(first, policyRevision.FindString(out))
+	}
+	out := c.ok("policy", "rollback", "team.t", "--wait")
+	c.contains(out, first+" decides again", "3 servers decide by it after ")
+	t.Log(out)
+	for _, r := range servers {
+		for _, of := range status(r) {
+			if !slices.Contains(of.GetPolicyRevisions(), first) {
+				t.Errorf("the status says of a server: %v", of)
+			}
+		}
+	}
+	t.Log("\n" + c.ok("status"))
 }
