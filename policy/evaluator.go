@@ -131,6 +131,14 @@ func (p *Policy) evaluate(ctx context.Context, input ast.Value, limit time.Durat
 }
 
 func (p *Policy) ask(ctx context.Context, input ast.Value, cancel topdown.Cancel) (*routing.Plan, error) {
+	answer, err := p.answer(ctx, input, cancel)
+	if err != nil {
+		return nil, err
+	}
+	return decode(answer)
+}
+
+func (p *Policy) answer(ctx context.Context, input ast.Value, cancel topdown.Cancel) (ast.Value, error) {
 	results, err := p.query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalExternalCancel(cancel), rego.EvalQueryTracer(stopper{cancel}),
 		rego.EvalGenerateJSON(func(t *ast.Term, _ *rego.EvalContext) (any, error) { return t.Value, nil }))
 	switch {
@@ -141,5 +149,5 @@ func (p *Policy) ask(ctx context.Context, input ast.Value, cancel topdown.Cancel
 	case len(results) == 0:
 		return nil, errUndefined
 	}
-	return decode(results[0].Expressions[0].Value.(ast.Value))
+	return results[0].Expressions[0].Value.(ast.Value), nil
 }

@@ -33,7 +33,7 @@ server decides calls that none is attached to.`,
 		newPolicyTestCommand(), newPolicyFmtCommand(), newPolicyLintCommand(), newPolicyBenchCommand(),
 		newPolicyCreateCommand(), newPolicyListCommand(), newPolicyShowCommand(), newPolicyDiffCommand(),
 		newPolicyActivateCommand(), newPolicyRollbackCommand(), newPolicyDeleteCommand(),
-		newPolicyShadowCommand(), newPolicySimulateCommand(), newPolicyExplainCommand(),
+		newPolicyShadowCommand(), newPolicySimulateCommand(), newPolicyExplainCommand(), newPolicyDecisionsCommand(),
 	)
 	return cmd
 }

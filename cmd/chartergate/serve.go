@@ -52,6 +52,7 @@ type serveOptions struct {
 	logLevel, logFormat         string
 	usage                       usageOptions
 	bundle                      bundleOptions
+	decisionLog                 string
 }
 
 type etcdOptions struct {
@@ -98,6 +99,7 @@ set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idl
 	f.BoolVar(&o.etcd.compact, "etcd-compact", true, "compact the history of the etcd cluster that is older than 30 s; turn it off where others use the cluster and look after that. The embedded etcd is always compacted")
 	o.usage.addFlags(f)
 	o.bundle.addFlags(f)
+	f.StringVar(&o.decisionLog, "decision-log", "", "send decisions that are kept to a file, as lines of JSON, or to an http or https URL, gzipped, in the format of OPA's decision log")
 	f.DurationVar(&o.maxHold, "max-hold", ledger.DefaultMaxTTL, "longest time that a hold may last; after a crash, money in use is out of reach for about as long")
 	f.StringVar(&o.withoutEtcd, "without-etcd", "refuse", "what to do when etcd has not answered for 5s: refuse, or an amount such as 5.00 that this server may still hold in all, from what it was granted; a ceiling may be exceeded by that much")
 	if err := f.MarkHidden(uncountedFlag); err != nil {
@@ -192,6 +194,10 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeUsage()) }()
+	waitLog, err := logDecisions(ctx, o.decisionLog, meter, control, registry, log)
+	if err != nil {
+		return err
+	}
 
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := server.NewMetrics(registry)
@@ -248,6 +254,7 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 		return err
 	}
 	served = true
+	defer waitLog()
 	return run(ctx, s, gate, meter, !o.usage.uncounted)
 }
 

@@ -229,6 +229,9 @@ func (m *Meter) keepDecisions(ctx context.Context) error {
 		return err
 	}
 	m.decisions.kept.Add(int64(len(list)))
+	if m.Kept != nil {
+		m.Kept(list)
+	}
 	return nil
 }
 

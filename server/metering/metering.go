@@ -61,6 +61,8 @@ type Config struct {
 	Backlog func() int64
 	Log     *slog.Logger
 	Now     func() time.Time // nil: time.Now
+	// Kept is told of decisions that were kept. It must not wait. nil: nobody is.
+	Kept func(list []usage.Decision)
 	// SamplePPM is the share of decisions to keep beside refusals and downgrades.
 	SamplePPM int64
 	// How long to keep what. 0: the defaults.
