@@ -153,9 +153,10 @@ func (c *compiler) step(s ir.Stmt) (step, error) {
 		return func(m *machine, l []value) int { m.result = l[source]; return returned }, nil
 	case *ir.ResultSetAddStmt:
 		source := c.local(s.Value)
-		key := ast.StringTerm("result")
+		name := "result"
+		key := textValue(&name)
 		return func(m *machine, l []value) int {
-			m.result = valueOfTerm(l[source].ref.(ast.Object).Get(key))
+			m.result = m.dot(&l[source], &key)
 			return 0
 		}, nil
 	case *ir.BreakStmt:
@@ -239,20 +240,44 @@ func (c *compiler) scan(s *ir.ScanStmt) (step, error) {
 	inner, err := c.block(s.Block)
 	ordered := appends(s.Block)
 	return func(m *machine, l []value) int {
-		if ordered && l[source].kind == isTerm && l[source].neg {
+		if ordered && l[source].kind >= isBag && l[source].neg {
 			return m.fail(errOrder)
 		}
-		return m.scan(l[source], func(k, v value) int {
-			if !m.tick() {
-				return failed
-			}
-			l[key], l[val] = k, v
-			if r := inner.run(m, l); r > 1 {
-				return outer(r)
+		switch src := l[source]; {
+		case src.kind == isPart && part(src.n) == partBudgets:
+			for i := range m.in.Budgets {
+				l[key], l[val] = intValue(int64(i)), partValue(partBudget+part(i))
+				if r := inner.round(m, l); r != 0 {
+					return leave(r)
+				}
 			}
 			return 0
-		})
+		case src.kind == isArray:
+			for i := range m.length(&src) {
+				l[key], l[val] = intValue(int64(i)), src.elem(i)
+				if r := inner.round(m, l); r != 0 {
+					return leave(r)
+				}
+			}
+			return 0
+		default:
+			return m.scan(src, func(k, v value) int {
+				l[key], l[val] = k, v
+				return inner.round(m, l)
+			})
+		}
 	}, err
+}
+
+// round runs the block of a loop once.
+func (b block) round(m *machine, l []value) int {
+	if !m.tick() {
+		return failed
+	}
+	if r := b.run(m, l); r > 1 {
+		return outer(r)
+	}
+	return 0
 }
 
 // errOrder is for OPA: it visits the elements of a literal with variables in the order of their variables, and equal ones
@@ -284,24 +309,8 @@ func literals(b *ir.Block) map[ir.Local]int {
 	return counts
 }
 
-// scan visits the elements of a value until a visit does not answer 0.
+// scan visits the elements of an object or set until a visit does not answer 0.
 func (m *machine) scan(source value, visit func(k, v value) int) (r int) {
-	if source.kind == isPart && part(source.n) == partBudgets {
-		for i := range m.in.Budgets {
-			if r = visit(intValue(int64(i)), partValue(partBudget+part(i))); r != 0 {
-				break
-			}
-		}
-		return leave(r)
-	}
-	if source.kind == isArray {
-		for i := range m.length(&source) {
-			if r = visit(intValue(int64(i)), source.elem(i)); r != 0 {
-				break
-			}
-		}
-		return leave(r)
-	}
 	switch x := m.composite(&source).(type) {
 	case ast.Object:
 		x.Until(func(k, v *ast.Term) bool {
@@ -471,6 +480,8 @@ func (c *compiler) dot(s *ir.DotStmt) step {
 			switch src := source.get(l); src.kind {
 			case isPart:
 				v = m.read(part(src.n), &name)
+			case isBag:
+				v = src.ref.(*bag).get(name.text)
 			case isTerm:
 				v = member(src.ref, key)
 			}
@@ -513,6 +524,10 @@ func (m *machine) dot(source, key *value) value {
 			return m.read(part(source.n), &name)
 		}
 		return value{}
+	case isBag:
+		if key.kind == isString {
+			return source.ref.(*bag).get(key.text())
+		}
 	case isTerm:
 		return member(source.ref, m.term(key))
 	}

@@ -17,6 +17,7 @@ const (
 	isString // ref is *string or ast.String
 	isArray  // ref is *array or *ast.Array
 	isPart   // n is a part of the input that is not built
+	isBag    // ref is *bag
 	isTerm   // ref is any other ast.Value; neg where it is a literal whose order only OPA knows
 )
 
@@ -33,6 +34,7 @@ type value struct {
 type array struct {
 	elems []value
 	term  *ast.Array
+	few   [3]value // room for a short one
 }
 
 func boolValue(b bool) value {
@@ -169,6 +171,8 @@ func (m *machine) ast(v *value) ast.Value {
 		return ast.NewArray(terms...)
 	case isPart:
 		return m.build(part(v.n))
+	case isBag:
+		return m.unpack(v.ref.(*bag))
 	case isTerm:
 		return v.ref.(ast.Value)
 	}
@@ -193,8 +197,8 @@ func (m *machine) keep(v value) value {
 			copied := *text
 			return textValue(&copied)
 		}
-	case isPart:
-		return valueOf(m.build(part(v.n)))
+	case isPart, isBag:
+		return valueOf(m.ast(&v))
 	case isArray:
 		a, ok := v.ref.(*array)
 		if !ok || a.term != nil {
@@ -224,6 +228,8 @@ func (m *machine) length(v *value) int {
 		if part(v.n) == partBudgets {
 			return len(m.in.Budgets)
 		}
+	case isBag:
+		return len(v.ref.(*bag).keys)
 	}
 	if counted, ok := m.composite(v).(interface{ Len() int }); ok {
 		return counted.Len()
@@ -234,8 +240,8 @@ func (m *machine) length(v *value) int {
 // composite is the object or set that a value is, nil if it is neither.
 func (m *machine) composite(v *value) ast.Value {
 	switch v.kind {
-	case isPart:
-		return m.build(part(v.n))
+	case isPart, isBag:
+		return m.ast(v)
 	case isTerm:
 		switch x := v.ref.(type) {
 		case ast.Object:
