@@ -43,14 +43,32 @@ func compilePlan(plan *ir.Policy) (*program, error) {
 		c.functions[fn.Name], c.byPath[strings.Join(fn.Path, "\x00")] = f, f
 		c.program.functions = append(c.program.functions, f)
 	}
-	entry := new(function)
-	var err error
-	if c.program.entry, err = c.body(entry, plan.Plans.Plans[0].Blocks); err != nil {
+	entry, err := unwrapped(plan.Plans.Plans[0])
+	if err != nil {
+		return nil, err
+	}
+	if c.program.entry, err = c.body(new(function), entry); err != nil {
 		return nil, err
 	}
 	c.program.locals = c.locals
 	c.program.plan()
 	return c.program, nil
+}
+
+// unwrapped is a plan's only block with the decision as its result, which the planner puts into an object.
+func unwrapped(plan *ir.Plan) ([]*ir.Block, error) {
+	if len(plan.Blocks) == 1 && len(plan.Blocks[0].Stmts) > 2 {
+		stmts := plan.Blocks[0].Stmts
+		n := len(stmts) - 2 // that put it there, and answer
+		if insert, ok := stmts[n].(*ir.ObjectInsertStmt); ok {
+			if decision, ok := what(insert.Value).(ir.Local); ok {
+				around := func(s ir.Stmt) bool { make, ok := s.(*ir.MakeObjectStmt); return ok && make.Target == insert.Object }
+				rest := slices.DeleteFunc(slices.Clone(stmts[:n]), around)
+				return []*ir.Block{{Stmts: append(rest, &ir.ResultSetAddStmt{Value: decision})}}, nil
+			}
+		}
+	}
+	return nil, errors.New("the planner wraps decisions otherwise than it did")
 }
 
 func (c *compiler) body(f *function, blocks []*ir.Block) ([]block, error) {
@@ -153,10 +171,8 @@ func (c *compiler) step(s ir.Stmt) (step, error) {
 		return func(m *machine, l []value) int { m.result = l[source]; return returned }, nil
 	case *ir.ResultSetAddStmt:
 		source := c.local(s.Value)
-		name := "result"
-		key := textValue(&name)
 		return func(m *machine, l []value) int {
-			m.result = m.dot(&l[source], &key)
+			m.result = l[source]
 			return 0
 		}, nil
 	case *ir.BreakStmt:

@@ -76,7 +76,10 @@ func (c *compiler) assign(s ir.Stmt) step {
 		t := c.local(target)
 		return func(_ *machine, l []value) int { l[t] = v(); return 0 }
 	}
-	known := func(target ir.Local, v value) step { return set(target, func() value { return v }) }
+	known := func(target ir.Local, v value) step {
+		t := c.local(target)
+		return func(_ *machine, l []value) int { l[t] = v; return 0 }
+	}
 	switch s := s.(type) {
 	case *ir.AssignVarStmt:
 		source, target := c.operand(s.Source), c.local(s.Target)

@@ -3,6 +3,7 @@ package policy
 import (
 	"math/big"
 	"strconv"
+	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -77,8 +78,23 @@ func floatValue(f float) (value, bool) {
 	return value{kind: isFloat, neg: f.neg, exp: f.exp, n: int64(f.mant)}, f.exp < maxExp-64 && f.exp > -maxExp
 }
 
+// permilles are the first of them, which are common.
+var permilles = func() (list [1001]value) {
+	for n := range list {
+		list[n] = dividePermille(int32(n))
+	}
+	return list
+}()
+
 // permilleValue is n/1000.
 func permilleValue(n int32) value {
+	if n >= 0 && int(n) < len(permilles) {
+		return permilles[n]
+	}
+	return dividePermille(n)
+}
+
+func dividePermille(n int32) value {
 	if n == 0 {
 		return intValue(0)
 	}
@@ -100,10 +116,8 @@ func (v *value) number() ast.Number {
 
 // numberValue reads a number. One that cannot be calculated with here, such as a big one, stays a term.
 func numberValue(text ast.Number) value {
-	if n, ok := text.Int64(); ok && (n != 0 || text == "0") {
-		if v := intValue(n); v.number() == text {
-			return v
-		}
+	if n, ok := text.Int64(); ok && canonical(string(text)) {
+		return intValue(n)
 	}
 	parsed, ok := new(big.Float).SetString(string(text))
 	if !ok {
@@ -121,6 +135,12 @@ func numberValue(text ast.Number) value {
 		v.ref = text
 	}
 	return v
+}
+
+// canonical says whether a whole number is written as OPA writes it.
+func canonical(text string) bool {
+	digits := strings.TrimPrefix(text, "-")
+	return text == "0" || digits != "" && digits[0] >= '1' && digits[0] <= '9'
 }
 
 func valueOf(v ast.Value) value {
