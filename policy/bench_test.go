@@ -14,10 +14,12 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
 
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/pricing"
 	"github.com/chartergate/chartergate/core/routing"
+	"github.com/chartergate/chartergate/internal/dataset"
 )
 
 // rawTokens decides by a price formula on raw token counts and by arithmetic on utilisation: no two calls are alike to it.
@@ -60,9 +62,9 @@ reasons contains "A long prompt." if input.request.input_tokens > limits.premium
 // traceInputs makes a call of every row of the Azure trace, under four levels of budgets that are used up on the way.
 func traceInputs(t testing.TB) []*routing.Input {
 	t.Helper()
-	f, err := os.Open("../../shared/data/traces/azure-llm-2023-conv.csv")
+	f, err := os.Open(dataset.File(t, "traces/azure-llm-2023-conv.csv"))
 	if err != nil {
-		t.Skipf("the public traces are not here: %v", err)
+		t.Fatal(err)
 	}
 	defer f.Close()
 	rows, err := csv.NewReader(f).ReadAll()
@@ -124,7 +126,7 @@ func TestBenchPolicies(t *testing.T) {
 		// The first pass shows the hit rate and what is kept.
 		before := heap()
 		d := using(p)
-		e := d.inUse.Load()
+		e := inUse(d)
 		hits := 0
 		for _, in := range list {
 			plan, _ := e.memo.get(p.appendKey(nil, in))
@@ -137,7 +139,7 @@ func TestBenchPolicies(t *testing.T) {
 		}
 		kept := float64(heap()-before) / (1 << 20)
 		d = using(p) // what is remembered has to be earned in the measured time
-		fast := measure(t, rounds(p)*len(list), func(i int) error {
+		fast := perRun(t, rounds(p)*len(list), func(i int) error {
 			_, err := d.Decide(ctx, list[i%len(list)])
 			return err
 		})
@@ -145,8 +147,8 @@ func TestBenchPolicies(t *testing.T) {
 		for i := range parsed {
 			parsed[i] = e.inputs.build(list[i*38])
 		}
-		plain := measure(t, 4*len(parsed), func(i int) error {
-			_, err := p.evaluate(ctx, parsed[i%len(parsed)], time.Minute)
+		plain := perRun(t, 4*len(parsed), func(i int) error {
+			_, err := p.query.Eval(ctx, rego.EvalParsedInput(parsed[i%len(parsed)]))
 			return err
 		})
 		fmt.Fprintf(w, "%s\t%.0f\t%.1f\t%.0f\t%.0f\t%.0f\t%.0f\t%.1f\t%.1f%%\t%d\t%d\t%.1f\t\n", c.name, fast.ns, fast.allocs, fast.bytes, plain.ns, plain.allocs, plain.bytes, plain.ns/fast.ns,
@@ -165,10 +167,10 @@ func rounds(p *Policy) int {
 	return 20
 }
 
-type cost struct{ ns, allocs, bytes float64 }
+type runCost struct{ ns, allocs, bytes float64 }
 
-// measure gives the mean cost of n runs in time of the processor, which other processes disturb less than the clock.
-func measure(t *testing.T, n int, run func(i int) error) cost {
+// perRun gives the mean cost of n runs in time of the processor, which other processes disturb less than the clock.
+func perRun(t *testing.T, n int, run func(i int) error) runCost {
 	t.Helper()
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -182,7 +184,7 @@ func measure(t *testing.T, n int, run func(i int) error) cost {
 	took := processorTime(t) - start
 	runtime.ReadMemStats(&after)
 	each := func(sum uint64) float64 { return float64(sum) / float64(n) }
-	return cost{float64(took.Nanoseconds()) / float64(n), each(after.Mallocs - before.Mallocs), each(after.TotalAlloc - before.TotalAlloc)}
+	return runCost{float64(took.Nanoseconds()) / float64(n), each(after.Mallocs - before.Mallocs), each(after.TotalAlloc - before.TotalAlloc)}
 }
 
 func processorTime(t *testing.T) time.Duration {

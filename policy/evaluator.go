@@ -19,13 +19,14 @@ import (
 const EvaluationLimit = 10 * time.Millisecond
 
 // EvalError says that a policy gave no decision: it failed, took too long, or its answer is undefined or ill-formed.
-type EvalError struct{ Revision, Problem string }
+type EvalError struct {
+	Revision, Problem string
+	Why               routing.PolicyFailure
+}
 
 func (e *EvalError) Error() string {
 	return fmt.Sprintf("policy %s gave no decision: %s", e.Revision, e.Problem)
 }
-
-var errCutOff = fmt.Errorf("it took longer than %s", EvaluationLimit)
 
 // slots lets as many evaluations run as there are processors, so that none is cut off for waiting.
 type slots chan struct{}
@@ -111,7 +112,7 @@ func (e *evaluator) evaluate(ctx context.Context, in *routing.Input, key []byte,
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
-		return nil, &EvalError{e.revision, oneLine(err.Error())}
+		return nil, evalError(e.revision, err)
 	}
 	if plan.Revision == "" {
 		plan.Revision = e.revision
@@ -121,12 +122,13 @@ func (e *evaluator) evaluate(ctx context.Context, in *routing.Input, key []byte,
 	return plan, nil
 }
 
-// evaluate asks OPA.
+// evaluate asks OPA. Errors: errCutOff, errStuck, and what is wrong with the answer.
 func (p *Policy) evaluate(ctx context.Context, input ast.Value, limit time.Duration) (*routing.Plan, error) {
-	cancel := topdown.NewCancel()
-	defer time.AfterFunc(limit, cancel.Cancel).Stop()
-	defer context.AfterFunc(ctx, cancel.Cancel)()
-	results, err := p.query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalExternalCancel(cancel),
+	return p.guard.run(ctx, limit, func(cancel topdown.Cancel) (*routing.Plan, error) { return p.ask(ctx, input, cancel) })
+}
+
+func (p *Policy) ask(ctx context.Context, input ast.Value, cancel topdown.Cancel) (*routing.Plan, error) {
+	results, err := p.query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalExternalCancel(cancel), rego.EvalQueryTracer(stopper{cancel}),
 		rego.EvalGenerateJSON(func(t *ast.Term, _ *rego.EvalContext) (any, error) { return t.Value, nil }))
 	switch {
 	case topdown.IsCancel(err):

@@ -42,7 +42,7 @@ func TestSlow(t *testing.T) {
 // TestUselessMemoRests decides until the memo is given up, and until it is of use again.
 func TestUselessMemoRests(t *testing.T) {
 	p := compile(t, module(`decision := {"effect": "deny", "reasons": [sprintf("%d", [input.request.input_tokens % 7])]}`))
-	e, ctx := using(p).inUse.Load(), context.Background()
+	e, ctx := inUse(using(p)), context.Background()
 	decide := func(tokens int64) *routing.Plan {
 		in := supportInput(t)
 		in.Call.Estimate.InputTokens = tokens
@@ -82,7 +82,7 @@ func TestClosuresAreCutOff(t *testing.T) {
 		"memory": {`decision := {"effect": "deny", "reasons": [sprintf("%d", [count([x | some x in numbers.range(1, 3000); some _ in numbers.range(1, 3000)])])]}`, errTooLarge},
 	} {
 		p := compile(t, module(c.body))
-		e := using(p).inUse.Load()
+		e := inUse(using(p))
 		if e.limit = time.Minute; c.want == errCutOff {
 			e.limit = EvaluationLimit
 		}
@@ -96,7 +96,7 @@ func TestClosuresAreCutOff(t *testing.T) {
 func TestCallsMayBeReused(t *testing.T) {
 	p := compile(t, module("kept := [input.request.tier, {input.request.tier: input.request.cohort}]\n\n"+
 		`decision := {"effect": "deny", "reasons": [sprintf("%v %d", [kept, input.request.input_tokens])]}`))
-	e, ctx := using(p).inUse.Load(), context.Background()
+	e, ctx := inUse(using(p)), context.Background()
 	in := supportInput(t)
 	in.Call.Tier, in.Call.Cohort = "economy", "beta"
 	s := e.stages.get(p.program, in)

@@ -363,7 +363,7 @@ func narrow(c *fuzzCase, in *routing.Input) string {
 		if err != nil {
 			continue
 		}
-		got, err := using(p).inUse.Load().run(context.Background(), in)
+		got, err := inUse(using(p)).run(context.Background(), in)
 		want, wantErr := plain(p, in)
 		if fmt.Sprint(got, err) != fmt.Sprint(want, wantErr) {
 			fmt.Fprintf(&report, "\n%s: %+v %v\nplain: %+v %v", rule, got, err, want, wantErr)
@@ -386,7 +386,7 @@ func fuzzOne(c *fuzzCase, count *fuzzCount) string {
 		count.compiled++
 	}
 	d := using(p)
-	e := d.inUse.Load()
+	e := inUse(d)
 	for i, in := range c.inputs {
 		count.inputs++
 		if diff := compare(d, in); diff != "" {

@@ -97,9 +97,6 @@ type remembered struct {
 	value      value
 }
 
-// errUndefined says that there is no decision.
-var errUndefined = errors.New("decision is undefined for this input: give it a default")
-
 // run evaluates the entry point.
 func (p *program) run(ctx context.Context, e *evaluator, in *routing.Input, s *stage) (*routing.Plan, error) {
 	m, _ := p.machines.Get().(*machine)

@@ -26,7 +26,7 @@ func plain(p *Policy, in *routing.Input) (*routing.Plan, error) {
 // compare says how the remembered decision differs from a plain evaluation; empty if it does not.
 func compare(d *Decider, in *routing.Input) string {
 	got, err := d.Decide(context.Background(), in)
-	want, wantErr := plain(d.inUse.Load().policy, in)
+	want, wantErr := plain(inUse(d).policy, in)
 	if err != nil || wantErr != nil {
 		if err == nil || wantErr == nil || !strings.HasSuffix(err.Error(), oneLine(wantErr.Error())) {
 			return fmt.Sprintf("error %v, plain %v", err, wantErr)
@@ -240,7 +240,7 @@ func TestRememberedEqualsPlain(t *testing.T) {
 					r.Fatalf("%+v %+v: %s", in, in.Call, diff)
 				}
 			})
-			if d.inUse.Load().memo.size() == 0 {
+			if inUse(d).memo.size() == 0 {
 				t.Error("nothing is remembered")
 			}
 		})
@@ -336,7 +336,7 @@ func BenchmarkDecideMemo(b *testing.B) {
 
 func BenchmarkDecidePlainOPA(b *testing.B) {
 	d, list, ctx := decider(b, Builtin()), benchmarkInputs(b), context.Background()
-	u := d.inUse.Load()
+	u := inUse(d)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		if _, err := u.policy.evaluate(ctx, u.inputs.build(list[i%len(list)]), time.Minute); err != nil {

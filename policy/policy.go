@@ -74,6 +74,7 @@ type Policy struct {
 	query  rego.PreparedEvalQuery
 	fields []field // what it can read of a call
 	prices bool    // whether it can read prices
+	guard  *guard
 	// The policy as closures; nil if it cannot be: then OPA evaluates it.
 	program *program
 	slow    []SlowExpression
@@ -104,6 +105,9 @@ func Compile(modules map[string]string) (*Policy, error) {
 	if err := checkEntryPoint(compiler, parsed); err != nil {
 		return nil, err
 	}
+	if err := checkRules(compiler); err != nil {
+		return nil, err
+	}
 	if err := checkMocks(compiler); err != nil {
 		return nil, err
 	}
@@ -111,7 +115,7 @@ func Compile(modules map[string]string) (*Policy, error) {
 	if err != nil {
 		return nil, invalid(err)
 	}
-	p := &Policy{query: query, fields: seen.fields()}
+	p := &Policy{query: query, guard: new(guard), fields: seen.fields()}
 	plan, err := intermediate(modules, parsed)
 	if err == nil {
 		p.program, err = compilePlan(plan)
@@ -125,15 +129,12 @@ func Compile(modules map[string]string) (*Policy, error) {
 }
 
 func parse(modules map[string]string) (map[string]*ast.Module, error) {
-	if len(modules) > MaxModules {
-		return nil, refuse("", nil, "a policy has at most %d files, this one has %d", MaxModules, len(modules))
+	if err := CheckFiles(modules); err != nil {
+		return nil, err
 	}
 	parsed := make(map[string]*ast.Module, len(modules))
 	var problems []Problem
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
-		if len(modules[name]) > MaxModuleBytes {
-			return nil, refuse(name, nil, "the file has %d bytes, at most %d are allowed", len(modules[name]), MaxModuleBytes)
-		}
 		if strings.HasSuffix(name, testSuffix) {
 			continue
 		}

@@ -21,7 +21,7 @@ func TestStalenessIsCaught(t *testing.T) {
 			return false
 		}
 		plant(p.program)
-		e := using(p).inUse.Load()
+		e := inUse(using(p))
 		for _, in := range c.inputs {
 			got, err := p.program.run(context.Background(), e, in, from(e, in))
 			want, wantErr := plain(p, in)
@@ -84,7 +84,7 @@ func TestEveryLeafIsInTheStagesKey(t *testing.T) {
 			if fault {
 				p.program.key = slices.DeleteFunc(p.program.key, func(f field) bool { return f.leaf == l })
 			}
-			e := using(p).inUse.Load()
+			e := inUse(using(p))
 			differs := false
 			for _, change := range []func(*routing.Input){func(*routing.Input) {}, changes[l]} {
 				in := supportInput(t)
@@ -108,7 +108,7 @@ func TestEveryLeafIsInTheStagesKey(t *testing.T) {
 // TestStagesFollowTheEpoch changes what an epoch decides under a policy whose rules are all staged.
 func TestStagesFollowTheEpoch(t *testing.T) {
 	p := compile(t, module(`decision := {"effect": "deny", "reasons": [input.charter.team, concat(",", input.catalog.tiers), sprintf("%v", [input.request.input_tokens])]}`))
-	e := using(p).inUse.Load()
+	e := inUse(using(p))
 	in := supportInput(t)
 	for epoch, team := range []string{"support", "sales", "support"} {
 		other := *in.Charter
