@@ -524,14 +524,14 @@ func member(composite any, key *ast.Term) value {
 func (m *machine) dot(source, key *value) value {
 	switch source.kind {
 	case isArray:
-		if key.kind == isInt && key.n >= 0 && key.n < int64(m.length(source)) {
-			return source.elem(int(key.n))
+		if i := key.index(m.length(source)); i >= 0 {
+			return source.elem(i)
 		}
 		return value{}
 	case isPart:
 		if part(source.n) == partBudgets {
-			if key.kind == isInt && key.n >= 0 && key.n < int64(len(m.in.Budgets)) {
-				return partValue(partBudget + part(key.n))
+			if i := key.index(len(m.in.Budgets)); i >= 0 {
+				return partValue(partBudget + part(i))
 			}
 			return value{}
 		}

@@ -92,6 +92,26 @@ func TestClosuresAreCutOff(t *testing.T) {
 	}
 }
 
+// TestNumbersAreWrittenAsInOPA pins what generated policies seldom ask.
+func TestNumbersAreWrittenAsInOPA(t *testing.T) {
+	for _, expression := range []string{"1.0", "[1.0, 2.50]", "{1.0, 2.50}", "1.0 + 1", "1e3", "1e3 + 0", "max([1, 1.0])", "min([1.0, 1])",
+		"list[1.0]", "list[1e0]", "list[2.5 - 1.5]", "list[-1]", "list[3]", "-0.0", "0 / 5", "0 / -5", "0.1 + 0.2", "1 / 3", "10 / 4", "10 / 5", "3000000000 * 4",
+		"9223372036854775807 + 1", "-9223372036854775808 - 1", "6000000000 / 2", "7 % 2.0", "7 % -1", "floor(1.0)", "round(2.5)", "ceil(0.2)", "abs(-3)",
+		"0.7 * 100", "1e-400 + 1", "123456789012345678901 - 1", "input.budget.utilization * 3", "[b | some i in [1.0, 1e0, 5]; b := input.budgets[i].id]", "count({1, 1.0})",
+		"[1 == 1.0, 0.1 + 0.2 == 0.3, 1 / 3 == 0.3333333333333333, 1 / 3 < 0.33333333333333333333]", `sprintf("%v %d %v", [1.0, 2.0, 1 / 3])`} {
+		p, err := Compile(module("list := json.unmarshal(\"[5, 6, 7]\")\n\nr := " + expression + "\n\n" + `decision := {"effect": "deny", "reasons": [json.marshal([r | r])]}`))
+		if err != nil {
+			t.Errorf("%s: %v", expression, err)
+			continue
+		}
+		got, err := inUse(using(p)).run(context.Background(), supportInput(t))
+		want, wantErr := plain(p, supportInput(t))
+		if err != nil || wantErr != nil || !slices.Equal(got.Reasons, want.Reasons) {
+			t.Errorf("%s is %+v, %v; plain %+v, %v", expression, got, err, want, wantErr)
+		}
+	}
+}
+
 // TestCallsMayBeReused changes a call after it was decided: what is kept does not change with it.
 func TestCallsMayBeReused(t *testing.T) {
 	p := compile(t, module("kept := [input.request.tier, {input.request.tier: input.request.cohort}]\n\n"+

@@ -140,7 +140,12 @@ func numberValue(text ast.Number) value {
 // canonical says whether a whole number is written as OPA writes it.
 func canonical(text string) bool {
 	digits := strings.TrimPrefix(text, "-")
-	return text == "0" || digits != "" && digits[0] >= '1' && digits[0] <= '9'
+	for i := range len(digits) {
+		if digits[i] < '0' || digits[i] > '9' {
+			return false
+		}
+	}
+	return text == "0" || digits != "" && digits[0] != '0'
 }
 
 func valueOf(v ast.Value) value {
@@ -279,6 +284,18 @@ func (v *value) elem(i int) value {
 		return a.elems[i]
 	}
 	return valueOfTerm(v.ref.(*ast.Array).Elem(i))
+}
+
+// index is the place in an array of some length that a key says; -1 if it says none. 1.0 is one to OPA, 1e0 is not.
+func (v *value) index(length int) int {
+	n, ok := v.n, v.kind == isInt
+	if v.kind == isFloat && v.ref != nil {
+		n, ok = v.number().Int64()
+	}
+	if !ok || n < 0 || n >= int64(length) {
+		return -1
+	}
+	return int(n)
 }
 
 func (m *machine) equal(a, b *value) bool {
