@@ -8,7 +8,6 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/ir"
-	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
 // compiler makes closures of statements.
@@ -43,14 +42,32 @@ func compilePlan(plan *ir.Policy) (*program, error) {
 		c.functions[fn.Name], c.byPath[strings.Join(fn.Path, "\x00")] = f, f
 		c.program.functions = append(c.program.functions, f)
 	}
-	entry := new(function)
-	var err error
-	if c.program.entry, err = c.body(entry, plan.Plans.Plans[0].Blocks); err != nil {
+	entry, err := unwrapped(plan.Plans.Plans[0])
+	if err != nil {
+		return nil, err
+	}
+	if c.program.entry, err = c.body(new(function), entry); err != nil {
 		return nil, err
 	}
 	c.program.locals = c.locals
 	c.program.plan()
 	return c.program, nil
+}
+
+// unwrapped is a plan's only block with the decision as its result, which the planner puts into an object.
+func unwrapped(plan *ir.Plan) ([]*ir.Block, error) {
+	if len(plan.Blocks) == 1 && len(plan.Blocks[0].Stmts) > 2 {
+		stmts := plan.Blocks[0].Stmts
+		n := len(stmts) - 2 // that put it there, and answer
+		if insert, ok := stmts[n].(*ir.ObjectInsertStmt); ok {
+			if decision, ok := what(insert.Value).(ir.Local); ok {
+				around := func(s ir.Stmt) bool { make, ok := s.(*ir.MakeObjectStmt); return ok && make.Target == insert.Object }
+				rest := slices.DeleteFunc(slices.Clone(stmts[:n]), around)
+				return []*ir.Block{{Stmts: append(rest, &ir.ResultSetAddStmt{Value: decision})}}, nil
+			}
+		}
+	}
+	return nil, errors.New("the planner wraps decisions otherwise than it did")
 }
 
 func (c *compiler) body(f *function, blocks []*ir.Block) ([]block, error) {
@@ -153,9 +170,8 @@ func (c *compiler) step(s ir.Stmt) (step, error) {
 		return func(m *machine, l []value) int { m.result = l[source]; return returned }, nil
 	case *ir.ResultSetAddStmt:
 		source := c.local(s.Value)
-		key := ast.StringTerm("result")
 		return func(m *machine, l []value) int {
-			m.result = valueOfTerm(l[source].ref.(ast.Object).Get(key))
+			m.result = l[source]
 			return 0
 		}, nil
 	case *ir.BreakStmt:
@@ -239,20 +255,44 @@ func (c *compiler) scan(s *ir.ScanStmt) (step, error) {
 	inner, err := c.block(s.Block)
 	ordered := appends(s.Block)
 	return func(m *machine, l []value) int {
-		if ordered && l[source].kind == isTerm && l[source].neg {
+		if ordered && l[source].kind >= isBag && l[source].neg {
 			return m.fail(errOrder)
 		}
-		return m.scan(l[source], func(k, v value) int {
-			if !m.tick() {
-				return failed
-			}
-			l[key], l[val] = k, v
-			if r := inner.run(m, l); r > 1 {
-				return outer(r)
+		switch src := l[source]; {
+		case src.kind == isPart && part(src.n) == partBudgets:
+			for i := range m.in.Budgets {
+				l[key], l[val] = intValue(int64(i)), partValue(partBudget+part(i))
+				if r := inner.round(m, l); r != 0 {
+					return leave(r)
+				}
 			}
 			return 0
-		})
+		case src.kind == isArray:
+			for i := range m.length(&src) {
+				l[key], l[val] = intValue(int64(i)), src.elem(i)
+				if r := inner.round(m, l); r != 0 {
+					return leave(r)
+				}
+			}
+			return 0
+		default:
+			return m.scan(src, func(k, v value) int {
+				l[key], l[val] = k, v
+				return inner.round(m, l)
+			})
+		}
 	}, err
+}
+
+// round runs the block of a loop once.
+func (b block) round(m *machine, l []value) int {
+	if !m.tick() {
+		return failed
+	}
+	if r := b.run(m, l); r > 1 {
+		return outer(r)
+	}
+	return 0
 }
 
 // errOrder is for OPA: it visits the elements of a literal with variables in the order of their variables, and equal ones
@@ -284,24 +324,8 @@ func literals(b *ir.Block) map[ir.Local]int {
 	return counts
 }
 
-// scan visits the elements of a value until a visit does not answer 0.
+// scan visits the elements of an object or set until a visit does not answer 0.
 func (m *machine) scan(source value, visit func(k, v value) int) (r int) {
-	if source.kind == isPart && part(source.n) == partBudgets {
-		for i := range m.in.Budgets {
-			if r = visit(intValue(int64(i)), partValue(partBudget+part(i))); r != 0 {
-				break
-			}
-		}
-		return leave(r)
-	}
-	if source.kind == isArray {
-		for i := range m.length(&source) {
-			if r = visit(intValue(int64(i)), source.elem(i)); r != 0 {
-				break
-			}
-		}
-		return leave(r)
-	}
 	switch x := m.composite(&source).(type) {
 	case ast.Object:
 		x.Until(func(k, v *ast.Term) bool {
@@ -324,197 +348,4 @@ func leave(r int) int {
 		return 0
 	}
 	return outer(r)
-}
-
-func (c *compiler) with(s *ir.WithStmt) (step, error) {
-	c.f.with = true
-	local, val := c.local(s.Local), c.operand(s.Value)
-	var path []*ast.Term
-	for _, i := range s.Path {
-		path = append(path, ast.StringTerm(c.ir.Static.Strings[i].Value))
-	}
-	inner, err := c.block(s.Block)
-	return func(m *machine, l []value) int {
-		saved, generation, with := l[local], m.generation, m.with
-		replacement := *val.get(l)
-		if len(path) > 0 {
-			var target ast.Value
-			if saved.kind != undefined {
-				target = m.ast(&saved)
-			}
-			replacement = termValue(upsert(target, path, m.term(&replacement)))
-		}
-		l[local] = replacement
-		m.last++
-		m.generation, m.with = m.last, true
-		r := inner.run(m, l)
-		l[local], m.generation, m.with = saved, generation, with
-		if r > 1 {
-			return outer(r)
-		}
-		return r
-	}, err
-}
-
-// upsert copies an object, and what is not one is replaced by one, with a value at a path.
-func upsert(target ast.Value, path []*ast.Term, v *ast.Term) ast.Value {
-	if len(path) == 0 {
-		return v.Value
-	}
-	changed := ast.NewObject()
-	var below ast.Value
-	if object, ok := target.(ast.Object); ok {
-		object.Foreach(func(k, v *ast.Term) {
-			if k.Equal(path[0]) {
-				below = v.Value
-			} else {
-				changed.Insert(k, v)
-			}
-		})
-	}
-	changed.Insert(path[0], ast.NewTerm(upsert(below, path[1:], v)))
-	return changed
-}
-
-func (c *compiler) call(s *ir.CallStmt) (step, error) {
-	args, result := c.operands(s.Args), c.local(s.Result)
-	if f := c.functions[s.Func]; f != nil {
-		c.f.calls = append(c.f.calls, f.index)
-		return func(m *machine, l []value) int { return m.assign(&l[result], m.call(f, args, l)) }, nil
-	}
-	var decl *ast.Builtin
-	for _, b := range capabilities.Builtins {
-		if b.Name == s.Func {
-			decl = b
-		}
-	}
-	builtin := topdown.GetBuiltin(s.Func)
-	if decl == nil || builtin == nil || len(args) > len(machine{}.args) {
-		return nil, fmt.Errorf("the function %s is not known", s.Func)
-	}
-	slow := func(m *machine, l []value) int {
-		v, ok := m.builtin(builtin, decl.Relation, args, l)
-		if !ok {
-			return failed
-		}
-		return m.assign(&l[result], v)
-	}
-	if fast := natives[s.Func]; fast != nil && len(args) <= 3 {
-		for len(args) < 3 {
-			args = append(args, operand{local: -1})
-		}
-		n := len(s.Args)
-		a, b, d := args[0], args[1], args[2]
-		args = args[:n]
-		return func(m *machine, l []value) int {
-			if v, ok := fast(m, a.get(l), b.get(l), d.get(l)); ok {
-				l[result] = v
-				return 0
-			}
-			return slow(m, l)
-		}, nil
-	}
-	return slow, nil
-}
-
-// assign is undefined where the value is.
-func (m *machine) assign(target *value, v value) int {
-	if *target = v; v.kind != undefined {
-		return 0
-	}
-	if m.err != nil {
-		return failed
-	}
-	return 1
-}
-
-// dynamic calls the rule whose path is put together at evaluation.
-func (c *compiler) dynamic(s *ir.CallDynamicStmt) step {
-	path, result, byPath := c.operands(s.Path), c.local(s.Result), c.byPath
-	for _, f := range c.program.functions { // it may be any
-		c.f.calls = append(c.f.calls, f.index)
-	}
-	args := make([]operand, len(s.Args))
-	for i, l := range s.Args {
-		args[i] = operand{local: c.local(l)}
-	}
-	return func(m *machine, l []value) int {
-		var names strings.Builder
-		for i := range path {
-			name := path[i].get(l)
-			if name.kind != isString {
-				return 1
-			}
-			if i > 0 {
-				names.WriteByte(0)
-			}
-			names.WriteString(name.text())
-		}
-		f := byPath[names.String()]
-		if f == nil || !f.rule {
-			return 1
-		}
-		if r := m.assign(&l[result], m.call(f, args, l)); r != 1 {
-			return r
-		}
-		return 4 // undefined: the reference is, too
-	}
-}
-
-func (c *compiler) dot(s *ir.DotStmt) step {
-	source, target := c.operand(s.Source), c.local(s.Target)
-	if index, ok := what(s.Key).(ir.StringIndex); ok {
-		name := namesOf(c.ir.Static.Strings[index].Value)
-		key := ast.StringTerm(name.text)
-		return func(m *machine, l []value) int {
-			var v value
-			switch src := source.get(l); src.kind {
-			case isPart:
-				v = m.read(part(src.n), &name)
-			case isTerm:
-				v = member(src.ref, key)
-			}
-			return m.assign(&l[target], v)
-		}
-	}
-	key := c.operand(s.Key)
-	return func(m *machine, l []value) int { return m.assign(&l[target], m.dot(source.get(l), key.get(l))) }
-}
-
-func member(composite any, key *ast.Term) value {
-	switch x := composite.(type) {
-	case ast.Object:
-		return valueOfTerm(x.Get(key))
-	case ast.Set:
-		if x.Contains(key) {
-			return valueOf(key.Value)
-		}
-	}
-	return value{}
-}
-
-// dot gives what is at a key; undefined if there is nothing.
-func (m *machine) dot(source, key *value) value {
-	switch source.kind {
-	case isArray:
-		if key.kind == isInt && key.n >= 0 && key.n < int64(m.length(source)) {
-			return source.elem(int(key.n))
-		}
-		return value{}
-	case isPart:
-		if part(source.n) == partBudgets {
-			if key.kind == isInt && key.n >= 0 && key.n < int64(len(m.in.Budgets)) {
-				return partValue(partBudget + part(key.n))
-			}
-			return value{}
-		}
-		if key.kind == isString {
-			name := namesOf(key.text())
-			return m.read(part(source.n), &name)
-		}
-		return value{}
-	case isTerm:
-		return member(source.ref, m.term(key))
-	}
-	return value{}
 }

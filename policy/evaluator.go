@@ -83,12 +83,7 @@ func (e *evaluator) decide(ctx context.Context, in *routing.Input) (*routing.Pla
 
 // run evaluates the closures.
 func (e *evaluator) run(ctx context.Context, in *routing.Input) (*routing.Plan, error) {
-	plan, err := e.policy.program.run(ctx, in, e.inputs, e.stages.get(e.policy.program, in), e.limit)
-	if err != nil {
-		return nil, err
-	}
-	plan.Revision = e.revision
-	return e.plans.intern(plan), nil
+	return e.policy.program.run(ctx, e, in, e.stages.get(e.policy.program, in))
 }
 
 // evaluate asks OPA, or the closures once more if they were cut off. What failed in the closures is told by OPA.
@@ -119,8 +114,10 @@ func (e *evaluator) evaluate(ctx context.Context, in *routing.Input, key []byte,
 	case err != nil:
 		return nil, evalError(e.revision, err)
 	}
-	plan.Revision = e.revision
-	plan = e.plans.intern(plan)
+	if plan.Revision == "" {
+		plan.Revision = e.revision
+		plan = e.plans.intern(plan, false)
+	}
 	e.memo.put(key, plan)
 	return plan, nil
 }

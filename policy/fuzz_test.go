@@ -37,12 +37,13 @@ func (g *regoText) name(prefix string) string {
 	return prefix + strconv.Itoa(g.n)
 }
 
-// number is an expression of a number, mostly.
+// number is an expression of a number, mostly. No number is written in two ways: where f(1) was asked, OPA's cache answers
+// f(1.0) with it, so that what is printed depends on the order of evaluation.
 func (g *regoText) number(depth int) string {
 	leaves := []string{"input.request.input_tokens", "input.request.max_output_tokens", "input.request.complexity",
 		"input.budget.utilization", "input.budget.alert", "input.time.hour", "input.request.tool_calls.search", "input.budgets[0].utilization",
 		"input.budgets[1].alert", "input.request.cached_input_tokens", "input.catalog.models[0].input_nanos_per_mtok", "input.time.unix",
-		"0", "1", "2", "3", "7", "0.5", "0.1", "2.50", "1e3", "1.0", "-3", "2147483648", "9223372036854775807", "123456789012345678901234567890", "0.333333333333333333333333"}
+		"0", "1", "2", "3", "7", "0.5", "0.1", "2.25", "1e5", "77.0", "-3", "2147483648", "9223372036854775807", "123456789012345678901234567890", "0.333333333333333333333333"}
 	if depth == 0 {
 		if len(g.vars) > 0 && g.chance(25) {
 			return "untyped(" + g.pick(g.vars...) + ")"

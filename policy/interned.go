@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/binary"
+	"slices"
 	"sync"
 
 	"github.com/chartergate/chartergate/core/routing"
@@ -19,8 +20,8 @@ type interned struct {
 
 func newInterned() *interned { return &interned{young: map[string]*routing.Plan{}} }
 
-// intern gives the plan that is kept for this one's content.
-func (t *interned) intern(plan *routing.Plan) *routing.Plan {
+// intern gives the plan that is kept for this one's content. One that is reused is copied before it is kept.
+func (t *interned) intern(plan *routing.Plan, reused bool) *routing.Plan {
 	var room [1024]byte
 	key := appendPlan(room[:0], plan)
 	t.mu.RLock()
@@ -36,6 +37,10 @@ func (t *interned) intern(plan *routing.Plan) *routing.Plan {
 	}
 	if kept := t.old[string(key)]; kept != nil {
 		plan = kept
+	} else if reused {
+		copied := *plan
+		copied.Tiers, copied.Models, copied.Reasons = slices.Clone(plan.Tiers), slices.Clone(plan.Models), slices.Clone(plan.Reasons)
+		plan = &copied
 	}
 	if len(t.young) >= internedPlans/2 {
 		t.old, t.young = t.young, map[string]*routing.Plan{}

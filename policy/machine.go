@@ -69,6 +69,7 @@ type machine struct {
 
 	stack []value
 	depth int
+	used  int // of the stack
 	// Values of rules, each good for the generation of the input: `with` makes another one.
 	rules      []remembered
 	generation uint32
@@ -85,6 +86,8 @@ type machine struct {
 	steps    int
 	elements int
 	result   value
+	plan     routing.Plan // that the decision says
+	texts    []string     // of it
 	err      error
 	args     [8]*ast.Term
 }
@@ -95,12 +98,12 @@ type remembered struct {
 }
 
 // run evaluates the entry point.
-func (p *program) run(ctx context.Context, in *routing.Input, inputs *inputs, s *stage, limit time.Duration) (*routing.Plan, error) {
+func (p *program) run(ctx context.Context, e *evaluator, in *routing.Input, s *stage) (*routing.Plan, error) {
 	m, _ := p.machines.Get().(*machine)
 	if m == nil {
 		m = &machine{program: p, stack: make([]value, 1024), rules: make([]remembered, len(p.functions))}
 	}
-	m.in, m.inputs, m.stage, m.ctx, m.limit = in, inputs, s, ctx, limit
+	m.in, m.inputs, m.stage, m.ctx, m.limit = in, e.inputs, s, ctx, e.limit
 	m.last++
 	m.generation = m.last
 	defer p.put(m)
@@ -114,7 +117,7 @@ func (p *program) run(ctx context.Context, in *routing.Input, inputs *inputs, s 
 	if m.result.kind == undefined {
 		return nil, errUndefined
 	}
-	return decode(m.ast(&m.result))
+	return m.finish(e)
 }
 
 var noData = ast.NewObject()
@@ -123,19 +126,22 @@ func (p *program) put(m *machine) {
 	if m.last > 1<<31 || len(m.stack) > 1<<14 {
 		return
 	}
-	clear(m.stack)
-	*m = machine{program: p, stack: m.stack, rules: m.rules, last: m.last}
+	clear(m.stack[:m.used])
+	*m = machine{program: p, stack: m.stack, rules: m.rules, last: m.last, texts: m.texts}
 	p.machines.Put(m)
 }
 
 // frame takes locals from the stack; the caller gives them back.
 func (m *machine) frame(n int) []value {
 	if m.depth+n > len(m.stack) {
-		m.stack, m.depth = make([]value, max(2*len(m.stack), n)), 0
+		m.stack, m.depth, m.used = make([]value, max(2*len(m.stack), n)), 0, 0
 	}
 	l := m.stack[m.depth : m.depth+n : m.depth+n]
+	if m.depth < m.used { // what is above was never written
+		clear(l[:min(n, m.used-m.depth)])
+	}
 	m.depth += n
-	clear(l)
+	m.used = max(m.used, m.depth)
 	return l
 }
 
@@ -210,8 +216,9 @@ func (m *machine) call(f *function, args []operand, caller []value) value {
 		return value{}
 	}
 	if staged {
-		v = m.keep(v)
-		m.stage.values[f.stage].Store(&v)
+		kept := m.keep(v)
+		m.stage.values[f.stage].Store(&kept)
+		v = kept
 	}
 	*kept = remembered{m.generation, v}
 	return v
@@ -235,6 +242,10 @@ func (m *machine) evaluate(f *function, args []operand, caller []value) (v value
 			break
 		}
 	}
-	m.stack, m.depth = stack, depth
+	if len(m.stack) == len(stack) {
+		m.depth = depth
+	} else {
+		m.stack, m.depth, m.used = stack, depth, len(stack)
+	}
 	return v
 }

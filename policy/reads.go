@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -95,7 +96,7 @@ func (a *analysis) ref(r ast.Ref, cut string) {
 		}
 		path = append(path, string(name))
 	}
-	a.reads = append(a.reads, read{path, cut, r[len(r)-1].Loc(), r.String()})
+	a.reads = append(a.reads, read{path, cut, cmp.Or(r[0].Loc(), r[len(r)-1].Loc()), r.String()})
 }
 
 // fields says what of a call the policy can read, in a fixed order.

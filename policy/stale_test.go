@@ -5,7 +5,6 @@ import (
 	"reflect"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/chartergate/chartergate/core/routing"
 )
@@ -24,8 +23,11 @@ func TestStalenessIsCaught(t *testing.T) {
 		plant(p.program)
 		e := inUse(using(p))
 		for _, in := range c.inputs {
-			got, err := p.program.run(context.Background(), in, e.inputs, from(e, in), time.Minute)
+			got, err := p.program.run(context.Background(), e, in, from(e, in))
 			want, wantErr := plain(p, in)
+			if want != nil {
+				want.Revision = e.revision
+			}
 			if err == nil && (wantErr != nil || !reflect.DeepEqual(got, want)) {
 				return true
 			}

@@ -52,11 +52,20 @@ func (c *compiler) check(s ir.Stmt) step {
 		})
 	case *ir.IsObjectStmt:
 		return test(s.Source, func(_ *machine, v *value) bool {
+			if b, ok := v.ref.(*bag); ok {
+				return !b.set
+			}
 			_, object := v.ref.(ast.Object)
 			return object || v.kind == isPart && part(v.n) != partBudgets
 		})
 	case *ir.IsSetStmt:
-		return test(s.Source, func(_ *machine, v *value) bool { _, set := v.ref.(ast.Set); return set })
+		return test(s.Source, func(_ *machine, v *value) bool {
+			if b, ok := v.ref.(*bag); ok {
+				return b.set
+			}
+			_, set := v.ref.(ast.Set)
+			return set
+		})
 	}
 	return nil
 }
@@ -67,7 +76,10 @@ func (c *compiler) assign(s ir.Stmt) step {
 		t := c.local(target)
 		return func(_ *machine, l []value) int { l[t] = v(); return 0 }
 	}
-	known := func(target ir.Local, v value) step { return set(target, func() value { return v }) }
+	known := func(target ir.Local, v value) step {
+		t := c.local(target)
+		return func(_ *machine, l []value) int { l[t] = v; return 0 }
+	}
 	switch s := s.(type) {
 	case *ir.AssignVarStmt:
 		source, target := c.operand(s.Source), c.local(s.Target)
@@ -95,12 +107,16 @@ func (c *compiler) assign(s ir.Stmt) step {
 	case *ir.MakeArrayStmt:
 		capacity := int(s.Capacity)
 		return set(s.Target, func() value {
-			return value{kind: isArray, ref: &array{elems: make([]value, 0, capacity)}}
+			a := new(array)
+			if a.elems = a.few[:0]; capacity > len(a.few) {
+				a.elems = make([]value, 0, capacity)
+			}
+			return value{kind: isArray, ref: a}
 		})
 	case *ir.MakeObjectStmt:
-		return set(s.Target, func() value { return termValue(ast.NewObject()) })
+		return set(s.Target, func() value { return newBag(false) })
 	case *ir.MakeSetStmt:
-		return set(s.Target, func() value { return termValue(ast.NewSet()) })
+		return set(s.Target, func() value { return newBag(true) })
 	case *ir.ArrayAppendStmt:
 		v, target := c.operand(s.Value), c.local(s.Array)
 		return func(m *machine, l []value) int {
@@ -115,6 +131,17 @@ func (c *compiler) assign(s ir.Stmt) step {
 		v, target, found := c.operand(s.Value), c.local(s.Set), c.found[s.Set]
 		loose := c.literals[s.Set] > 1 && v.local >= 0
 		return func(m *machine, l []value) int {
+			if b, ok := l[target].ref.(*bag); ok && b.set {
+				if found {
+					b = b.copy()
+					l[target].ref = b
+				}
+				if b.put(v.get(l), nil) {
+					l[target].neg = l[target].neg || loose
+					return m.grew()
+				}
+				l[target] = value{kind: isTerm, neg: l[target].neg, ref: m.unpack(b)}
+			}
 			into, ok := l[target].ref.(ast.Set)
 			if !ok {
 				return m.fail(errConflict)
@@ -162,6 +189,26 @@ func (c *compiler) insert(object ir.Local, key, val ir.Operand) step {
 	loose := c.literals[object] > 1 && k.local >= 0
 	replaces := c.replaced[dotKey{object, what(key), what(val)}]
 	return func(m *machine, l []value) int {
+		if b, ok := l[target].ref.(*bag); ok && !b.set {
+			if found {
+				b = b.copy()
+				l[target].ref = b
+			}
+			key, val := k.get(l), v.get(l)
+			if key.kind == isString && !replaces {
+				if there := b.get(key.text()); there.kind != undefined {
+					if !m.equal(&there, val) { // as below
+						return m.fail(errConflict)
+					}
+					return 0
+				}
+			}
+			if b.put(key, val) {
+				l[target].neg = l[target].neg || loose
+				return m.grew()
+			}
+			l[target] = value{kind: isTerm, neg: l[target].neg, ref: m.unpack(b)}
+		}
 		into, ok := l[target].ref.(ast.Object)
 		if !ok {
 			return m.fail(errConflict)

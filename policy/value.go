@@ -3,6 +3,7 @@ package policy
 import (
 	"math/big"
 	"strconv"
+	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -17,6 +18,7 @@ const (
 	isString // ref is *string or ast.String
 	isArray  // ref is *array or *ast.Array
 	isPart   // n is a part of the input that is not built
+	isBag    // ref is *bag
 	isTerm   // ref is any other ast.Value; neg where it is a literal whose order only OPA knows
 )
 
@@ -33,6 +35,7 @@ type value struct {
 type array struct {
 	elems []value
 	term  *ast.Array
+	few   [3]value // room for a short one
 }
 
 func boolValue(b bool) value {
@@ -75,8 +78,23 @@ func floatValue(f float) (value, bool) {
 	return value{kind: isFloat, neg: f.neg, exp: f.exp, n: int64(f.mant)}, f.exp < maxExp-64 && f.exp > -maxExp
 }
 
+// permilles are the first of them, which are common.
+var permilles = func() (list [1001]value) {
+	for n := range list {
+		list[n] = dividePermille(int32(n))
+	}
+	return list
+}()
+
 // permilleValue is n/1000.
 func permilleValue(n int32) value {
+	if n >= 0 && int(n) < len(permilles) {
+		return permilles[n]
+	}
+	return dividePermille(n)
+}
+
+func dividePermille(n int32) value {
 	if n == 0 {
 		return intValue(0)
 	}
@@ -98,10 +116,8 @@ func (v *value) number() ast.Number {
 
 // numberValue reads a number. One that cannot be calculated with here, such as a big one, stays a term.
 func numberValue(text ast.Number) value {
-	if n, ok := text.Int64(); ok && (n != 0 || text == "0") {
-		if v := intValue(n); v.number() == text {
-			return v
-		}
+	if n, ok := text.Int64(); ok && canonical(string(text)) {
+		return intValue(n)
 	}
 	parsed, ok := new(big.Float).SetString(string(text))
 	if !ok {
@@ -119,6 +135,17 @@ func numberValue(text ast.Number) value {
 		v.ref = text
 	}
 	return v
+}
+
+// canonical says whether a whole number is written as OPA writes it.
+func canonical(text string) bool {
+	digits := strings.TrimPrefix(text, "-")
+	for i := range len(digits) {
+		if digits[i] < '0' || digits[i] > '9' {
+			return false
+		}
+	}
+	return text == "0" || digits != "" && digits[0] != '0'
 }
 
 func valueOf(v ast.Value) value {
@@ -169,6 +196,8 @@ func (m *machine) ast(v *value) ast.Value {
 		return ast.NewArray(terms...)
 	case isPart:
 		return m.build(part(v.n))
+	case isBag:
+		return m.unpack(v.ref.(*bag))
 	case isTerm:
 		return v.ref.(ast.Value)
 	}
@@ -193,8 +222,8 @@ func (m *machine) keep(v value) value {
 			copied := *text
 			return textValue(&copied)
 		}
-	case isPart:
-		return valueOf(m.build(part(v.n)))
+	case isPart, isBag:
+		return valueOf(m.ast(&v))
 	case isArray:
 		a, ok := v.ref.(*array)
 		if !ok || a.term != nil {
@@ -224,6 +253,8 @@ func (m *machine) length(v *value) int {
 		if part(v.n) == partBudgets {
 			return len(m.in.Budgets)
 		}
+	case isBag:
+		return len(v.ref.(*bag).keys)
 	}
 	if counted, ok := m.composite(v).(interface{ Len() int }); ok {
 		return counted.Len()
@@ -234,8 +265,8 @@ func (m *machine) length(v *value) int {
 // composite is the object or set that a value is, nil if it is neither.
 func (m *machine) composite(v *value) ast.Value {
 	switch v.kind {
-	case isPart:
-		return m.build(part(v.n))
+	case isPart, isBag:
+		return m.ast(v)
 	case isTerm:
 		switch x := v.ref.(type) {
 		case ast.Object:
@@ -253,6 +284,18 @@ func (v *value) elem(i int) value {
 		return a.elems[i]
 	}
 	return valueOfTerm(v.ref.(*ast.Array).Elem(i))
+}
+
+// index is the place in an array of some length that a key says; -1 if it says none. 1.0 is one to OPA, 1e0 is not.
+func (v *value) index(length int) int {
+	n, ok := v.n, v.kind == isInt
+	if v.kind == isFloat && v.ref != nil {
+		n, ok = v.number().Int64()
+	}
+	if !ok || n < 0 || n >= int64(length) {
+		return -1
+	}
+	return int(n)
 }
 
 func (m *machine) equal(a, b *value) bool {
