@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"text/tabwriter"
 	"time"
@@ -175,25 +174,16 @@ func perRun(t *testing.T, n int, run func(i int) error) runCost {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	start := processorTime(t)
+	start := processorTime()
 	for i := range n {
 		if err := run(i); err != nil {
 			t.Fatal(err)
 		}
 	}
-	took := processorTime(t) - start
+	took := processorTime() - start
 	runtime.ReadMemStats(&after)
 	each := func(sum uint64) float64 { return float64(sum) / float64(n) }
 	return runCost{float64(took.Nanoseconds()) / float64(n), each(after.Mallocs - before.Mallocs), each(after.TotalAlloc - before.TotalAlloc)}
-}
-
-func processorTime(t *testing.T) time.Duration {
-	t.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func heap() int64 {
