@@ -27,7 +27,7 @@ func TestPolicyTestsMustPass(t *testing.T) {
 	}
 	failed := chartergatev1.ErrorReason_ERROR_REASON_POLICY_TESTS_FAILED
 	where := map[string]string{"file": "routing_test.rego", "line": "7", "test": "test_denies"}
-	refused(t, create(false), codes.InvalidArgument, failed, where, "routing_test.rego:7: test_denies: ")
+	refused(t, create(false), codes.InvalidArgument, failed, where, "routing_test.rego:7: test_denies: line 7 is not true")
 	refused(t, create(true), codes.InvalidArgument, failed, where)
 	refused(t, apply(), codes.InvalidArgument, failed, where)
 	kept := map[string]string{"routing.rego": regoAllow, "routing_test.rego": strings.Split(modules["routing_test.rego"], "\ntest_denies")[0]}

@@ -82,7 +82,7 @@ func TestServeBundle(t *testing.T) {
 	if exit, out, errs := c.run(manifest, "apply", "-f", "-"); exit == exitOK || !strings.Contains(errs, "comes from the bundle "+file) {
 		t.Errorf("apply of a policy gives %d %s%s", exit, out, errs)
 	}
-	c.contains(c.ok("get", "policies"), "bundle/")
+	c.contains(c.ok("get", "policies"), "from "+file)
 	eventually := func(what, want string) {
 		t.Helper()
 		deadline, tick := time.After(30*time.Second), time.NewTicker(50*time.Millisecond)

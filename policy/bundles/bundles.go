@@ -70,10 +70,8 @@ func NewKey(text []byte, scope string) (*Key, error) {
 	if algorithm == "" || !keys.IsSupportedAlgorithm(algorithm) {
 		return nil, fmt.Errorf("a %T cannot verify bundles: use RSA or ECDSA on P-256, P-384 or P-521", public)
 	}
-	k, err := keys.NewKeyConfig(string(text), algorithm, scope)
-	if err != nil {
-		return nil, err
-	}
+	// NewKeyConfig of OPA would take the text for a file's name first.
+	k := &keys.Config{Key: string(text), Algorithm: algorithm, Scope: scope}
 	const id = "bundle" // whatever the signature calls it: there is one key
 	return &Key{bundle.NewVerificationConfig(map[string]*bundle.KeyConfig{id: k}, id, scope, nil)}, nil
 }
