@@ -75,6 +75,9 @@ func (b *bag) get(key string) value {
 
 // unpack makes one of OPA's of a bag.
 func (m *machine) unpack(b *bag) ast.Value {
+	if !m.grow(len(b.keys)) {
+		return ast.NewObject()
+	}
 	if b.set {
 		set := ast.NewSet()
 		for i := range b.keys {

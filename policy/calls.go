@@ -203,7 +203,11 @@ func (m *machine) dot(source, key *value) value {
 			return source.ref.(*bag).get(key.text())
 		}
 	case isTerm:
-		return member(source.ref, m.term(key))
+		at := m.term(key)
+		if !m.small(at.Value) {
+			return value{}
+		}
+		return member(source.ref, at)
 	}
 	return value{}
 }

@@ -14,7 +14,11 @@ func (m *machine) finish(e *evaluator) (*routing.Plan, error) {
 	if m.result.kind == isBag && m.decision(m.result.ref.(*bag)) {
 		return e.plans.intern(&m.plan, true), nil
 	}
-	plan, err := decode(m.ast(&m.result))
+	result := m.ast(&m.result)
+	if m.err != nil {
+		return nil, m.err
+	}
+	plan, err := decode(result)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown/builtins"
 
 	"github.com/chartergate/chartergate/core/routing"
 )
@@ -90,6 +91,7 @@ type machine struct {
 	texts    []string     // of it
 	err      error
 	args     [8]*ast.Term
+	cache    builtins.Cache // of the functions of OPA: what they have made
 }
 
 type remembered struct {
@@ -98,7 +100,7 @@ type remembered struct {
 }
 
 // run evaluates the entry point.
-func (p *program) run(ctx context.Context, e *evaluator, in *routing.Input, s *stage) (*routing.Plan, error) {
+func (p *program) run(ctx context.Context, e *evaluator, in *routing.Input, s *stage) (plan *routing.Plan, err error) {
 	m, _ := p.machines.Get().(*machine)
 	if m == nil {
 		m = &machine{program: p, stack: make([]value, 1024), rules: make([]remembered, len(p.functions))}
@@ -106,13 +108,22 @@ func (p *program) run(ctx context.Context, e *evaluator, in *routing.Input, s *s
 	m.in, m.inputs, m.stage, m.ctx, m.limit = in, e.inputs, s, ctx, e.limit
 	m.last++
 	m.generation = m.last
-	defer p.put(m)
+	defer func() {
+		if r := recover(); r != nil {
+			plan, err = nil, &brokenError{r}
+			return // the machine is not used again
+		}
+		p.put(m)
+	}()
 	l := m.frame(p.locals)
 	l[0], l[1] = partValue(partRoot), termValue(noData)
 	for _, b := range p.entry {
 		if b.run(m, l) == failed {
 			return nil, m.err
 		}
+	}
+	if m.err != nil {
+		return nil, m.err
 	}
 	if m.result.kind == undefined {
 		return nil, errUndefined
@@ -127,7 +138,8 @@ func (p *program) put(m *machine) {
 		return
 	}
 	clear(m.stack[:m.used])
-	*m = machine{program: p, stack: m.stack, rules: m.rules, last: m.last, texts: m.texts}
+	clear(m.cache)
+	*m = machine{program: p, stack: m.stack, rules: m.rules, last: m.last, texts: m.texts, cache: m.cache}
 	p.machines.Put(m)
 }
 
@@ -193,6 +205,17 @@ func (m *machine) grow(n int) bool {
 		return false
 	}
 	return true
+}
+
+// small refuses a value that has too many parts to be compared or looked up as a whole: that cannot be cut off.
+func (m *machine) small(v ast.Value) bool {
+	switch v.(type) {
+	case *ast.Array, ast.Object, ast.Set:
+		if parts := (measure{most: maxNodes}); !parts.add(v) {
+			m.fail(&BoundError{Problem: errNodes.Error()})
+		}
+	}
+	return m.err == nil
 }
 
 // call gives a function's value. It is undefined after a failure too: look at m.err.

@@ -55,7 +55,8 @@ var natives = map[string]native{
 			return boolValue(false), true
 		}
 		if set, ok := b.ref.(ast.Set); ok {
-			return boolValue(set.Contains(m.term(a))), true
+			sought := m.term(a)
+			return boolValue(m.small(sought.Value) && set.Contains(sought)), true
 		}
 		return value{}, false
 	},

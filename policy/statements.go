@@ -6,6 +6,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/ir"
 	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/open-policy-agent/opa/v1/topdown/builtins"
 )
 
 // errConflict is told better by OPA, which is asked then.
@@ -150,7 +151,11 @@ func (c *compiler) assign(s ir.Stmt) step {
 				into = ast.NewSet(into.Slice()...)
 				l[target] = termValue(into)
 			}
-			into.Add(m.term(v.get(l)))
+			added := m.term(v.get(l))
+			if !m.small(added.Value) {
+				return failed
+			}
+			into.Add(added)
 			l[target].neg = l[target].neg || loose
 			return m.grew()
 		}
@@ -220,6 +225,9 @@ func (c *compiler) insert(object ir.Local, key, val ir.Operand) step {
 			l[target] = termValue(into)
 		}
 		key, val := m.term(k.get(l)), m.term(v.get(l))
+		if !m.small(key.Value) || !replaces && !m.small(val.Value) {
+			return failed
+		}
 		if !replaces {
 			if there := into.Get(key); there != nil {
 				if !there.Equal(val) { // in a literal the last one wins, and OPA knows which that is
@@ -358,7 +366,13 @@ func (m *machine) builtin(call topdown.BuiltinFunc, relation bool, args []operan
 	if m.steps += stepsAClock / 8; m.steps >= stepsAClock && !m.onTime() {
 		return value{}, false
 	}
-	context := topdown.BuiltinContext{Context: m.ctx, Cancel: m}
+	if m.err != nil {
+		return value{}, false
+	}
+	if m.cache == nil {
+		m.cache = builtins.Cache{}
+	}
+	context := topdown.BuiltinContext{Context: m.ctx, Cancel: m, Cache: m.cache}
 	all := &array{}
 	err := call(context, terms, func(t *ast.Term) error {
 		if relation {

@@ -189,6 +189,9 @@ func (m *machine) ast(v *value) ast.Value {
 		if a.term != nil {
 			return a.term
 		}
+		if !m.grow(len(a.elems)) { // an array can hold another one many times over
+			return ast.NewArray()
+		}
 		terms := make([]*ast.Term, len(a.elems))
 		for i := range a.elems {
 			terms[i] = m.term(&a.elems[i])
@@ -227,6 +230,9 @@ func (m *machine) keep(v value) value {
 	case isArray:
 		a, ok := v.ref.(*array)
 		if !ok || a.term != nil {
+			return v
+		}
+		if !m.grow(len(a.elems)) {
 			return v
 		}
 		kept := &array{elems: make([]value, len(a.elems))}
@@ -335,5 +341,9 @@ func (m *machine) compare(a, b *value) int {
 			}
 		}
 	}
-	return ast.Compare(m.ast(a), m.ast(b))
+	x := m.ast(a)
+	if !m.small(x) {
+		return -1
+	}
+	return ast.Compare(x, m.ast(b))
 }
