@@ -45,13 +45,12 @@ type inUse struct {
 
 // NewDecider makes a decider that uses the policy that ships with the server. Its revision is `builtin/{hash}`.
 func NewDecider() (*Decider, error) {
-	modules := Builtin()
-	p, err := Compile(modules)
+	p, err := Compile(Builtin())
 	if err != nil {
 		return nil, err
 	}
 	d := &Decider{limit: EvaluationLimit, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
-	d.Use(p, BuiltinPrefix+Hash(modules))
+	d.Use(p, BuiltinRevision())
 	return d, nil
 }
 
