@@ -45,12 +45,13 @@ type inUse struct {
 
 // NewDecider makes a decider that uses the policy that ships with the server. Its revision is `builtin/{hash}`.
 func NewDecider() (*Decider, error) {
-	p, err := Compile(Builtin())
+	modules := Builtin()
+	p, err := Compile(modules)
 	if err != nil {
 		return nil, err
 	}
 	d := &Decider{limit: EvaluationLimit, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
-	d.Use(p, BuiltinRevision())
+	d.Use(p, BuiltinPrefix+Hash(modules))
 	return d, nil
 }
 

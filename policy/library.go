@@ -33,21 +33,16 @@ func Library() map[string]string {
 	return files
 }
 
-// Builtin gives the modules of the policy that ships with the server, by file name, without their tests.
+// Builtin gives the files of the policy that ships with the server, by path, with its library and without their tests.
 func Builtin() map[string]string {
+	files := Library()
+	maps.DeleteFunc(files, func(name, _ string) bool { return strings.HasSuffix(name, testSuffix) })
 	text, err := shippedFiles.ReadFile("rego/routing.rego")
 	if err != nil {
 		panic(err)
 	}
-	return map[string]string{"routing.rego": string(text)}
-}
-
-// BuiltinRevision names the policy that ships with the server: BuiltinPrefix and the hash of it with its library.
-func BuiltinRevision() string {
-	files := Library()
-	maps.DeleteFunc(files, func(name, _ string) bool { return strings.HasSuffix(name, testSuffix) })
-	maps.Copy(files, Builtin())
-	return BuiltinPrefix + Hash(files)
+	files["routing.rego"] = string(text)
+	return files
 }
 
 var libraryFiles = func() map[string]string {
@@ -78,14 +73,10 @@ func ofLibrary(path ast.Ref) bool {
 	return slices.ContainsFunc(libraryRoots, path.HasPrefix)
 }
 
-// isLibraryFile says whether a file is one of the library, such as `chartergate policy init` writes. One of that name with
-// another content is refused.
-func isLibraryFile(name, text string) (bool, error) {
-	shipped, ok := libraryFiles[name]
-	if ok && shipped != text {
-		return true, refuse(name, nil, "the library has a file of this name with another content: name this one otherwise")
-	}
-	return ok, nil
+// isLibraryFile says whether a module has the package that the library has in a file of this name. A policy that comes
+// with such a file has its own instead of the library's.
+func isLibraryFile(name string, m *ast.Module) bool {
+	return library[m.Package.Path.String()].name == name
 }
 
 // addLibrary adds the modules of the library that modules import or name, and those that these do.

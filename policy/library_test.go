@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,11 +16,11 @@ import (
 func evaluate(t *testing.T, query string, input any, modules map[string]string) any {
 	t.Helper()
 	options := []func(*rego.Rego){rego.Query(query), rego.Input(input), rego.Store(dataStore(t, modules))}
-	for _, files := range []map[string]string{libraryFiles, modules} {
-		for name, text := range files {
-			if strings.HasSuffix(name, ".rego") && !strings.HasSuffix(name, testSuffix) {
-				options = append(options, rego.Module(name, text))
-			}
+	files := Builtin()
+	maps.Copy(files, modules)
+	for name, text := range files {
+		if strings.HasSuffix(name, ".rego") && !strings.HasSuffix(name, testSuffix) {
+			options = append(options, rego.Module(name, text))
 		}
 	}
 	results, err := rego.New(options...).Eval(context.Background())
@@ -133,5 +134,19 @@ func TestConfigFolds(t *testing.T) {
 				t.Errorf("with %s the policy reads %s: %v", config, leafPaths[c.reads], found)
 			}
 		}
+	}
+}
+
+// TestOwnLibraryFile wants a policy that comes with a file of the library to be decided by its own.
+func TestOwnLibraryFile(t *testing.T) {
+	modules := module("import data.chartergate.lib.tiers\n\ndecision := {\"effect\": \"allow\", \"tiers\": [tiers.first]}")
+	modules["lib/tiers.rego"] = "package chartergate.lib.tiers\n\nfirst := \"premium\""
+	if plan, err := decideOnce(t, modules); err != nil || plan.Tiers[0] != "premium" {
+		t.Errorf("the plan is %+v, %v", plan, err)
+	}
+	modules["tiers.rego"] = modules["lib/tiers.rego"]
+	delete(modules, "lib/tiers.rego")
+	if _, err := Compile(modules); err == nil || !strings.Contains(err.Error(), "tiers.rego:1:1: the package is chartergate.lib.tiers, it must be chartergate.routing") {
+		t.Errorf("a package of the library in another file gives %v", err)
 	}
 }

@@ -136,11 +136,7 @@ func parse(modules map[string]string) (map[string]*ast.Module, error) {
 		if len(modules[name]) > MaxModuleBytes {
 			return nil, refuse(name, nil, "the file has %d bytes, at most %d are allowed", len(modules[name]), MaxModuleBytes)
 		}
-		shipped, err := isLibraryFile(name, modules[name])
-		if err != nil {
-			return nil, err
-		}
-		if shipped || strings.HasSuffix(name, testSuffix) || name == DataFile {
+		if strings.HasSuffix(name, testSuffix) || name == DataFile {
 			continue
 		}
 		module, err := ast.ParseModuleWithOpts(name, modules[name],
@@ -150,7 +146,7 @@ func parse(modules map[string]string) (map[string]*ast.Module, error) {
 			problems = append(problems, invalid(err).Problems...)
 		case module == nil:
 			problems = append(problems, Problem{File: name, Message: "the file is empty"})
-		case !below(module.Package.Path, ast.MustParseRef(routingPackage)):
+		case !below(module.Package.Path, ast.MustParseRef(routingPackage)) && !isLibraryFile(name, module):
 			problems = append(problems, refuse(name, module.Package.Location,
 				"the package is %s, it must be chartergate.routing or one below it", packageName(module)).Problems...)
 		default:
