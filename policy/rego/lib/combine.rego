@@ -7,8 +7,9 @@ package chartergate.lib.combine
 #
 # - The effect is the strictest: deny, throttle, downgrade, allow.
 # - Tiers and models are those of the lowest level that names any, in its order, without those that a level above which
-#   names any does not permit. A tier permits all models of it. Where all name tiers only, tiers are the result, else models.
-#   Nothing left, or nothing named, is denied.
+#   names any does not permit. A tier permits all models of it. Tiers are the result where that level names only tiers and
+#   each is permitted whole or not at all, else models. Nothing left is denied, as is a call that was to run where nothing
+#   is named.
 # - A cap is the lowest that is set.
 # - The prompt cache is the lowest level's that says one, but `off` stays off.
 # - Reasons are joined, at most 16.
@@ -35,9 +36,19 @@ effect(levels, catalog) := "deny" if {
 	lacking(levels, catalog)
 } else := said(levels)
 
-# A call that would run has nothing to run on.
+# A call that would run, or be paid from an overflow allowance, has nothing to run on.
 lacking(levels, catalog) if {
-	strictness[said(levels)] < 2
+	said(levels) != "deny"
+	nothing_left(levels, catalog)
+}
+
+nothing_left(levels, _) if {
+	count(choosers(levels)) == 0
+	said(levels) != "throttle"
+}
+
+nothing_left(levels, catalog) if {
+	count(choosers(levels)) > 0
 	every left in choice(levels, catalog) { left == [] }
 }
 
@@ -64,17 +75,23 @@ choice(levels, catalog) := {} if {
 	count(choosers(levels)) == 1
 } else := {"tiers": [tier |
 	some tier in lowest(levels).tiers
-	every level in above(levels) { tier in level.decision.tiers }
+	every level in above(levels) { tier in object.get(level.decision, "tiers", []) }
 ]} if {
-	not any_models(levels)
+	not in_part(levels, catalog)
 } else := {"models": unique([model |
 	some model in spelled_out(lowest(levels), catalog)
 	every level in above(levels) { permits(level.decision, model, catalog) }
 ])}
 
-any_models(levels) if {
-	some level in choosers(levels)
-	names_models(level.decision)
+in_part(levels, _) if names_models(lowest(levels))
+
+in_part(levels, catalog) if {
+	some tier in lowest(levels).tiers
+	some level in above(levels)
+	not tier in object.get(level.decision, "tiers", [])
+	some model in catalog.models
+	model.tier == tier
+	every other in above(levels) { permits(other.decision, model.id, catalog) }
 }
 
 lowest(levels) := choosers(levels)[count(choosers(levels)) - 1].decision
