@@ -40,17 +40,19 @@ var readOnly = []protoreflect.FullName{
 	"chartergate.v1.PriceBook.create_time", "chartergate.v1.PriceBook.update_time",
 	"chartergate.v1.Price.price_book", "chartergate.v1.Price.currency", "chartergate.v1.Price.revision",
 	"chartergate.v1.Price.token_factor", "chartergate.v1.Price.factor", "chartergate.v1.PriceVariant.token_factor",
-	"chartergate.v1.Policy.update_time",
+	"chartergate.v1.Policy.update_time", "chartergate.v1.Policy.earlier_revisions",
+	"chartergate.v1.Policy.shadow_revision", "chartergate.v1.Policy.shadow_ppm",
 }
 
 // patterns says in words what the patterns of the API ask for.
 var patterns = map[string]string{
-	"^[A-Z]{3}$":                            "a three-letter ISO 4217 code, such as USD",
-	"^[a-z][a-z0-9-]{0,62}$":                "an id: 1 to 63 of a-z, 0-9 and -, starting with a letter",
-	"^charters/[a-z][a-z0-9-]{0,62}$":       "the name of a charter: charters/ID, or the ID alone",
-	"^budgets/[a-z][a-z0-9-]{0,62}$":        "the name of a budget: budgets/ID, or the ID alone",
-	"^priceBooks/[a-z][a-z0-9-]{0,62}$":     "the name of a price book: priceBooks/ID, or the ID alone",
-	"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$": "a model: 1 to 128 of letters, digits and . _ : / @ -, starting with a letter or digit",
+	"^[A-Z]{3}$":                                                    "a three-letter ISO 4217 code, such as USD",
+	"^[a-z][a-z0-9-]{0,62}$":                                        "an id: 1 to 63 of a-z, 0-9 and -, starting with a letter",
+	"^charters/[a-z][a-z0-9-]{0,62}$":                               "the name of a charter: charters/ID, or the ID alone",
+	"^budgets/[a-z][a-z0-9-]{0,62}$":                                "the name of a budget: budgets/ID, or the ID alone",
+	"^priceBooks/[a-z][a-z0-9-]{0,62}$":                             "the name of a price book: priceBooks/ID, or the ID alone",
+	"^policies/(routing|(team|feature)\\.[a-z0-9][a-z0-9-]{0,62})$": "the name of a policy: routing for the organisation, team.TEAM or feature.FEATURE",
+	"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$":                         "a model: 1 to 128 of letters, digits and . _ : / @ -, starting with a letter or digit",
 }
 
 // decoder turns the nodes of one file into messages and collects what is wrong.

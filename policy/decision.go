@@ -37,7 +37,7 @@ func decode(v ast.Value) (*routing.Plan, error) {
 	err := object.Iter(func(k, v *ast.Term) (err error) {
 		name, ok := k.Value.(ast.String)
 		if !ok {
-			return fmt.Errorf("decision has the field %v, the names of fields are strings", k)
+			return fmt.Errorf("decision has the field %s, the names of fields are strings", short(k))
 		}
 		return setField(plan, name, v)
 	})
@@ -73,7 +73,7 @@ func setField(plan *routing.Plan, name ast.String, v *ast.Term) (err error) {
 		}
 		plan.Reasons, err = list(name, v.Value, MaxReasons, MaxReasonBytes)
 	default:
-		return fmt.Errorf("decision has the field %s, which nobody reads", name)
+		return fmt.Errorf("decision has the field %s, which nobody reads", short(ast.NewTerm(name)))
 	}
 	return err
 }
@@ -128,9 +128,12 @@ func list(name ast.String, v ast.Value, most, mostBytes int) ([]string, error) {
 
 func kind(v ast.Value) string { return kindNamed(ast.ValueName(v)) }
 
+// short writes a small value out, and of a large one the kind.
 func short(v *ast.Term) string {
-	if text := v.String(); len(text) <= 40 {
-		return text
+	if n, err := written(v.Value); err == nil && n <= 80 {
+		if text := v.String(); len(text) <= 40 {
+			return text
+		}
 	}
 	return kind(v.Value)
 }

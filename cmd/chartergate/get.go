@@ -250,6 +250,7 @@ func furtherRates(p *pb.Price) string {
 		{"audio", p.AudioInputNanos != nil || p.AudioOutputNanos != nil || p.AudioCacheReadNanos != nil},
 		{"image", p.ImageInputNanos != nil || p.ImageOutputNanos != nil}, {"request", p.RequestNanos != nil},
 		{"embedding", p.EmbeddingNanos != nil}, {"vector query", p.VectorQueryNanos != nil}, {"tools", len(p.GetToolCallNanos()) > 0},
+		{"GPU-hours by accelerator", len(p.GetGpuHourByAcceleratorNanos()) > 0},
 		{"storage", p.StorageMegabyteNanos != nil}, {"egress", p.EgressMegabyteNanos != nil}, {"overhead", p.GetOverheadPpm() > 0},
 	} {
 		if r.set {

@@ -18,6 +18,7 @@ var commands = []struct {
 	{"manage", newGetCommand},
 	{"manage", newDeleteCommand},
 	{"manage", newPricesCommand},
+	{"manage", newPolicyCommand},
 	{"manage", newJournalCommand},
 	{"manage", newCalibrateCommand},
 	{"call", newCheckCommand},
@@ -85,6 +86,7 @@ Exit status: 0 success, 1 failure, 2 the command line is wrong, 3 the gate refus
 		cmd.GroupID = c.group
 		root.AddCommand(cmd)
 	}
+	root.AddCommand(newVetCommand())
 	return root
 }
 

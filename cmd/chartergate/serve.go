@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -32,6 +33,8 @@ import (
 	"github.com/chartergate/chartergate/server"
 	"github.com/chartergate/chartergate/server/metering"
 	"github.com/chartergate/chartergate/server/preflight"
+	"github.com/chartergate/chartergate/server/restate"
+	"github.com/chartergate/chartergate/store"
 	"github.com/chartergate/chartergate/store/archive"
 	"github.com/chartergate/chartergate/store/embedded"
 	"github.com/chartergate/chartergate/store/etcd"
@@ -41,6 +44,7 @@ import (
 type serveOptions struct {
 	dataDir, grpcAddr, httpAddr string
 	archiveDir                  string
+	readArchives                []string
 	etcd                        etcdOptions
 	maxHold                     time.Duration
 	withoutEtcd                 string
@@ -81,6 +85,7 @@ set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idl
 	f := cmd.Flags()
 	f.StringVar(&o.dataDir, "data-dir", "chartergate-data", "directory of the embedded etcd; made when it is missing")
 	f.StringVar(&o.archiveDir, "archive-dir", "", "directory of the archive, where settlements go a minute after they were made, one for each server (default <data-dir>/archive)")
+	f.StringArrayVar(&o.readArchives, "read-archive-dir", nil, "archive directory of another server, to read only, for `prices restate`; once for each")
 	f.StringVar(&o.grpcAddr, "grpc-addr", server.DefaultGRPCAddr, "loopback address for gRPC; port 0 takes a free one")
 	f.StringVar(&o.httpAddr, "http-addr", server.DefaultHTTPAddr, "loopback address for REST, /metrics and /openapi.json")
 	f.StringSliceVar(&o.etcd.endpoints, "etcd-endpoints", nil, "members of an etcd cluster, instead of the embedded etcd")
@@ -92,6 +97,9 @@ set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idl
 	o.usage.addFlags(f)
 	f.DurationVar(&o.maxHold, "max-hold", ledger.DefaultMaxTTL, "longest time that a hold may last; after a crash, money in use is out of reach for about as long")
 	f.StringVar(&o.withoutEtcd, "without-etcd", "refuse", "what to do when etcd has not answered for 5s: refuse, or an amount such as 5.00 that this server may still hold in all, from what it was granted; a ceiling may be exceeded by that much")
+	if err := f.MarkHidden(uncountedFlag); err != nil {
+		panic(err)
+	}
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	return cmd
@@ -152,11 +160,13 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	builtin := decider.Revision()
-	follow := followPolicy(decider, builtin, log)
-	follow(control.Snapshot())
-	control.OnChange(follow)
+	serving := followPolicies(decider, control, log)
 
+	for _, dir := range o.readArchives {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return fmt.Errorf("--read-archive-dir: %s is not a directory: name the --archive-dir of another server", dir)
+		}
+	}
 	settlements, err := archive.Open(cmp.Or(o.archiveDir, filepath.Join(o.dataDir, "archive")), 0)
 	if err != nil {
 		return fmt.Errorf("--archive-dir: %w", err)
@@ -172,9 +182,13 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := server.NewMetrics(registry)
+	counting, outbox := preflight.Meter(meter), store.Outbox(meter)
+	if o.usage.uncounted {
+		counting, outbox = nil, settlements
+	}
 	gate, err := preflight.Start(ctx, preflight.Config{
 		Control: control, Ledger: etcd.NewLedger(etcd.LedgerConfig{KV: client, Lease: client, Watcher: client, Exclusive: embedded, Observe: metrics.Commit}), Decider: decider,
-		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline, Meter: meter, Outbox: meter,
+		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline, Meter: counting, Outbox: outbox,
 	})
 	if err != nil {
 		return err
@@ -192,15 +206,27 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	vetter, err := newVetter()
+	if err != nil {
+		return err
+	}
 	requests, peers := server.NewIdempotency(time.Now), server.NewPeers()
 	defer func() { err = errors.Join(err, peers.Close()) }()
 	metrics.Peers(peers)
+	metrics.Policies(serving)
 	s, err := server.New(server.Config{
-		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: builtin,
+		Listeners: listeners, Control: control, Compiler: vetter, BuiltinPolicy: decider.Builtin(),
 		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate, meter),
 		Billing:  server.NewBillingService(o.usage.db, o.usage.db, time.Now),
-		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version()),
-		Sums:    meter.Store,
+		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version(), peers, serving),
+		Sums: meter.Store,
+		Restater: &restate.Restater{
+			Usage: meter.Store, Control: control, Archives: settlements.With(o.readArchives...), Decode: etcd.ReadBatch, Attribution: meter.Attribution,
+			Journal: func(ctx context.Context, each func(store.OutboxBatch) error) error {
+				return etcd.Journals(ctx, client, each)
+			},
+			Keep: meter.DaysFor, Now: time.Now,
+		},
 		Reports: server.NewReportService(meter.Store, control, gate, time.Now),
 		Leases:  server.NewLeaseService(gate, requests, peers, log), Requests: requests, Validator: validator,
 		Logger: log, Registry: registry, Tracing: tracing,
@@ -209,11 +235,11 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 		return err
 	}
 	served = true
-	return run(ctx, s, gate, meter)
+	return run(ctx, s, gate, meter, !o.usage.uncounted)
 }
 
 // run serves until ctx ends or the ledger is lost. The ledger is drained after the last call was answered.
-func run(ctx context.Context, s *server.Server, gate *preflight.Service, meter *metering.Meter) error {
+func run(ctx context.Context, s *server.Server, gate *preflight.Service, meter *metering.Meter, counted bool) error {
 	serving, stopServing := context.WithCancel(ctx)
 	defer stopServing()
 	writing, stopWriting := context.WithCancel(context.Background())
@@ -225,8 +251,10 @@ func run(ctx context.Context, s *server.Server, gate *preflight.Service, meter *
 	metered := make(chan struct{})
 	metering, stopMetering := context.WithCancel(context.Background())
 	go func() {
-		meter.Run(metering)
-		close(metered)
+		defer close(metered)
+		if counted {
+			meter.Run(metering)
+		}
 	}()
 	err := s.Serve(serving)
 	stopWriting()
@@ -319,52 +347,17 @@ func startTracing(ctx context.Context) (on bool, stop func(), err error) {
 	}, nil
 }
 
-// followPolicy switches the decider whenever another revision is active. A stored revision has compiled before; should
-// it not now, the one before goes on deciding.
-func followPolicy(d *policy.Decider, builtin string, log *slog.Logger) func(*charter.Snapshot) {
-	return func(snap *charter.Snapshot) {
-		active := snap.Policy()
-		if active == nil {
-			if d.Revision() != builtin {
-				shipped, err := policy.Compile(policy.Builtin())
-				if err != nil {
-					log.Error("the shipped policy does not compile", "error", err)
-					return
-				}
-				d.Use(shipped, builtin)
-			}
-			return
-		}
-		revision := snap.PolicyRevision(active.Active)
-		if revision == nil || d.Revision() == revision.Name() {
-			return
-		}
-		compiled, err := policy.Compile(revision.Modules)
-		if err != nil {
-			log.Error("the active policy does not compile; the one before goes on deciding", "revision", revision.Name(), "error", err)
-			return
-		}
-		d.Use(compiled, revision.Name())
-		log.Info("another policy revision decides", "revision", revision.Name())
+// followPolicies lets the policies decide that are active, now and whenever others are. It gives what says which decide.
+func followPolicies(d *policy.Decider, control *etcd.Control, log *slog.Logger) func() server.PolicyServing {
+	var following sync.Mutex
+	follow := func(*charter.Snapshot) {
+		following.Lock()
+		defer following.Unlock()
+		d.Follow(control.Snapshot(), log)
 	}
-}
-
-// compiler is the policy package as the server asks for it.
-type compiler struct{}
-
-func (compiler) Hash(modules map[string]string) string { return policy.Hash(modules) }
-
-func (compiler) Compile(modules map[string]string) error {
-	_, err := policy.Compile(modules)
-	bad, ok := errors.AsType[*policy.InvalidError](err)
-	if !ok {
-		return err
-	}
-	e := &server.PolicyError{}
-	for _, p := range bad.Problems {
-		e.Problems = append(e.Problems, server.PolicyProblem{File: p.File, Line: p.Line, Column: p.Column, Message: p.Message})
-	}
-	return e
+	control.OnChange(follow)
+	follow(nil)
+	return func() server.PolicyServing { return server.PolicyServing(*d.Serving()) }
 }
 
 // shownBudgets bounds the budgets in /metrics.
