@@ -7,7 +7,7 @@ GENERATE := $(BUF) generate && $(BUF) generate --template buf.gen.hot.yaml
 CONCURRENT := ./clients/... ./core/ledger ./policy ./replay ./server/... ./store/...
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.2
 
-.PHONY: build demo test race bench fuzz millions rollups replays crash chaos failpoints sim mutants generate check lint breaking clean
+.PHONY: build demo test race bench bench-policy fuzz policy-fuzz millions rollups replays crash chaos failpoints sim mutants generate check lint breaking clean
 
 build: ## bin/chartergate
 	@go build -trimpath -o bin/chartergate ./cmd/chartergate
@@ -27,6 +27,14 @@ bench: build ## what a decision costs: over gRPC as a ratio to an empty call wit
 	@bin/chartergate bench --replicas 3
 	@bin/chartergate bench --hot --replicas 3
 	go test -run '^$$' -bench . -benchmem ./server/preflight ./policy ./core/pricing
+
+bench-policy: ## what a policy's decision costs over the Azure trace, beside plain OPA: the shipped one, one on raw token counts, one that is not compiled
+	CHARTERGATE_POLICY_BENCH=1 go test ./policy -run 'TestBenchPolicies$$' -v -count=1
+
+N ?= 5000
+FROM ?= 1
+policy-fuzz: ## N generated policies from seed FROM: memo and closures decide as plain OPA does (a slice of it is in `make test`)
+	CHARTERGATE_POLICY_FUZZ=$(N) CHARTERGATE_POLICY_FUZZ_FROM=$(FROM) go test ./policy -run 'TestFuzz$$' -v -count=1 -timeout 4h
 
 replays: ## the public traces, whole, through a server that is killed meanwhile: reports = rollups = ledger on SQLite and PostgreSQL, and what caching saves
 	CHARTERGATE_REPLAYS=all go test ./cmd/chartergate -run 'TestReplaysAddUp|TestReplayedCacheSaving' -v -count=1 -timeout 20m

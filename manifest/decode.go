@@ -46,13 +46,12 @@ var readOnly = []protoreflect.FullName{
 
 // patterns says in words what the patterns of the API ask for.
 var patterns = map[string]string{
-	"^[A-Z]{3}$":                                                    "a three-letter ISO 4217 code, such as USD",
-	"^[a-z][a-z0-9-]{0,62}$":                                        "an id: 1 to 63 of a-z, 0-9 and -, starting with a letter",
-	"^charters/[a-z][a-z0-9-]{0,62}$":                               "the name of a charter: charters/ID, or the ID alone",
-	"^budgets/[a-z][a-z0-9-]{0,62}$":                                "the name of a budget: budgets/ID, or the ID alone",
-	"^priceBooks/[a-z][a-z0-9-]{0,62}$":                             "the name of a price book: priceBooks/ID, or the ID alone",
-	"^policies/(routing|(team|feature)\\.[a-z0-9][a-z0-9-]{0,62})$": "the name of a policy: routing for the organisation, team.TEAM or feature.FEATURE",
-	"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$":                         "a model: 1 to 128 of letters, digits and . _ : / @ -, starting with a letter or digit",
+	"^[A-Z]{3}$":                            "a three-letter ISO 4217 code, such as USD",
+	"^[a-z][a-z0-9-]{0,62}$":                "an id: 1 to 63 of a-z, 0-9 and -, starting with a letter",
+	"^charters/[a-z][a-z0-9-]{0,62}$":       "the name of a charter: charters/ID, or the ID alone",
+	"^budgets/[a-z][a-z0-9-]{0,62}$":        "the name of a budget: budgets/ID, or the ID alone",
+	"^priceBooks/[a-z][a-z0-9-]{0,62}$":     "the name of a price book: priceBooks/ID, or the ID alone",
+	"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$": "a model: 1 to 128 of letters, digits and . _ : / @ -, starting with a letter or digit",
 }
 
 // decoder turns the nodes of one file into messages and collects what is wrong.

@@ -1,7 +1,9 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -19,6 +21,7 @@ type compiler struct {
 	locals    int
 	// Dots that look for what an object has before it is replaced.
 	replaced map[dotKey]bool
+	literals map[ir.Local]int  // how many elements the block that is being made puts into what it makes
 	found    map[ir.Local]bool // locals that may hold what was found in another array, set or object
 }
 
@@ -125,6 +128,8 @@ func (c *compiler) blocks(of []*ir.Block) ([]block, error) {
 
 func (c *compiler) block(b *ir.Block) (block, error) {
 	var steps block
+	defer func(outside map[ir.Local]int) { c.literals = outside }(c.literals)
+	c.literals = literals(b)
 	for i := 0; i < len(b.Stmts); {
 		if literal, n := c.literal(b.Stmts[i:]); n > 0 {
 			steps, i = append(steps, literal), i+n
@@ -232,7 +237,11 @@ func (c *compiler) nested(s *ir.BlockStmt) (step, error) {
 func (c *compiler) scan(s *ir.ScanStmt) (step, error) {
 	source, key, val := c.local(s.Source), c.local(s.Key), c.local(s.Value)
 	inner, err := c.block(s.Block)
+	ordered := appends(s.Block)
 	return func(m *machine, l []value) int {
+		if ordered && l[source].kind == isTerm && l[source].neg {
+			return m.fail(errOrder)
+		}
 		return m.scan(l[source], func(k, v value) int {
 			if !m.tick() {
 				return failed
@@ -244,6 +253,35 @@ func (c *compiler) scan(s *ir.ScanStmt) (step, error) {
 			return 0
 		})
 	}, err
+}
+
+// errOrder is for OPA: it visits the elements of a literal with variables in the order of their variables, and equal ones
+// of a set twice.
+var errOrder = errors.New("the order of elements is not known")
+
+func appends(b *ir.Block) bool {
+	return slices.ContainsFunc(b.Stmts, func(s ir.Stmt) bool {
+		_, is := s.(*ir.ArrayAppendStmt)
+		return is || slices.ContainsFunc(inside(s), appends)
+	})
+}
+
+// literals counts for the objects and sets that a block makes what it puts into them itself.
+func literals(b *ir.Block) map[ir.Local]int {
+	counts := map[ir.Local]int{}
+	made := map[ir.Local]bool{}
+	for _, s := range b.Stmts {
+		switch s := s.(type) {
+		case *ir.MakeObjectStmt:
+			made[s.Target] = true
+		case *ir.MakeSetStmt:
+			made[s.Target] = true
+		}
+		if container, _, ok := insertion(s); ok && made[container] {
+			counts[container]++
+		}
+	}
+	return counts
 }
 
 // scan visits the elements of a value until a visit does not answer 0.

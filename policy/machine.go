@@ -229,6 +229,7 @@ func (m *machine) evaluate(f *function, args []operand, caller []value) (v value
 	for _, b := range f.blocks {
 		if r := b.run(m, l); r == returned {
 			v = m.result
+			v.neg = v.neg && v.kind == isFloat
 			break
 		} else if r == failed {
 			break

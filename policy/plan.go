@@ -109,7 +109,11 @@ func (a *readsOf) statement(s ir.Stmt) {
 		forget(a.numbers, s.Block)
 		delete(a.numbers, s.Key)
 		delete(a.numbers, s.Value)
-		a.paths[s.Key], a.paths[s.Value] = found, found
+		a.paths[s.Value] = found
+		a.paths[s.Key] = slices.DeleteFunc(slices.Clone(found), func(path []string) bool { // no more than how many there are
+			text := strings.Join(path, ".")
+			return text == "budgets."+anyElement || text == "catalog.models."+anyElement
+		})
 		for before := -1; before != a.count(); { // until another round finds nothing new
 			before = a.count()
 			a.blocks([]*ir.Block{s.Block})

@@ -113,6 +113,7 @@ func (c *compiler) assign(s ir.Stmt) step {
 		}
 	case *ir.SetAddStmt:
 		v, target, found := c.operand(s.Value), c.local(s.Set), c.found[s.Set]
+		loose := c.literals[s.Set] > 1 && v.local >= 0
 		return func(m *machine, l []value) int {
 			into, ok := l[target].ref.(ast.Set)
 			if !ok {
@@ -123,6 +124,7 @@ func (c *compiler) assign(s ir.Stmt) step {
 				l[target] = termValue(into)
 			}
 			into.Add(m.term(v.get(l)))
+			l[target].neg = l[target].neg || loose
 			return m.grew()
 		}
 	case *ir.ObjectInsertStmt:
@@ -157,6 +159,7 @@ func (m *machine) grew() int {
 
 func (c *compiler) insert(object ir.Local, key, val ir.Operand) step {
 	target, k, v, found := c.local(object), c.operand(key), c.operand(val), c.found[object]
+	loose := c.literals[object] > 1 && k.local >= 0
 	replaces := c.replaced[dotKey{object, what(key), what(val)}]
 	return func(m *machine, l []value) int {
 		into, ok := l[target].ref.(ast.Object)
@@ -179,6 +182,7 @@ func (c *compiler) insert(object ir.Local, key, val ir.Operand) step {
 			}
 		}
 		into.Insert(key, val)
+		l[target].neg = l[target].neg || loose
 		return m.grew()
 	}
 }
@@ -240,7 +244,9 @@ func (c *compiler) literal(stmts []ir.Stmt) (step, int) {
 	var pairs []pair
 	for local, i := range made {
 		if i < n {
-			pairs = append(pairs, pair{c.local(local), m.keep(l[local])})
+			v := m.keep(l[local])
+			v.neg = v.neg && v.kind == isFloat // all elements are known: they are in order
+			pairs = append(pairs, pair{c.local(local), v})
 		}
 	}
 	return func(_ *machine, l []value) int {

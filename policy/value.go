@@ -17,7 +17,7 @@ const (
 	isString // ref is *string or ast.String
 	isArray  // ref is *array or *ast.Array
 	isPart   // n is a part of the input that is not built
-	isTerm   // ref is any other ast.Value
+	isTerm   // ref is any other ast.Value; neg where it is a literal whose order only OPA knows
 )
 
 // value is one of Rego's, such that numbers, texts of the call and parts of the input are no garbage.

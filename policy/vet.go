@@ -5,12 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-
-	"github.com/chartergate/chartergate/core/charter"
-	"github.com/chartergate/chartergate/core/routing"
 )
 
 // Verdict says whether a policy may decide: it compiles, its tests pass and it decides an example in time. At most one
@@ -68,7 +64,7 @@ func testCapabilities() *ast.Capabilities {
 // tryExamples lets the policy decide calls on all kinds of states, and says what takes too long. Whether the decisions
 // are any good the tests must say.
 func (p *Policy) tryExamples(ctx context.Context) string {
-	for _, in := range examples() {
+	for _, in := range vetted() {
 		input := (&inputs{prices: p.prices}).build(in)
 		var err error
 		for range 3 { // the machine may be busy
@@ -82,30 +78,4 @@ func (p *Policy) tryExamples(ctx context.Context) string {
 		}
 	}
 	return ""
-}
-
-// examples are one call on budgets that are fresh, over their alert, and used up.
-func examples() []*routing.Input {
-	catalog := charter.WithMeta(&charter.Catalog{
-		Tiers: []charter.Tier{{ID: "economy"}, {ID: "standard"}, {ID: "premium"}},
-		Models: []charter.Model{
-			{ID: "small", Provider: "example", Tier: "economy", Capabilities: []string{"chat", "tools"}, ContextTokens: 128_000, MaxOutputTokens: 16_384},
-			{ID: "medium", Provider: "example", Tier: "standard", Capabilities: []string{"chat", "tools", "vision"}, ContextTokens: 128_000, MaxOutputTokens: 16_384},
-			{ID: "large", Provider: "example", Tier: "premium", Capabilities: []string{"chat", "tools", "vision", "code"}, ContextTokens: 200_000, MaxOutputTokens: 64_000},
-		},
-	}, charter.Meta{}).(*charter.Catalog)
-	var list []*routing.Input
-	for name, permille := range map[string]int32{"a fresh budget": 100, "a budget over its alert": 900, "a used-up budget": 1000} {
-		list = append(list, &routing.Input{
-			Now: time.Date(2026, 11, 23, 10, 15, 0, 0, time.UTC),
-			Call: &routing.Call{
-				Feature: "example", TaskClass: "chat", Capabilities: []string{"chat"}, User: "u-1", Cohort: "all",
-				Estimate: routing.Estimate{InputTokens: 1200, MaxOutputTokens: 400}, Labels: map[string]string{"example": name},
-			},
-			Charter: &charter.Charter{ID: "example", Team: "example", Stage: charter.StageProduction},
-			Budgets: []routing.BudgetState{{ID: "example", UtilizationPermille: permille, AlertPermille: 800}, {ID: "all", UtilizationPermille: 300, AlertPermille: 900}},
-			Catalog: catalog,
-		})
-	}
-	return list
 }

@@ -44,7 +44,10 @@ func startReplicas(t *testing.T, n int) []*replica {
 	return list
 }
 
-func startReplica(t *testing.T, clock *testClock) *replica {
+func startReplica(t *testing.T, clock *testClock) *replica { return startReplicaOn(t, clock, control) }
+
+// startReplicaOn runs a server that reads control records of its own, and decides by their policies.
+func startReplicaOn(t *testing.T, clock *testClock, control *etcd.Control) *replica {
 	t.Helper()
 	listeners, err := Listen("127.0.0.1:0", "127.0.0.1:0")
 	if err != nil {
