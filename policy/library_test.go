@@ -118,7 +118,7 @@ func TestConfigFolds(t *testing.T) {
 		config string
 		reads  leaf
 	}{
-		{`{"agent_runs": {"enabled": true}}`, agent},
+		{`{"agent_runs": {"enabled": true, "max_tool_calls": 3}}`, agent},
 		{`{"business_hours": {"zone": "UTC"}}`, timeUnix},
 		{`{"exhausted": {"approval": true}}`, pathEscalated},
 		{`{"prompt_cache": {"hour_patterns": ["p"]}}`, promptPattern},

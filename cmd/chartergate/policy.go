@@ -32,7 +32,7 @@ server decides calls that none is attached to.`,
 	cmd.AddCommand(
 		newPolicyTestCommand(), newPolicyFmtCommand(), newPolicyLintCommand(), newPolicyBenchCommand(),
 		newPolicyCreateCommand(), newPolicyListCommand(), newPolicyShowCommand(), newPolicyDiffCommand(),
-		newPolicyActivateCommand(), newPolicyRollbackCommand(), newPolicyDeleteCommand(),
+		newPolicyActivateCommand(), newPolicyRollbackCommand(), newPolicyDeleteCommand(), newPolicySchemaCommand(),
 	)
 	return cmd
 }

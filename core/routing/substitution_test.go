@@ -103,3 +103,15 @@ func TestForecast(t *testing.T) {
 		t.Errorf("no window: %d", got)
 	}
 }
+
+func TestEvidenceDoesNotAllocate(t *testing.T) {
+	c := &charter.Charter{Evaluations: []charter.Evaluation{{Capability: "chat", Model: "mini", Passed: true}}}
+	call := &Call{Model: "large", TaskClass: "chat"}
+	if n := testing.AllocsPerRun(100, func() {
+		if !Substitutes(call, catalog, &catalog.Models[0]) || Unproven(call, c, "mini", now) != "" || Evidence(c, now) != 1 || Escalated(c, "b", now) {
+			t.Fatal("not as expected")
+		}
+	}); n != 0 {
+		t.Errorf("it allocates %v times", n)
+	}
+}
