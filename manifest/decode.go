@@ -30,7 +30,7 @@ var kinds = []struct{ kind, field, prefix string }{
 }
 
 // references are the fields that name a budget.
-var references = []protoreflect.FullName{"chartergate.v1.Charter.budget", "chartergate.v1.Budget.parent"}
+var references = []protoreflect.FullName{"chartergate.v1.Charter.budget", "chartergate.v1.ApprovedEscalation.budget", "chartergate.v1.Budget.parent"}
 
 // readOnly are the fields that the server sets and a manifest cannot.
 var readOnly = []protoreflect.FullName{

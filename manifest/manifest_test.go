@@ -110,6 +110,7 @@ alert_thresholds_permille: [800, 955]
 exhausted: {mode: downgrade, overflow_allowance_nanos: 1}
 escalation: [{owner: {name: Lena}, after: 900s}]
 capability_evaluations: [{capability: chat, model: m, score_permille: 920, expire_time: "2027-01-01T00:00:00Z"}]
+approved_escalations: [{id: x, budget: budgets/chat, approver: {name: Ines}, approve_time: "2026-11-27T09:00:00Z", expire_time: "2026-11-28T00:00:00Z"}]
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -127,6 +128,7 @@ alertThresholds: [80%, 95.5%]
 exhausted: {mode: DOWNGRADE, overflowAllowance: 0.000000001}
 escalation: [{owner: {<<: *lena}, after: 15m}]
 capability_evaluations: [{capability: chat, model: m, score: 92%, expire_time: 2027-01-01}]
+approved_escalations: [{id: x, budget: chat, approver: {name: Ines}, approve_time: 2026-11-27T09:00:00Z, expire_time: 2026-11-28}]
 `))
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,8 @@ package policy
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -37,47 +39,51 @@ func decode(v ast.Value) (*routing.Plan, error) {
 		if !ok {
 			return fmt.Errorf("decision has the field %s, the names of fields are strings", short(k))
 		}
-		switch name {
-		case "effect":
-			plan.Effect, err = choice(name, v, effects)
-		case "tiers":
-			plan.Tiers, err = list(name, v.Value, MaxChoices, 64)
-		case "models":
-			plan.Models, err = list(name, v.Value, MaxChoices, 128)
-		case "max_input_tokens":
-			plan.MaxInputTokens, err = count(name, v)
-		case "max_output_tokens":
-			plan.MaxOutputTokens, err = count(name, v)
-		case "trim_context_to_tokens":
-			plan.TrimContextToTokens, err = count(name, v)
-		case "prompt_cache":
-			plan.PromptCache, err = choice(name, v, promptCaches)
-		case "reasons":
-			if set, ok := v.Value.(ast.Set); ok { // `reasons contains text if …`
-				v = ast.ArrayTerm(set.Slice()...)
-			}
-			plan.Reasons, err = list(name, v.Value, MaxReasons, MaxReasonBytes)
-		default:
-			return fmt.Errorf("decision has the field %s, which nobody reads", short(k))
-		}
-		return err
+		return setField(plan, name, v)
 	})
 	switch {
 	case err != nil:
 		return nil, err
 	case plan.Effect == routing.EffectUnspecified:
 		return nil, fmt.Errorf("decision has no effect")
-	case plan.Effect <= routing.Downgrade && len(plan.Tiers)+len(plan.Models) == 0:
-		return nil, fmt.Errorf("decision says %s, but names no tiers and no models", plan.Effect)
 	}
 	return plan, nil
+}
+
+// setField reads one field of a decision.
+func setField(plan *routing.Plan, name ast.String, v *ast.Term) (err error) {
+	switch name {
+	case "effect":
+		plan.Effect, err = choice(name, v, effects)
+	case "tiers":
+		plan.Tiers, err = list(name, v.Value, MaxChoices, 64)
+	case "models":
+		plan.Models, err = list(name, v.Value, MaxChoices, 128)
+	case "max_input_tokens":
+		plan.MaxInputTokens, err = count(name, v)
+	case "max_output_tokens":
+		plan.MaxOutputTokens, err = count(name, v)
+	case "trim_context_to_tokens":
+		plan.TrimContextToTokens, err = count(name, v)
+	case "prompt_cache":
+		plan.PromptCache, err = choice(name, v, promptCaches)
+	case "reasons":
+		if set, ok := v.Value.(ast.Set); ok { // `reasons contains text if …`
+			v = ast.ArrayTerm(set.Slice()...)
+		}
+		plan.Reasons, err = list(name, v.Value, MaxReasons, MaxReasonBytes)
+	default:
+		return fmt.Errorf("decision has the field %s, which nobody reads", short(ast.NewTerm(name)))
+	}
+	return err
 }
 
 func choice[T any](name ast.String, v *ast.Term, choices map[string]T) (T, error) {
 	text, _ := v.Value.(ast.String)
 	c, ok := choices[string(text)]
 	if !ok {
-		return c, fmt.Errorf("decision.%s is %s, which it cannot be", string(name), short(v))
+		words := slices.Sorted(maps.Keys(choices))
+		return c, fmt.Errorf("decision.%s is %s, which it cannot be, but %s%s", string(name), short(v), strings.Join(words, ", "), didYouMean(string(text), words))
 	}
 	return c, nil
 }
@@ -95,6 +101,9 @@ func list(name ast.String, v ast.Value, most, mostBytes int) ([]string, error) {
 	array, ok := v.(*ast.Array)
 	if !ok {
 		return nil, fmt.Errorf("decision.%s is %s, it must be an array of strings", string(name), kind(v))
+	}
+	if array.Len() == 0 && name != "reasons" {
+		return nil, fmt.Errorf("decision.%s is empty: leave it out to leave the choice to other policies", string(name))
 	}
 	if array.Len() > most {
 		return nil, fmt.Errorf("decision.%s has %d entries, at most %d are allowed", string(name), array.Len(), most)
@@ -117,13 +126,7 @@ func list(name ast.String, v ast.Value, most, mostBytes int) ([]string, error) {
 	return texts, nil
 }
 
-func kind(v ast.Value) string {
-	name := ast.ValueName(v)
-	if strings.ContainsRune("aeiou", rune(name[0])) {
-		return "an " + name
-	}
-	return "a " + name
-}
+func kind(v ast.Value) string { return kindNamed(ast.ValueName(v)) }
 
 // short writes a small value out, and of a large one the kind.
 func short(v *ast.Term) string {

@@ -4,20 +4,23 @@ import (
 	"context"
 	"encoding/json"
 	"os"
-	"reflect"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/tester"
 )
 
 // blocks gives the code blocks of a language in docs/policies.md.
 func blocks(t *testing.T, language string) []string {
 	t.Helper()
-	text, err := os.ReadFile("../docs/policies.md")
+	return blocksOf(t, "../docs/policies.md", language)
+}
+
+func blocksOf(t *testing.T, path, language string) []string {
+	t.Helper()
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,12 +70,43 @@ func TestDocumentedExample(t *testing.T) {
 	if err := json.Unmarshal([]byte(texts[1]), &want); err != nil {
 		t.Fatal(err)
 	}
-	results, err := rego.New(rego.Query(entryPoint), rego.Module("routing.rego", Builtin()["routing.rego"]), rego.Input(input)).Eval(context.Background())
+	wantDecision(t, "docs/policies.md", evaluate(t, entryPoint, input, nil), want)
+}
+
+// wantDecision compares decisions as JSON, in which a set is an array.
+func wantDecision(t *testing.T, where string, got, want any) {
+	t.Helper()
+	text, err := json.Marshal(want)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := results[0].Expressions[0].Value; !reflect.DeepEqual(got, want) {
-		t.Errorf("the decision is %v, documented is %v", got, want)
+	wantJSON(t, where, got, string(text))
+}
+
+// TestDocumentedSet runs the worked example on the page of every policy of the shipped set: of two or three blocks of JSON
+// the last are an input and its decision; the first may be data.json.
+func TestDocumentedSet(t *testing.T) {
+	for path := range library {
+		name, ok := strings.CutPrefix(path, "data.chartergate.shipped.")
+		if !ok {
+			continue
+		}
+		file := "../docs/policies/" + name + ".md"
+		texts := blocksOf(t, file, "json")
+		modules := map[string]string{}
+		if len(texts) == 3 {
+			modules[DataFile], texts = texts[0], texts[1:]
+		}
+		if len(texts) != 2 {
+			t.Fatalf("%s has %d blocks of JSON, want an input and its decision", file, len(texts))
+		}
+		var input, want any
+		for i, v := range []*any{&input, &want} {
+			if err := json.Unmarshal([]byte(texts[i]), v); err != nil {
+				t.Fatalf("%s: %v", file, err)
+			}
+		}
+		wantDecision(t, file, evaluate(t, path+".decision", input, modules), want)
 	}
 }
 

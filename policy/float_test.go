@@ -53,7 +53,7 @@ func TestFloatIsBigFloat(t *testing.T) {
 // TestPermille shows that utilisations are the numbers that OPA reads.
 func TestPermille(t *testing.T) {
 	for n := range int32(20_000) {
-		want := permille(n).Value
+		want := permille(int64(n)).Value
 		got := permilleValue(n)
 		if got.number() != want || got.kind == isFloat && string(got.number()) != strconv.FormatFloat(float64(n)/1000, 'f', -1, 64) {
 			t.Fatalf("%d permille is %v, want %v", n, got.number(), want)

@@ -22,26 +22,29 @@ type inputs struct {
 	epoch    int64
 	minute   int64 // of the prices
 	catalog  *ast.Term
-	charters map[string]*ast.Term
+	charters map[string]fixed
 }
+
+// fixed is what the epoch decides of a charter: itself, and the catalog with its evaluations.
+type fixed struct{ charter, catalog *ast.Term }
 
 // maxCharters bounds the charters that are kept built.
 const maxCharters = 4096
 
 func (b *inputs) build(in *routing.Input) ast.Value {
-	charter, catalog := b.fixed(in)
+	known := b.fixed(in)
 	states := make([]*ast.Term, len(in.Budgets))
 	for i := range in.Budgets {
-		states[i] = budgetTerm(&in.Budgets[i])
+		states[i] = budgetTerm(&in.Budgets[i], in)
 	}
 	top := mostUtilized(in.Budgets)
 	now := in.Now.UTC()
 	return ast.NewObject(
 		item("request", requestTerm(in.Call)),
-		item("charter", charter),
+		item("charter", known.charter),
 		item("budgets", ast.ArrayTerm(states...)),
-		item("budget", budgetTerm(&top)),
-		item("catalog", catalog),
+		item("budget", budgetTerm(&top, in)),
+		item("catalog", known.catalog),
 		item("able", ableTerm(in)),
 		item("time", object(
 			item("unix", number(minute(in)*60)),
@@ -52,7 +55,7 @@ func (b *inputs) build(in *routing.Input) ast.Value {
 }
 
 // fixed gives the charter's and the catalog's terms. Those of an epoch before the newest seen are not kept.
-func (b *inputs) fixed(in *routing.Input) (charter, catalog *ast.Term) {
+func (b *inputs) fixed(in *routing.Input) fixed {
 	var at int64
 	if b.prices {
 		at = minute(in)
@@ -61,20 +64,20 @@ func (b *inputs) fixed(in *routing.Input) (charter, catalog *ast.Term) {
 	defer b.mu.Unlock()
 	if b.catalog == nil || in.Epoch > b.epoch || in.Epoch == b.epoch && at > b.minute {
 		b.epoch, b.minute = in.Epoch, at
-		b.catalog, b.charters = b.catalogTerm(in), map[string]*ast.Term{}
+		b.catalog, b.charters = b.catalogTerm(in), map[string]fixed{}
 	}
 	if in.Epoch != b.epoch || at != b.minute {
-		return charterTerm(in.Charter, in.Catalog), b.catalogTerm(in)
+		return fixed{charterTerm(in.Charter, in.Catalog), evaluated(b.catalogTerm(in), in.Charter)}
 	}
-	charter = b.charters[in.Charter.ID]
-	if charter == nil {
+	known, ok := b.charters[in.Charter.ID]
+	if !ok {
 		if len(b.charters) >= maxCharters {
 			clear(b.charters)
 		}
-		charter = charterTerm(in.Charter, in.Catalog)
-		b.charters[in.Charter.ID] = charter
+		known = fixed{charterTerm(in.Charter, in.Catalog), evaluated(b.catalog, in.Charter)}
+		b.charters[in.Charter.ID] = known
 	}
-	return charter, b.catalog
+	return known
 }
 
 // minute is the time that policies see, in minutes.
@@ -96,13 +99,31 @@ func overAlert(b *routing.BudgetState) bool {
 
 func exhausted(b *routing.BudgetState) bool { return b.UtilizationPermille >= 1000 }
 
-func budgetTerm(b *routing.BudgetState) *ast.Term {
+var calendars = [...]string{charter.Window: "window", charter.Day: "day", charter.Week: "week", charter.Month: "month",
+	charter.Quarter: "quarter", charter.Year: "year"}
+
+var noBudget charter.Budget
+
+func budgetTerm(b *routing.BudgetState, in *routing.Input) *ast.Term {
+	record := b.Budget
+	if record == nil {
+		record = &noBudget
+	}
 	return object(
 		item("id", ast.StringTerm(b.ID)),
-		item("utilization", permille(b.UtilizationPermille)),
-		item("alert", permille(b.AlertPermille)),
+		item("per", ast.InternedTerm(record.Per.String())),
+		item("owner", ast.StringTerm(record.Owner.Name)),
+		item("period", ast.InternedTerm(calendars[record.Period.Calendar])),
+		item("limit_nanos", number(int64(record.Limit))),
+		item("currency", ast.StringTerm(record.Currency)),
+		item("start_unix", number(b.Start)),
+		item("end_unix", number(b.End)),
+		item("utilization", permille(int64(b.UtilizationPermille))),
+		item("forecast", permille(b.Forecast(in.Now))),
+		item("alert", permille(int64(b.AlertPermille))),
 		item("over_alert", ast.BooleanTerm(overAlert(b))),
 		item("exhausted", ast.BooleanTerm(exhausted(b))),
+		item("escalated", ast.BooleanTerm(routing.Escalated(in.Charter, b.ID, in.Now))),
 	)
 }
 
@@ -130,6 +151,10 @@ func requestTerm(c *routing.Call) *ast.Term {
 		item("model", ast.StringTerm(c.Model)),
 		item("tier", ast.StringTerm(c.Tier)),
 		item("labels", labelsTerm(c.Labels)),
+		item("latency_target_ms", number(c.LatencyTarget.Milliseconds())),
+		item("residency", ast.StringTerm(c.Residency)),
+		item("service_tier", ast.StringTerm(c.ServiceTier)),
+		item("region", ast.StringTerm(c.Region)),
 	)
 }
 
@@ -153,20 +178,28 @@ func charterTerm(c *charter.Charter, catalog *charter.Catalog) *ast.Term {
 		mode = "deny"
 	}
 	evaluations := make([]*ast.Term, len(c.Evaluations))
-	for i, e := range c.Evaluations {
-		fields := [][2]*ast.Term{
-			item("capability", ast.StringTerm(e.Capability)),
-			item("model", ast.StringTerm(e.Model)),
-			item("passed", ast.BooleanTerm(e.Passed)),
-			item("score_permille", number(int64(e.ScorePermille))),
-		}
-		if !e.Expires.IsZero() {
-			fields = append(fields, item("expire_unix", number(e.Expires.Unix())))
-		}
-		evaluations[i] = object(fields...)
+	for i := range c.Evaluations {
+		e := &c.Evaluations[i]
+		evaluations[i] = object(append(evaluation(e), item("model", ast.StringTerm(e.Model)))...)
+	}
+	steps := make([]*ast.Term, len(c.Escalation))
+	for i, s := range c.Escalation {
+		steps[i] = object(item("owner", ast.StringTerm(s.Owner.Name)), item("after_seconds", number(int64(s.After/time.Second))))
+	}
+	approved := make([]*ast.Term, len(c.ApprovedEscalations))
+	for i, e := range c.ApprovedEscalations {
+		approved[i] = object(
+			item("id", ast.StringTerm(e.ID)),
+			item("budget", ast.StringTerm(e.Budget)),
+			item("approver", ast.StringTerm(e.Approver.Name)),
+			item("approve_unix", number(e.Approved.Unix())),
+			item("expire_unix", number(e.Expires.Unix())),
+			item("reason", ast.StringTerm(e.Reason)),
+		)
 	}
 	return object(
 		item("feature", ast.StringTerm(c.ID)),
+		item("owner", ast.StringTerm(c.Owner.Name)),
 		item("team", ast.StringTerm(c.Team)),
 		item("stage", ast.StringTerm(stage)),
 		item("permitted_tiers", stringsTerm(tiers)),
@@ -174,8 +207,48 @@ func charterTerm(c *charter.Charter, catalog *charter.Catalog) *ast.Term {
 		item("exhausted", object(item("mode", ast.StringTerm(mode)))),
 		item("target_cost_per_1000_successes_nanos", number(int64(c.TargetCostPer1000))),
 		item("labels", labelsTerm(c.Labels)),
+		item("escalation", ast.ArrayTerm(steps...)),
+		item("approved_escalations", ast.ArrayTerm(approved...)),
 		item("capability_evaluations", ast.ArrayTerm(evaluations...)),
 	)
+}
+
+func evaluation(e *charter.Evaluation) [][2]*ast.Term {
+	fields := [][2]*ast.Term{
+		item("capability", ast.StringTerm(e.Capability)),
+		item("passed", ast.BooleanTerm(e.Passed)),
+		item("score_permille", number(int64(e.ScorePermille))),
+	}
+	if !e.Expires.IsZero() {
+		fields = append(fields, item("expire_unix", number(e.Expires.Unix())))
+	}
+	return fields
+}
+
+// evaluated is the catalog's term with a charter's evaluations in its models. It shares the models that have none.
+func evaluated(catalog *ast.Term, c *charter.Charter) *ast.Term {
+	if len(c.Evaluations) == 0 {
+		return catalog
+	}
+	byModel := map[string][]*ast.Term{}
+	for i := range c.Evaluations {
+		e := &c.Evaluations[i]
+		byModel[e.Model] = append(byModel[e.Model], object(evaluation(e)...))
+	}
+	fields := catalog.Value.(ast.Object)
+	list := fields.Get(ast.InternedTerm("models")).Value.(*ast.Array)
+	models := make([]*ast.Term, list.Len())
+	for i := range models {
+		models[i] = list.Elem(i)
+		model := models[i].Value.(ast.Object)
+		if found := byModel[string(model.Get(ast.InternedTerm("id")).Value.(ast.String))]; found != nil {
+			own := ast.NewObject()
+			model.Foreach(func(k, v *ast.Term) { own.Insert(k, v) })
+			own.Insert(ast.InternedTerm("evaluations"), ast.ArrayTerm(found...))
+			models[i] = ast.NewTerm(own)
+		}
+	}
+	return object(item("tiers", fields.Get(ast.InternedTerm("tiers"))), item("models", ast.ArrayTerm(models...)))
 }
 
 // permitted spells out what a charter permits: its tiers, cheapest first, and its models that are of them, in the
@@ -198,13 +271,17 @@ func permitted(c *charter.Charter, catalog *charter.Catalog) (tiers []string, mo
 	return tiers, models
 }
 
-// ableTerm tells which models can serve the call: permitted, and with all capabilities that it requires.
+// ableTerm tells which models can serve the call: permitted, with all capabilities that it requires and, where they would
+// serve in place of a larger one that it names, with the evidence for that.
 func ableTerm(in *routing.Input) *ast.Term {
 	tiers, models := permitted(in.Charter, in.Catalog)
 	byTier := map[string][]string{}
 	for _, m := range models {
 		lacks := func(capability string) bool { return !slices.Contains(m.Capabilities, capability) }
-		if !slices.ContainsFunc(in.Call.Capabilities, lacks) {
+		if slices.ContainsFunc(in.Call.Capabilities, lacks) {
+			continue
+		}
+		if !routing.Substitutes(in.Call, in.Catalog, m) || routing.Unproven(in.Call, in.Charter, m.ID, in.Now) == "" {
 			byTier[m.Tier] = append(byTier[m.Tier], m.ID)
 		}
 	}
@@ -239,6 +316,7 @@ func (b *inputs) modelTerm(in *routing.Input, m *charter.Model) *ast.Term {
 		item("context_tokens", number(m.ContextTokens)),
 		item("max_output_tokens", number(m.MaxOutputTokens)),
 		item("regions", stringsTerm(m.Regions)),
+		item("evaluations", ast.ArrayTerm()),
 	}
 	if b.prices {
 		if p, err := in.Prices.Lookup(m.ID, time.Unix(minute(in)*60, 0)); err == nil {
@@ -258,7 +336,7 @@ func object(items ...[2]*ast.Term) *ast.Term         { return ast.NewTerm(ast.Ne
 func number(n int64) *ast.Term                       { return ast.NumberTerm(json.Number(strconv.FormatInt(n, 10))) }
 
 // permille is n/1000 in Rego, exactly.
-func permille(n int32) *ast.Term {
+func permille(n int64) *ast.Term {
 	return ast.NumberTerm(json.Number(strconv.FormatFloat(float64(n)/1000, 'f', -1, 64)))
 }
 

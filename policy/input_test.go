@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -80,8 +81,12 @@ func TestAbleHasAllCapabilities(t *testing.T) {
 func TestBudgetsInRego(t *testing.T) {
 	in := supportInput(t)
 	in.Budgets = []routing.BudgetState{{ID: "leaf", UtilizationPermille: 812, AlertPermille: 900}, {ID: "mid", UtilizationPermille: 1250, AlertPermille: 800}, {ID: "root", UtilizationPermille: 1250, AlertPermille: 800}}
-	wantJSON(t, "budget", see(t, in, "budget"), `{"id":"mid","utilization":1.25,"alert":0.8,"over_alert":true,"exhausted":true}`)
-	wantJSON(t, "the leaf", see(t, in, "budgets").([]any)[0], `{"id":"leaf","utilization":0.812,"alert":0.9,"over_alert":false,"exhausted":false}`)
+	in.Budgets[0].Budget, in.Budgets[0].Start, in.Budgets[0].End = supportBudget, in.Now.Unix()-3600, in.Now.Unix()+3*3600
+	in.Charter.ApprovedEscalations[0].Budget = "leaf"
+	wantJSON(t, "budget", see(t, in, "budget"), `{"id":"mid","per":"","owner":"","period":"window","limit_nanos":0,"currency":"","start_unix":0,"end_unix":0,
+		"utilization":1.25,"forecast":1.25,"alert":0.8,"over_alert":true,"exhausted":true,"escalated":false}`)
+	wantJSON(t, "the leaf", see(t, in, "budgets").([]any)[0], `{"id":"leaf","per":"","owner":"Lena","period":"month","limit_nanos":40000000000,"currency":"USD",
+		"start_unix":1795425330,"end_unix":1795439730,"utilization":0.812,"forecast":3.248,"alert":0.9,"over_alert":false,"exhausted":false,"escalated":true}`)
 }
 
 func TestPricesAndTimeInRego(t *testing.T) {
@@ -89,11 +94,43 @@ func TestPricesAndTimeInRego(t *testing.T) {
 	in.Prices = testPrices(t)
 	wantJSON(t, "time", see(t, in, "time"), `{"unix":1795428900,"weekday":"Monday","hour":10}`)
 	models := see(t, in, "catalog", "models").([]any)
-	wantJSON(t, "mini", models[0], `{"id":"mini","provider":"openai","tier":"economy","capabilities":["chat","tools"],"context_tokens":128000,"max_output_tokens":16384,"regions":["eu"],"input_nanos_per_mtok":1000,"output_nanos_per_mtok":4000}`)
+	wantJSON(t, "mini", models[0], `{"id":"mini","provider":"openai","tier":"economy","capabilities":["chat","tools"],"context_tokens":128000,"max_output_tokens":16384,"regions":["eu"],"evaluations":[],"input_nanos_per_mtok":1000,"output_nanos_per_mtok":4000}`)
 	if _, ok := models[1].(map[string]any)["output_nanos_per_mtok"]; ok {
 		t.Error("a rate that has no price is there")
 	}
 	in.Now = priceChange
 	models = see(t, in, "catalog", "models").([]any)
 	wantJSON(t, "the later price", models[0].(map[string]any)["input_nanos_per_mtok"], `2000`)
+}
+
+func TestEvaluationsInRego(t *testing.T) {
+	in := supportInput(t)
+	in.Charter.Escalation = []charter.EscalationStep{{Owner: charter.Owner{Name: "Lena"}}, {Owner: charter.Owner{Name: "Ines"}, After: time.Hour}}
+	in.Charter.Evaluations = []charter.Evaluation{{Capability: "chat", Model: "mini", Passed: true, ScorePermille: 930, Expires: escalationEnd}}
+	want := `{"capability":"chat","passed":true,"score_permille":930,"expire_unix":1795429200}`
+	wantJSON(t, "of the model", see(t, in, "catalog", "models").([]any)[0].(map[string]any)["evaluations"], "["+want+"]")
+	wantJSON(t, "of another", see(t, in, "catalog", "models").([]any)[1].(map[string]any)["evaluations"], "[]")
+	wantJSON(t, "of the charter", see(t, in, "charter", "capability_evaluations"), "["+want[:1]+`"model":"mini",`+want[1:]+"]")
+	wantJSON(t, "escalation", see(t, in, "charter", "escalation"), `[{"owner":"Lena","after_seconds":0},{"owner":"Ines","after_seconds":3600}]`)
+	wantJSON(t, "approved", see(t, in, "charter", "approved_escalations").([]any)[0], `{"id":"launch","budget":"support","approver":"","approve_unix":-62135596800,"expire_unix":1795429200,"reason":""}`)
+}
+
+// TestAbleNeedsEvidence names a model: a smaller one is able with an evaluation that passed and has not expired. The
+// decider remembers, and still notices that it expires.
+func TestAbleNeedsEvidence(t *testing.T) {
+	in := supportInput(t)
+	in.Call.Model = "base"
+	all, without := `["economy","standard","premium"]`, `["standard","premium"]`
+	wantJSON(t, "able without evidence", see(t, in, "able", "tiers"), without)
+	in.Charter.Evaluations = []charter.Evaluation{{Capability: "chat", Model: "mini", Passed: true, Expires: escalationEnd}}
+	in.Epoch++
+	wantJSON(t, "able with evidence", see(t, in, "able", "tiers"), all)
+	d := decider(t, echo("input.able"))
+	for _, now := range []time.Time{in.Now, escalationEnd.Add(-time.Nanosecond), escalationEnd} {
+		in.Now = now
+		if diff := compare(d, in); diff != "" {
+			t.Errorf("at %s: %s", now, diff)
+		}
+	}
+	wantJSON(t, "able when it has expired", see(t, in, "able", "tiers"), without)
 }

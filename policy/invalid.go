@@ -72,6 +72,9 @@ func invalid(err error) *InvalidError {
 // message is one line: what OPA says, and what could stand there instead.
 func message(err *ast.Error) string {
 	text := oneLine(err.Message)
+	if name, ok := strings.CutPrefix(text, "undefined function "); ok {
+		return text + didYouMean(name, functions())
+	}
 	detail, ok := err.Details.(*ast.RefErrInvalidDetail)
 	if !ok || len(detail.OneOf) == 0 {
 		return text
@@ -81,8 +84,25 @@ func message(err *ast.Error) string {
 		names = append(names, strings.Trim(v.String(), `"`))
 	}
 	slices.Sort(names)
-	return fmt.Sprintf("%s: there is no %s, there is %s", text,
-		strings.Trim(detail.Ref[detail.Pos].Value.String(), `"`), strings.Join(names, ", "))
+	word := strings.Trim(detail.Ref[detail.Pos].Value.String(), `"`)
+	return fmt.Sprintf("%s: there is no %s, there is %s%s", text, word, strings.Join(names, ", "), didYouMean(word, names))
 }
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// functions names all that a policy can call but its own functions.
+func functions() []string {
+	var names []string
+	for _, b := range capabilities.Builtins {
+		names = append(names, b.Name)
+	}
+	for path, m := range library {
+		for _, r := range parseShipped(m).Rules {
+			if len(r.Head.Args) > 0 {
+				names = append(names, path+"."+r.Head.Name.String())
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}

@@ -30,17 +30,34 @@ const (
 	model
 	tier
 	labels
+	latencyTarget
+	residency
+	serviceTier
+	region
 	ableModels
 	topID
 	topUtilization
 	topAlert
 	topOverAlert
 	topExhausted
+	topForecast
+	topStart
+	topEnd
+	topEscalated
+	topPer
+	topOwner
+	topPeriod
+	topLimit
+	topCurrency
 	pathID
 	pathUtilization
 	pathAlert
 	pathOverAlert
 	pathExhausted
+	pathForecast
+	pathStart
+	pathEnd
+	pathEscalated
 	inputPrice
 	outputPrice
 	timeUnix
@@ -68,17 +85,34 @@ var leafPaths = [leafCount]string{
 	model:             "request.model",
 	tier:              "request.tier",
 	labels:            "request.labels",
+	latencyTarget:     "request.latency_target_ms",
+	residency:         "request.residency",
+	serviceTier:       "request.service_tier",
+	region:            "request.region",
 	ableModels:        "able",
 	topID:             "budget.id",
 	topUtilization:    "budget.utilization",
 	topAlert:          "budget.alert",
 	topOverAlert:      "budget.over_alert",
 	topExhausted:      "budget.exhausted",
+	topForecast:       "budget.forecast",
+	topStart:          "budget.start_unix",
+	topEnd:            "budget.end_unix",
+	topEscalated:      "budget.escalated",
+	topPer:            "budget.per",
+	topOwner:          "budget.owner",
+	topPeriod:         "budget.period",
+	topLimit:          "budget.limit_nanos",
+	topCurrency:       "budget.currency",
 	pathID:            "budgets.*.id",
 	pathUtilization:   "budgets.*.utilization",
 	pathAlert:         "budgets.*.alert",
 	pathOverAlert:     "budgets.*.over_alert",
 	pathExhausted:     "budgets.*.exhausted",
+	pathForecast:      "budgets.*.forecast",
+	pathStart:         "budgets.*.start_unix",
+	pathEnd:           "budgets.*.end_unix",
+	pathEscalated:     "budgets.*.escalated",
 	inputPrice:        "catalog.models.*.input_nanos_per_mtok",
 	outputPrice:       "catalog.models.*.output_nanos_per_mtok",
 	timeUnix:          "time.unix",
@@ -89,9 +123,10 @@ var leafPaths = [leafCount]string{
 // scale is what a leaf's number in Rego is multiplied by to be whole; 0 where the leaf is not a number.
 func (l leaf) scale() int64 {
 	switch l {
-	case complexity, inputTokens, cachedInputTokens, maxOutputTokens, retrievalHops, timeUnix, timeHour:
+	case complexity, inputTokens, cachedInputTokens, maxOutputTokens, retrievalHops, latencyTarget,
+		topStart, topEnd, pathStart, pathEnd, timeUnix, timeHour:
 		return 1
-	case topUtilization, topAlert, pathUtilization, pathAlert:
+	case topUtilization, topAlert, topForecast, pathUtilization, pathAlert, pathForecast:
 		return 1000
 	}
 	return 0
@@ -143,12 +178,14 @@ func (f *field) append(dst []byte, in *routing.Input) []byte {
 		return appendString(dst, c.TaskClass)
 	case complexity:
 		return f.number(dst, int64(c.Complexity))
-	case capabilityList, ableModels: // what is able differs with what is required
-		dst = binary.AppendUvarint(dst, uint64(len(c.Capabilities)))
-		for _, s := range c.Capabilities {
-			dst = appendString(dst, s)
+	case capabilityList:
+		return appendStrings(dst, c.Capabilities)
+	case ableModels: // what is able differs with what is required and, where a model is named, with the evidence for others
+		dst = appendString(appendStrings(dst, c.Capabilities), c.Model)
+		if c.Model == "" {
+			return dst
 		}
-		return dst
+		return binary.AppendUvarint(appendString(dst, c.TaskClass), uint64(routing.Evidence(in.Charter, in.Now)))
 	case inputTokens:
 		return f.number(dst, c.Estimate.InputTokens)
 	case cachedInputTokens:
@@ -175,13 +212,23 @@ func (f *field) append(dst []byte, in *routing.Input) []byte {
 		return appendString(dst, c.Tier)
 	case labels:
 		return f.labels(dst, c.Labels)
-	case topID, topUtilization, topAlert, topOverAlert, topExhausted:
+	case latencyTarget:
+		return f.number(dst, c.LatencyTarget.Milliseconds())
+	case residency:
+		return appendString(dst, c.Residency)
+	case serviceTier:
+		return appendString(dst, c.ServiceTier)
+	case region:
+		return appendString(dst, c.Region)
+	case topPer, topOwner, topPeriod, topLimit, topCurrency: // of its record
+		return appendString(dst, mostUtilized(in.Budgets).ID)
+	case topID, topUtilization, topAlert, topOverAlert, topExhausted, topForecast, topStart, topEnd, topEscalated:
 		top := mostUtilized(in.Budgets)
-		return f.budget(dst, f.leaf-topID, &top)
-	case pathID, pathUtilization, pathAlert, pathOverAlert, pathExhausted:
+		return f.budget(dst, f.leaf-topID, &top, in)
+	case pathID, pathUtilization, pathAlert, pathOverAlert, pathExhausted, pathForecast, pathStart, pathEnd, pathEscalated:
 		dst = binary.AppendUvarint(dst, uint64(len(in.Budgets)))
 		for i := range in.Budgets {
-			dst = f.budget(dst, f.leaf-pathID, &in.Budgets[i])
+			dst = f.budget(dst, f.leaf-pathID, &in.Budgets[i], in)
 		}
 		return dst
 	case inputPrice, outputPrice: // the only part of the catalog that time alone changes
@@ -197,8 +244,16 @@ func (f *field) append(dst []byte, in *routing.Input) []byte {
 }
 
 // budget appends one field of a budget; its place is that of the leaf after the first of its kind.
-func (f *field) budget(dst []byte, place leaf, b *routing.BudgetState) []byte {
+func (f *field) budget(dst []byte, place leaf, b *routing.BudgetState, in *routing.Input) []byte {
 	switch place {
+	case topForecast - topID:
+		return f.number(dst, b.Forecast(in.Now))
+	case topStart - topID:
+		return f.number(dst, b.Start)
+	case topEnd - topID:
+		return f.number(dst, b.End)
+	case topEscalated - topID:
+		return appendBool(dst, routing.Escalated(in.Charter, b.ID, in.Now))
 	case 0:
 		return appendString(dst, b.ID)
 	case topUtilization - topID:
@@ -236,6 +291,14 @@ func appendBool(dst []byte, b bool) []byte {
 
 func appendString(dst []byte, s string) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+func appendStrings(dst []byte, list []string) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(list)))
+	for _, s := range list {
+		dst = appendString(dst, s)
+	}
+	return dst
 }
 
 // sortedNames appends the names of a map to dst, in order.

@@ -53,7 +53,7 @@ func Lint(modules map[string]string) []Finding {
 		return append(findings, refusals(compiler.Errors)...)
 	}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		if strings.HasSuffix(name, testSuffix) {
+		if strings.HasSuffix(name, testSuffix) || isLibraryFile(name, all[name]) {
 			continue
 		}
 		for _, r := range unused(compiler, compiler.Modules[name]) {

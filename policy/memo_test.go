@@ -40,6 +40,13 @@ func compare(d *Decider, in *routing.Input) string {
 	return ""
 }
 
+// When the escalation of supportInput ends.
+var escalationEnd = time.Date(2026, 11, 23, 10, 20, 0, 0, time.UTC)
+
+// otherBudget is the most utilised wherever it stands.
+var otherBudget = routing.BudgetState{ID: "other", UtilizationPermille: 990, AlertPermille: 800, Budget: &charter.Budget{
+	ID: "other", Per: charter.PerRun, Owner: charter.Owner{Name: "Ines"}, Period: charter.Period{Calendar: charter.Day}, Limit: 7e9, Currency: "EUR"}}
+
 var priceChange = time.Date(2026, 11, 23, 10, 16, 0, 0, time.UTC)
 
 func testPrices(t testing.TB) *pricing.Book {
@@ -81,17 +88,34 @@ var changes = map[leaf]func(*routing.Input){
 	model:             func(in *routing.Input) { in.Call.Model = "mini" },
 	tier:              func(in *routing.Input) { in.Call.Tier = "economy" },
 	labels:            func(in *routing.Input) { in.Call.Labels = map[string]string{"region": "eu"} },
+	latencyTarget:     func(in *routing.Input) { in.Call.LatencyTarget = 800 * time.Millisecond },
+	residency:         func(in *routing.Input) { in.Call.Residency = "eu" },
+	serviceTier:       func(in *routing.Input) { in.Call.ServiceTier = "batch" },
+	region:            func(in *routing.Input) { in.Call.Region = "eu-central-1" },
 	ableModels:        func(in *routing.Input) { in.Call.Capabilities = []string{"code"} },
 	topID:             func(in *routing.Input) { in.Budgets[0].ID = "other" },
 	topUtilization:    func(in *routing.Input) { in.Budgets[0].UtilizationPermille++ },
 	topAlert:          func(in *routing.Input) { in.Budgets[0].AlertPermille++ },
 	topOverAlert:      func(in *routing.Input) { in.Budgets[0].UtilizationPermille = 950 },
 	topExhausted:      func(in *routing.Input) { in.Budgets[0].UtilizationPermille = 1000 },
+	topForecast:       func(in *routing.Input) { in.Now = in.Now.Add(2 * time.Hour) },
+	topStart:          func(in *routing.Input) { in.Budgets[0].Start += 3600 },
+	topEnd:            func(in *routing.Input) { in.Budgets[0].End += 3600 },
+	topEscalated:      func(in *routing.Input) { in.Now = escalationEnd },
+	topPer:            func(in *routing.Input) { in.Budgets[0] = otherBudget },
+	topOwner:          func(in *routing.Input) { in.Budgets[0] = otherBudget },
+	topPeriod:         func(in *routing.Input) { in.Budgets[0] = otherBudget },
+	topLimit:          func(in *routing.Input) { in.Budgets[0] = otherBudget },
+	topCurrency:       func(in *routing.Input) { in.Budgets[0] = otherBudget },
 	pathID:            func(in *routing.Input) { in.Budgets[1].ID = "other" },
 	pathUtilization:   func(in *routing.Input) { in.Budgets[1].UtilizationPermille++ },
 	pathAlert:         func(in *routing.Input) { in.Budgets[1].AlertPermille++ },
 	pathOverAlert:     func(in *routing.Input) { in.Budgets[1].AlertPermille = 100 },
 	pathExhausted:     func(in *routing.Input) { in.Budgets[1].UtilizationPermille = 1001 },
+	pathForecast:      func(in *routing.Input) { in.Now = in.Now.Add(2 * time.Hour) },
+	pathStart:         func(in *routing.Input) { in.Budgets[1].Start += 3600 },
+	pathEnd:           func(in *routing.Input) { in.Budgets[1].End += 3600 },
+	pathEscalated:     func(in *routing.Input) { in.Now = escalationEnd },
 	inputPrice:        func(in *routing.Input) { in.Now = priceChange },
 	outputPrice:       func(in *routing.Input) { in.Now = priceChange },
 	timeUnix:          func(in *routing.Input) { in.Now = in.Now.Add(time.Minute) },
@@ -170,8 +194,8 @@ func TestKeyHasOnlyWhatIsRead(t *testing.T) {
 		{"decision if {\n\tsome b in input.budgets\n\tb.over_alert\n}", "budgets.*.over_alert"},
 		{`decision := [input.budgets[i].id | some i; input.budgets[i].exhausted][0]`, "budgets.*.id budgets.*.exhausted"},
 		{`decision := [i | some i; input.catalog.models[i].tier == "premium"]`, ""},
-		{`decision := [i | some i, _ in input.budgets]`, "budgets.*.id budgets.*.utilization budgets.*.alert budgets.*.over_alert budgets.*.exhausted"},
-		{`decision := count(input.budgets)`, "budgets.*.id budgets.*.utilization budgets.*.alert budgets.*.over_alert budgets.*.exhausted"},
+		{`decision := [i | some i, _ in input.budgets]`, "budgets.*.id budgets.*.utilization budgets.*.alert budgets.*.over_alert budgets.*.exhausted budgets.*.forecast budgets.*.start_unix budgets.*.end_unix budgets.*.escalated"},
+		{`decision := count(input.budgets)`, "budgets.*.id budgets.*.utilization budgets.*.alert budgets.*.over_alert budgets.*.exhausted budgets.*.forecast budgets.*.start_unix budgets.*.end_unix budgets.*.escalated"},
 		{`decision := object.get(input.request.labels, "region", "eu")`, "request.labels:region"},
 		{"import input.request as r\n\ndecision := r.tier", "request.tier"},
 		{"decision := f(input.request.tier)\n\nf(x) := x", "request.tier"},

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/chartergate/chartergate/core/routing"
 )
 
 // part is a part of the input that is read without building it.
@@ -156,6 +158,14 @@ func (m *machine) requestLeaf(l leaf) value {
 		return textValue(&c.Model)
 	case tier:
 		return textValue(&c.Tier)
+	case residency:
+		return textValue(&c.Residency)
+	case serviceTier:
+		return textValue(&c.ServiceTier)
+	case region:
+		return textValue(&c.Region)
+	case latencyTarget:
+		return intValue(c.LatencyTarget.Milliseconds())
 	}
 	return value{}
 }
@@ -178,6 +188,12 @@ func (m *machine) budgetLeaf(p part, l leaf) value {
 		return boolValue(overAlert(b))
 	case topExhausted:
 		return boolValue(exhausted(b))
+	case topEscalated:
+		return boolValue(routing.Escalated(m.in.Charter, b.ID, m.in.Now))
+	case topStart:
+		return intValue(b.Start)
+	case topEnd:
+		return intValue(b.End)
 	}
 	return value{}
 }

@@ -16,10 +16,10 @@ import (
 )
 
 // intermediate asks OPA's planner for the policy as statements: all of Rego's meaning is in them.
-func intermediate(modules map[string]string, parsed map[string]*ast.Module) (*ir.Policy, error) {
+func intermediate(modules map[string]*ast.Module) (*ir.Policy, error) {
 	b := new(bundle.Bundle)
-	for name, module := range parsed {
-		b.Modules = append(b.Modules, bundle.ModuleFile{URL: name, Path: name, Parsed: module, Raw: []byte(modules[name])})
+	for name, module := range modules {
+		b.Modules = append(b.Modules, bundle.ModuleFile{URL: name, Path: name, Parsed: module, Raw: []byte(module.Package.String())}) // it has to have a text
 	}
 	b.Manifest.Init()
 	b.Manifest.SetRegoVersion(ast.RegoV1)

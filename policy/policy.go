@@ -4,7 +4,7 @@ package policy
 import (
 	"context"
 	"crypto/sha256"
-	"embed"
+	_ "embed" // schemas
 	"encoding/hex"
 	"fmt"
 	"maps"
@@ -31,31 +31,11 @@ const (
 	testSuffix     = "_test.rego"
 )
 
-//go:embed rego/*.rego
-var shipped embed.FS
-
-//go:embed schema/input.json
+//go:embed schema/v1/input.json
 var inputSchema []byte
 
-// Builtin gives the modules of the policy that ships with the server, by file name, without their tests.
-func Builtin() map[string]string {
-	files, err := shipped.ReadDir("rego")
-	if err != nil {
-		panic(err) // embedded: it is there
-	}
-	modules := map[string]string{}
-	for _, f := range files {
-		if strings.HasSuffix(f.Name(), testSuffix) {
-			continue
-		}
-		text, err := shipped.ReadFile("rego/" + f.Name())
-		if err != nil {
-			panic(err)
-		}
-		modules[f.Name()] = string(text)
-	}
-	return modules
-}
+//go:embed schema/v1/decision.json
+var decisionSchema []byte
 
 // Hash names a set of modules by its content: the first 16 hex digits of a SHA-256 over names and texts.
 func Hash(modules map[string]string) string {
@@ -68,6 +48,9 @@ func Hash(modules map[string]string) string {
 
 // InputSchema is the JSON schema of what a routing policy sees as `input`.
 func InputSchema() []byte { return slices.Clone(inputSchema) }
+
+// DecisionSchema is the JSON schema of what a routing policy answers.
+func DecisionSchema() []byte { return slices.Clone(decisionSchema) }
 
 // Policy is a compiled routing policy. It is immutable.
 type Policy struct {
@@ -84,11 +67,25 @@ type Policy struct {
 // one below it, and the rule `decision` is the entry point. Files that end in `_test.rego` belong to `opa test` and are
 // left out. Error: *InvalidError.
 func Compile(modules map[string]string) (*Policy, error) {
+	return compileChecked(modules, true)
+}
+
+// compileChecked is Compile, with or without what it asks of the decision.
+func compileChecked(modules map[string]string, check bool) (*Policy, error) {
 	parsed, err := parse(modules)
 	if err != nil {
 		return nil, err
 	}
+	data, err := Data(modules)
+	if err != nil {
+		return nil, err
+	}
+	config := data["config"].(map[string]any)
+	if parsed[DataFile], err = configModule(config); err != nil {
+		return nil, err
+	}
 	var seen analysis
+	var written map[string]*ast.Module
 	compiler := ast.NewCompiler().
 		WithCapabilities(capabilities).
 		WithDefaultRegoVersion(ast.RegoV1).
@@ -96,8 +93,16 @@ func Compile(modules map[string]string) (*Policy, error) {
 		WithEnablePrintStatements(false).
 		WithSchemas(schemas()).
 		WithStageAfterID(ast.StageResolveRefs, ast.CompilerStageDefinition{
+			Name: "FoldConfig", MetricName: "fold_config",
+			Stage: func(c *ast.Compiler) *ast.Error { return foldConfig(c.Modules, config) },
+		}).
+		WithStageAfterID(ast.StageResolveRefs, ast.CompilerStageDefinition{
 			Name: "FindReads", MetricName: "find_reads",
-			Stage: func(c *ast.Compiler) *ast.Error { seen.modules(c.Modules); return nil },
+			Stage: func(c *ast.Compiler) *ast.Error {
+				seen.modules(c.Modules)
+				written = copies(c.Modules)
+				return nil
+			},
 		})
 	if compiler.Compile(parsed); compiler.Failed() {
 		return nil, invalid(compiler.Errors)
@@ -111,12 +116,23 @@ func Compile(modules map[string]string) (*Policy, error) {
 	if err := checkMocks(compiler); err != nil {
 		return nil, err
 	}
+	if check {
+		checker := newChecker(written, compiler.TypeEnv)
+		checker.paths(written, compiler.RuleTree)
+		checker.decision()
+		if len(checker.problems) == 0 {
+			checker.defined(entryPoint)
+		}
+		if len(checker.problems) > 0 {
+			return nil, &InvalidError{checker.problems}
+		}
+	}
 	query, err := rego.New(rego.Compiler(compiler), rego.Query(entryPoint)).PrepareForEval(context.Background())
 	if err != nil {
 		return nil, invalid(err)
 	}
 	p := &Policy{query: query, guard: new(guard), fields: seen.fields()}
-	plan, err := intermediate(modules, parsed)
+	plan, err := intermediate(written)
 	if err == nil {
 		p.program, err = compilePlan(plan)
 	}
@@ -135,7 +151,7 @@ func parse(modules map[string]string) (map[string]*ast.Module, error) {
 	parsed := make(map[string]*ast.Module, len(modules))
 	var problems []Problem
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
-		if strings.HasSuffix(name, testSuffix) {
+		if strings.HasSuffix(name, testSuffix) || name == DataFile {
 			continue
 		}
 		module, err := ast.ParseModuleWithOpts(name, modules[name],
@@ -145,7 +161,7 @@ func parse(modules map[string]string) (map[string]*ast.Module, error) {
 			problems = append(problems, invalid(err).Problems...)
 		case module == nil:
 			problems = append(problems, Problem{File: name, Message: "the file is empty"})
-		case !below(module.Package.Path, ast.MustParseRef(routingPackage)):
+		case !below(module.Package.Path, ast.MustParseRef(routingPackage)) && !isLibraryFile(name, module):
 			problems = append(problems, refuse(name, module.Package.Location,
 				"the package is %s, it must be chartergate.routing or one below it", packageName(module)).Problems...)
 		default:
@@ -158,7 +174,15 @@ func parse(modules map[string]string) (map[string]*ast.Module, error) {
 	if len(parsed) == 0 {
 		return nil, refuse("", nil, "the policy has no file: add one with the package chartergate.routing and the rule decision")
 	}
-	return parsed, nil
+	return parsed, addLibrary(parsed)
+}
+
+func copies(modules map[string]*ast.Module) map[string]*ast.Module {
+	copied := make(map[string]*ast.Module, len(modules))
+	for name, m := range modules {
+		copied[name] = m.Copy()
+	}
+	return copied
 }
 
 func below(path, root ast.Ref) bool { return path.HasPrefix(root) }
@@ -176,7 +200,9 @@ func checkEntryPoint(c *ast.Compiler, parsed map[string]*ast.Module) error {
 	if len(rules) > 0 {
 		return nil
 	}
-	name := slices.Min(slices.Collect(maps.Keys(parsed)))
+	own := maps.Clone(parsed)
+	maps.DeleteFunc(own, func(_ string, m *ast.Module) bool { return !below(m.Package.Path, ast.MustParseRef(routingPackage)) })
+	name := slices.Min(slices.Collect(maps.Keys(own)))
 	return refuse(name, parsed[name].Package.Location, "there is no rule decision in the package chartergate.routing: it is what the policy answers")
 }
 

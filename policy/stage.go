@@ -22,7 +22,7 @@ type stage struct {
 // volatile are the leaves that differ from call to call.
 func (f *field) volatile() bool {
 	switch f.leaf {
-	case inputTokens, cachedInputTokens, maxOutputTokens, topUtilization, pathUtilization:
+	case inputTokens, cachedInputTokens, maxOutputTokens, topUtilization, pathUtilization, topForecast, pathForecast:
 		return f.cuts == nil
 	case user, run, toolCalls:
 		return true
@@ -140,13 +140,11 @@ func (m *machine) fixed(kept *atomic.Pointer[ast.Term], build func() *ast.Term) 
 }
 
 func (m *machine) charterTerm() *ast.Term {
-	charter, _ := m.inputs.fixed(m.in)
-	return charter
+	return m.inputs.fixed(m.in).charter
 }
 
 func (m *machine) catalogTerm() *ast.Term {
-	_, catalog := m.inputs.fixed(m.in)
-	return catalog
+	return m.inputs.fixed(m.in).catalog
 }
 
 // able is in the key of the stage whenever the policy reads it.

@@ -17,11 +17,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/tester"
 	"github.com/open-policy-agent/opa/v1/topdown"
-	"github.com/open-policy-agent/opa/v1/util"
 )
-
-// dataFile is what Rego sees as `data`.
-const dataFile = "data.json"
 
 // Limits of the tests of a policy.
 const (
@@ -110,11 +106,9 @@ func runTests(ctx context.Context, modules map[string]string, o TestOptions) (*T
 	if err != nil || len(tests) == 0 {
 		return &TestReport{}, err
 	}
-	data := map[string]any{}
-	if text, ok := modules[dataFile]; ok {
-		if err := util.UnmarshalJSON([]byte(text), &data); err != nil {
-			return nil, refuse(dataFile, nil, "%s", err)
-		}
+	data, err := Data(modules)
+	if err != nil {
+		return nil, err
 	}
 	r := testRun{all, inmem.NewFromObject(data)}
 	report := &TestReport{}
@@ -222,7 +216,7 @@ func parseTests(modules map[string]string) (all map[string]*ast.Module, tests []
 	if count > MaxTests {
 		return nil, nil, refuse("", nil, "the tests have %d rules, at most %d are allowed", count, MaxTests)
 	}
-	return all, tests, nil
+	return all, tests, addLibrary(all)
 }
 
 func testResult(r *tester.Result) TestResult {

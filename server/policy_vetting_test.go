@@ -36,7 +36,7 @@ func TestPolicyTestsMustPass(t *testing.T) {
 	if err != nil || good.Tests != 1 {
 		t.Errorf("a revision with a test is %v (%v)", good, err)
 	}
-	modules["routing.rego"] = "package chartergate.routing\n\ndecision := {\"effect\": \"deny\"} if {\n\tsome a in numbers.range(1, 9000)\n\tsome b in numbers.range(1, 9000)\n\ta * b < 0\n}\n"
+	modules["routing.rego"] = "package chartergate.routing\n\ndefault decision := {\"effect\": \"throttle\"}\n\ndecision := {\"effect\": \"deny\"} if {\n\tsome a in numbers.range(1, 9000)\n\tsome b in numbers.range(1, 9000)\n\ta * b < 0\n}\n"
 	delete(modules, "routing_test.rego")
 	costly := chartergatev1.ErrorReason_ERROR_REASON_POLICY_TOO_COSTLY
 	refused(t, create(false), codes.InvalidArgument, costly, map[string]string{"limit": "10ms"}, "deciding an example")

@@ -100,7 +100,7 @@ func TestRefusalsAreAnswers(t *testing.T) {
 		"the policy fails": {
 			limit: 1e9,
 			before: func(t *testing.T, g *gateRig) {
-				p, err := policy.Compile(map[string]string{"routing.rego": "package chartergate.routing\n\ndecision := {\"effect\": \"allow\", \"tiers\": [\"economy\"]} if input.request.model == \"none\"\n"})
+				p, err := policy.Compile(map[string]string{"routing.rego": "package chartergate.routing\n\ndecision := {\"effect\": \"allow\", \"tiers\": split(input.request.model, \",\")}\n"})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -34,6 +34,7 @@ server decides calls that none is attached to.`,
 		newPolicyCreateCommand(), newPolicyListCommand(), newPolicyShowCommand(), newPolicyDiffCommand(),
 		newPolicyActivateCommand(), newPolicyRollbackCommand(), newPolicyDeleteCommand(),
 		newPolicyShadowCommand(), newPolicySimulateCommand(), newPolicyExplainCommand(), newPolicyDecisionsCommand(),
+		newPolicySchemaCommand(),
 	)
 	return cmd
 }

@@ -21,7 +21,16 @@ calm := {
 		{"id": "support-emea", "over_alert": false, "exhausted": false},
 		{"id": "acme", "over_alert": false, "exhausted": false},
 	],
-	"catalog": {"tiers": ["economy", "standard", "premium"]},
+	"catalog": {
+		"tiers": ["economy", "standard", "premium"],
+		"models": [
+			{"id": "nano", "tier": "economy"},
+			{"id": "mini", "tier": "economy"},
+			{"id": "base", "tier": "standard"},
+			{"id": "eyes", "tier": "standard"},
+			{"id": "large", "tier": "premium"},
+		],
+	},
 	"able": all_able,
 }
 
@@ -85,7 +94,7 @@ test_unknown_class_starts_in_the_middle if {
 	decision := ask({"task_class": "haiku"})
 	decision.effect == "allow"
 	decision.tiers == ["standard", "economy"]
-	decision.reasons == {"A call that says nothing of its task starts at the standard tier."}
+	decision.reasons == ["A call that says nothing of its task starts at the standard tier."]
 }
 
 test_complexity_has_three_levels if {
@@ -100,11 +109,11 @@ test_complexity_overrides_the_class if {
 }
 
 test_the_reason_names_the_class if {
-	ask({"task_class": "chat"}).reasons == {"A task of class chat starts at the standard tier."}
+	ask({"task_class": "chat"}).reasons == ["A task of class chat starts at the standard tier."]
 }
 
 test_the_reason_names_the_complexity if {
-	ask({"task_class": "chat", "complexity": 80}).reasons == {"A task of high complexity starts at the premium tier."}
+	ask({"task_class": "chat", "complexity": 80}).reasons == ["A task of high complexity starts at the premium tier."]
 }
 
 test_two_tiers if {
@@ -153,14 +162,14 @@ test_nothing_able_is_left_to_the_gate if {
 test_nothing_permitted_is_denied if {
 	decision := decide({"able": {"tiers": [], "models": {}}, "charter": {"permitted_tiers": []}})
 	decision.effect == "deny"
-	decision.reasons == {"The charter permits no tier of the catalog."}
+	decision.reasons == ["The charter permits no tier of the catalog."]
 }
 
 test_retired_is_denied if {
 	decision := decide({"charter": {"stage": "retired"}})
 	decision.effect == "deny"
 	not decision.tiers
-	decision.reasons == {"The feature is retired."}
+	decision.reasons == ["The feature is retired."]
 }
 
 # --- What the caller wishes ---
@@ -260,14 +269,14 @@ test_alert_at_the_lowest_tier_changes_nothing if {
 test_alert_passes_over_an_asked_model if {
 	decision := decide({"budgets": alert, "request": {"task_class": "chat", "model": "base"}})
 	decision.effect == "downgrade"
-	decision.tiers == ["economy"]
-	not decision.models
+	decision.models == ["nano", "mini"]
+	not decision.tiers
 }
 
 test_used_up_is_denied if {
 	decision := decide({"budgets": used_up, "request": {"task_class": "chat"}})
 	decision.effect == "deny"
-	decision.reasons == {"Budget support-emea is used up."}
+	decision.reasons == ["Budget support-emea is used up."]
 }
 
 test_used_up_is_throttled_where_the_charter_pays_some if {

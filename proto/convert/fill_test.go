@@ -17,17 +17,18 @@ var serverSet = []string{"etag", "create_time", "update_time"}
 
 // text has the fields whose form matters.
 var text = map[protoreflect.FullName]string{
-	"chartergate.v1.Charter.name":             "charters/support-copilot",
-	"chartergate.v1.Charter.budget":           "budgets/support",
-	"chartergate.v1.Budget.name":              "budgets/support",
-	"chartergate.v1.Budget.parent":            "budgets/acme",
-	"chartergate.v1.Catalog.name":             "catalog",
-	"chartergate.v1.PriceBook.name":           "priceBooks/openai",
-	"chartergate.v1.Policy.name":              "policies/team.support",
-	"chartergate.v1.Policy.active_revision":   "policies/team.support/revisions/5f2a77c0",
-	"chartergate.v1.Policy.earlier_revisions": "policies/team.support/revisions/5f2a77c1",
-	"chartergate.v1.Policy.shadow_revision":   "policies/team.support/revisions/5f2a77c2",
-	"chartergate.v1.PolicyRevision.name":      "policies/team.support/revisions/5f2a77c0",
+	"chartergate.v1.Charter.name":              "charters/support-copilot",
+	"chartergate.v1.Charter.budget":            "budgets/support",
+	"chartergate.v1.ApprovedEscalation.budget": "budgets/acme",
+	"chartergate.v1.Budget.name":               "budgets/support",
+	"chartergate.v1.Budget.parent":             "budgets/acme",
+	"chartergate.v1.Catalog.name":              "catalog",
+	"chartergate.v1.PriceBook.name":            "priceBooks/openai",
+	"chartergate.v1.Policy.name":               "policies/team.support",
+	"chartergate.v1.Policy.active_revision":    "policies/team.support/revisions/5f2a77c0",
+	"chartergate.v1.Policy.earlier_revisions":  "policies/team.support/revisions/5f2a77c1",
+	"chartergate.v1.Policy.shadow_revision":    "policies/team.support/revisions/5f2a77c2",
+	"chartergate.v1.PolicyRevision.name":       "policies/team.support/revisions/5f2a77c0",
 }
 
 // fill gives every field of m a value that is not its zero, but the fields in without, which are named by their path.

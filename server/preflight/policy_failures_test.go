@@ -24,11 +24,11 @@ func TestPolicyFailures(t *testing.T) {
 		why        routing.PolicyFailure
 		body, says string
 	}{
-		{routing.FailureTimeout, "ns := numbers.range(1, 9000)\n\ndecision := {\"effect\": \"deny\"} if {\n\tsome a in ns\n\tsome b in ns\n\ta * b < 0\n}", "longer than 10ms"},
+		{routing.FailureTimeout, "ns := numbers.range(1, 9000)\n\ndefault decision := {\"effect\": \"throttle\"}\n\ndecision := {\"effect\": \"deny\"} if {\n\tsome a in ns\n\tsome b in ns\n\ta * b < 0\n}", "longer than 10ms"},
 		{routing.FailureBounds, `decision := {"effect": "deny", "reasons": [sprintf("%0900000d", [1])]}`, "sprintf: it would make a text of more than 262144 bytes"},
 		{routing.FailureError, "decision := {\"effect\": \"deny\"}\n\ndecision := {\"effect\": \"allow\", \"tiers\": [\"economy\"]}", "conflict"},
-		{routing.FailureUndefined, `decision := {"effect": "deny"} if input.request.model == "none"`, "undefined"},
-		{routing.FailureIllFormed, `decision := {"effect": "perhaps"}`, "perhaps"},
+		{routing.FailureUndefined, `decision := {"effect": "deny", "reasons": [input.request.labels.none]}`, "undefined"},
+		{routing.FailureIllFormed, `decision := {"effect": lower("PERHAPS")}`, "perhaps"},
 	} {
 		p, err := policy.Compile(map[string]string{"routing.rego": "package chartergate.routing\n\n" + f.body + "\n"})
 		if err != nil {
