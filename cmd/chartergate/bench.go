@@ -34,6 +34,7 @@ type benchFlags struct {
 	charters    []int
 	replicas    int
 	hot         bool
+	usage       bool
 	inFlight    int
 	output      string
 	emptyServer string // hidden: be the empty server, on this address
@@ -53,6 +54,9 @@ this machine.
 
 With --replicas it starts that many servers on one etcd and spreads the calls over them. With --hot all calls go through
 one budget until it is used up: what is refused near the ceiling although there was room, and that nothing is overspent.
+
+With --usage it measures what counting settlements into the usage database costs: Reserve+Settle on a server that does,
+next to one that does not.
 
 With --charters it measures growth instead: for each number, Reserve, memory and start-up with that many charters,
 each with a budget of its own.`,
@@ -75,6 +79,8 @@ each with a budget of its own.`,
 				return usagef("--duration %v is too short to measure: use 100ms or more", f.duration)
 			case len(f.charters) > 0:
 				return benchGrowth(ctx, cmd, &f)
+			case f.usage:
+				return benchUsage(ctx, cmd, &f)
 			case f.hot:
 				return benchHot(ctx, cmd, &f)
 			}
@@ -85,6 +91,7 @@ each with a budget of its own.`,
 	fl.DurationVar(&f.duration, "duration", 3*time.Second, "how long to measure each, over all rounds")
 	fl.IntSliceVar(&f.charters, "charters", nil, "measure growth with these numbers of charters, such as 100,10000,100000")
 	fl.IntVar(&f.replicas, "replicas", 1, "servers on one etcd, over which the calls are spread")
+	fl.BoolVar(&f.usage, "usage", false, "compare Reserve+Settle with and without the usage database")
 	fl.BoolVar(&f.hot, "hot", false, "use up one budget with all calls")
 	fl.IntVar(&f.inFlight, "in-flight", 768, "with --hot: calls in flight over all replicas")
 	fl.StringVarP(&f.output, "output", "o", "table", "table or json")

@@ -37,7 +37,7 @@ type childServer struct {
 const childStart = 60 * time.Second
 
 // startServer starts `chartergate serve` on a data directory in dir and waits until it answers. Its log is dir/server.log.
-func startServer(ctx context.Context, dir string) (*childServer, error) {
+func startServer(ctx context.Context, dir string, flags ...string) (*childServer, error) {
 	grpcAddr, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -46,8 +46,8 @@ func startServer(ctx context.Context, dir string) (*childServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return startChild(ctx, dir, grpcAddr, httpAddr,
-		"serve", "--data-dir", filepath.Join(dir, "data"), "--grpc-addr", grpcAddr, "--http-addr", httpAddr)
+	args := append([]string{"serve", "--data-dir", filepath.Join(dir, "data"), "--grpc-addr", grpcAddr, "--http-addr", httpAddr}, flags...)
+	return startChild(ctx, dir, grpcAddr, httpAddr, args...)
 }
 
 func startChild(ctx context.Context, dir, grpcAddr, httpAddr string, args ...string) (*childServer, error) {

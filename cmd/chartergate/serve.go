@@ -32,6 +32,7 @@ import (
 	"github.com/chartergate/chartergate/server"
 	"github.com/chartergate/chartergate/server/metering"
 	"github.com/chartergate/chartergate/server/preflight"
+	"github.com/chartergate/chartergate/store"
 	"github.com/chartergate/chartergate/store/archive"
 	"github.com/chartergate/chartergate/store/embedded"
 	"github.com/chartergate/chartergate/store/etcd"
@@ -92,6 +93,9 @@ set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idl
 	o.usage.addFlags(f)
 	f.DurationVar(&o.maxHold, "max-hold", ledger.DefaultMaxTTL, "longest time that a hold may last; after a crash, money in use is out of reach for about as long")
 	f.StringVar(&o.withoutEtcd, "without-etcd", "refuse", "what to do when etcd has not answered for 5s: refuse, or an amount such as 5.00 that this server may still hold in all, from what it was granted; a ceiling may be exceeded by that much")
+	if err := f.MarkHidden(uncountedFlag); err != nil {
+		panic(err)
+	}
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	return cmd
@@ -172,9 +176,13 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := server.NewMetrics(registry)
+	counting, outbox := preflight.Meter(meter), store.Outbox(meter)
+	if o.usage.uncounted {
+		counting, outbox = nil, settlements
+	}
 	gate, err := preflight.Start(ctx, preflight.Config{
 		Control: control, Ledger: etcd.NewLedger(etcd.LedgerConfig{KV: client, Lease: client, Watcher: client, Exclusive: embedded, Observe: metrics.Commit}), Decider: decider,
-		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline, Meter: meter, Outbox: meter,
+		Clock: systemClock{}, Metrics: metrics, Log: log, MaxTTL: o.maxHold, Addr: listeners.GRPC.Addr().String(), Offline: offline, Meter: counting, Outbox: outbox,
 	})
 	if err != nil {
 		return err
@@ -209,11 +217,11 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 		return err
 	}
 	served = true
-	return run(ctx, s, gate, meter)
+	return run(ctx, s, gate, meter, !o.usage.uncounted)
 }
 
 // run serves until ctx ends or the ledger is lost. The ledger is drained after the last call was answered.
-func run(ctx context.Context, s *server.Server, gate *preflight.Service, meter *metering.Meter) error {
+func run(ctx context.Context, s *server.Server, gate *preflight.Service, meter *metering.Meter, counted bool) error {
 	serving, stopServing := context.WithCancel(ctx)
 	defer stopServing()
 	writing, stopWriting := context.WithCancel(context.Background())
@@ -225,8 +233,10 @@ func run(ctx context.Context, s *server.Server, gate *preflight.Service, meter *
 	metered := make(chan struct{})
 	metering, stopMetering := context.WithCancel(context.Background())
 	go func() {
-		meter.Run(metering)
-		close(metered)
+		defer close(metered)
+		if counted {
+			meter.Run(metering)
+		}
 	}()
 	err := s.Serve(serving)
 	stopWriting()

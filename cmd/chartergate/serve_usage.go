@@ -23,6 +23,7 @@ type usageOptions struct {
 	sample                              float64
 	topK                                int
 	hourlyDays, usageDays, decisionDays int
+	uncounted                           bool // hidden, for bench: settlements go to the archive alone
 
 	db *sql.Store // once open
 }
@@ -33,8 +34,11 @@ func (o *usageOptions) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.topK, "usage-keys", sql.DefaultTopK, "cohorts, prompt patterns and values of a label that an hour counts apart; the others are (other)")
 	f.IntVar(&o.hourlyDays, "usage-hourly-days", int(metering.HoursFor/day), "days for which usage is kept by the hour; then by the day")
 	f.IntVar(&o.usageDays, "usage-days", int(metering.DaysFor/day), "days for which usage is kept")
+	f.BoolVar(&o.uncounted, uncountedFlag, false, "")
 	f.IntVar(&o.decisionDays, "decision-days", int(metering.DecisionsFor/day), "days for which decisions are kept")
 }
+
+const uncountedFlag = "uncounted"
 
 const day = 24 * time.Hour
 

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const localPolicy = `package chartergate.routing
+
+decision := {"effect": "allow", "tiers": tiers, "reasons": ["because"]}
+
+tiers := ["economy"] if {
+	input.request.cohort == "interns"
+} else := ["standard"]
+`
+
+const localTests = `package chartergate.routing_test
+
+import data.chartergate.routing
+
+test_interns if {
+	decision := routing.decision with input as {"request": {"cohort": "interns"}}
+	decision.tiers == ["economy"]
+}
+`
+
+func policyDir(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestPolicyTest(t *testing.T) {
+	c := cli{t: t}
+	good := policyDir(t, map[string]string{"routing.rego": localPolicy, "sub/routing_test.rego": localTests, ".hidden/x.rego": "nonsense", "notes.txt": "x"})
+	c.contains(c.ok("policy", "test", good, "-v", "--coverage"), "test_interns", "sub/routing_test.rego:5", "1 test: 1 passed, 0 failed", "routing.rego", "75.0%", "  7")
+	c.contains(c.ok("policy", "test", good, "-o", "json", "--coverage"), `"coverage_permille": 750`, `"passed": true`, "\"uncovered_ranges\": [\n        7,\n        7\n")
+	exit, out, errs := c.run("", "policy", "test", good, "--threshold", "80")
+	if exit != exitFailed || !strings.Contains(out, "1 passed") || errs != "chartergate: the tests cover 75.0% of the lines, less than the 80% of --threshold\n" {
+		t.Errorf("below the threshold: exit %d, %q", exit, errs)
+	}
+	bad := policyDir(t, map[string]string{"routing.rego": localPolicy, "routing_test.rego": strings.Replace(localTests, `["economy"]`, `["premium"]`, 1)})
+	exit, out, errs = c.run("", "policy", "test", bad)
+	if exit != exitFailed || errs != "chartergate: 1 of 1 test fails\n" {
+		t.Errorf("a failed test: exit %d, %q", exit, errs)
+	}
+	c.contains(out, "test_interns  routing_test.rego:5  failed", `line 7 is not true: decision.tiers == ["premium"], where decision is {"effect": "allow", "reasons": ["because"], "tiers": ["economy"]}`)
+	none := policyDir(t, map[string]string{"routing.rego": localPolicy})
+	if _, _, errs = c.run("", "policy", "test", none); !strings.Contains(errs, "has no tests: write rules that begin with test_") {
+		t.Errorf("without tests: %q", errs)
+	}
+	c.fails(exitFailed, []string{"there is no directory", "policy init"}, "policy", "test", filepath.Join(none, "missing"))
+	c.fails(exitFailed, []string{"has no file of Rego"}, "policy", "test", t.TempDir())
+	c.fails(exitFailed, []string{"routing.rego:3:"}, "policy", "test", policyDir(t, map[string]string{"routing.rego": localPolicy[:50] + "\n}"}))
+	c.fails(exitUsage, []string{"name one directory"}, "policy", "test")
+	c.fails(exitUsage, []string{"--run"}, "policy", "test", good, "--run", "(")
+}
+
+func TestPolicyFmtAndLint(t *testing.T) {
+	c := cli{t: t}
+	dir := policyDir(t, map[string]string{"routing.rego": strings.ReplaceAll(localPolicy, "\t", "    "), "routing_test.rego": localTests})
+	file := filepath.Join(dir, "routing.rego")
+	if out := c.ok("policy", "fmt", dir); out != file+"\n" {
+		t.Errorf("fmt lists %q", out)
+	}
+	exit, _, errs := c.run("", "policy", "fmt", dir, "--check")
+	if exit != exitFailed || !strings.Contains(errs, "1 file is not formatted: `chartergate policy fmt "+dir+" --write` does it") {
+		t.Errorf("--check: exit %d, %q", exit, errs)
+	}
+	c.contains(c.ok("policy", "lint", dir), "hint: routing.rego: it is not formatted")
+	c.ok("policy", "fmt", dir, "-w")
+	if text, err := os.ReadFile(file); err != nil || string(text) != localPolicy {
+		t.Errorf("%v: the file is now\n%s", err, text)
+	}
+	if out := c.ok("policy", "fmt", dir, "--check"); out != "" {
+		t.Errorf("after it fmt lists %q", out)
+	}
+	if out := c.ok("policy", "lint", dir); out != "Nothing found.\n" {
+		t.Errorf("lint finds %q", out)
+	}
+	dir = policyDir(t, map[string]string{"routing.rego": localPolicy})
+	exit, out, errs := c.run("", "policy", "lint", dir, "--strict", "-o", "json")
+	if exit != exitFailed || errs != "chartergate: 1 warning\n" {
+		t.Errorf("--strict: exit %d, %q", exit, errs)
+	}
+	c.contains(out, `"rule": "no-tests"`, `"level": "warning"`)
+}
