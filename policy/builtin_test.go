@@ -52,8 +52,8 @@ func TestShippedRego(t *testing.T) {
 
 func TestBuiltin(t *testing.T) {
 	modules := Builtin()
-	if _, ok := modules["routing.rego"]; !ok || len(modules) != 1 {
-		t.Fatalf("Builtin has %d modules, want routing.rego alone", len(modules))
+	if _, ok := modules["routing.rego"]; !ok || len(modules) != 2 {
+		t.Fatalf("Builtin has %d modules, want routing.rego and tasks.rego", len(modules))
 	}
 	d, err := NewDecider()
 	if err != nil {

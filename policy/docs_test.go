@@ -67,7 +67,11 @@ func TestDocumentedExample(t *testing.T) {
 	if err := json.Unmarshal([]byte(texts[1]), &want); err != nil {
 		t.Fatal(err)
 	}
-	results, err := rego.New(rego.Query(entryPoint), rego.Module("routing.rego", Builtin()["routing.rego"]), rego.Input(input)).Eval(context.Background())
+	options := []func(*rego.Rego){rego.Query(entryPoint), rego.Input(input)}
+	for name, text := range Builtin() {
+		options = append(options, rego.Module(name, text))
+	}
+	results, err := rego.New(options...).Eval(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

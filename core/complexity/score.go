@@ -1,7 +1,11 @@
 package complexity
 
-// unknownBase is the complexity of a prompt that says nothing of its task: a middle one.
-const unknownBase = 45
+// Complexities of a prompt that says nothing of its task, and of a call of which nothing is known: middle ones, the latter
+// above one half, so that of two tiers the dearer one serves it.
+const (
+	unknownBase = 45
+	nothingBase = 55
+)
 
 // cueBases are the complexities of what a prompt's own words ask for, and how much one such word weighs against others.
 var cueBases = [CueCount]struct{ base, weight int32 }{
@@ -45,9 +49,9 @@ func Score(f *Features, class string, inputTokens int64) int32 {
 	base, known := Class(class)
 	if f == nil || f.Words == 0 {
 		if !known {
-			base = unknownBase
+			base = nothingBase
 		}
-		return clamp(base + LengthPoints(inputTokens))
+		return clamp(base + LengthPoints(base, inputTokens))
 	}
 	asked, sure := f.asked()
 	switch {
@@ -60,14 +64,17 @@ func Score(f *Features, class string, inputTokens int64) int32 {
 	if base <= 30 && known {
 		points = min(points, 24) / 2
 	}
-	return clamp(base + points + LengthPoints(max(inputTokens, f.Bytes/6)))
+	return clamp(base + points + LengthPoints(base, max(inputTokens, f.Bytes/6)))
 }
 
-// LengthPoints are the points for the length of the input: small models lose the thread of long contexts first.
-func LengthPoints(inputTokens int64) int32 {
+// LengthPoints are the points for the length of the input: small models lose the thread of long contexts first, and a long
+// prompt for code, mathematics or reasoning (60 and above) is another task than the short ones that are measured.
+func LengthPoints(base int32, inputTokens int64) int32 {
 	switch {
 	case inputTokens > 32_000:
 		return 14
+	case inputTokens > 1_500 && base >= 60:
+		return 12
 	case inputTokens > 8_000:
 		return 8
 	case inputTokens > 2_000:
