@@ -42,7 +42,7 @@ func TestCoverageNamesModelsWithoutAPrice(t *testing.T) {
 	}
 	s := newPriceService(control, nil, func() time.Time { return now }, rows{
 		sum("lab", "new", "USD", 3), sum("lab", "new", "EUR", 1), sum("elsewhere", "ghost", "USD", 2), sum("lab", "later", "USD", 9), sum("lab", "old", "USD", 1), sum("", "", "USD", 4), sum(usage.OtherKey, usage.OtherKey, "USD", 4),
-	})
+	}, nil)
 	res, err := s.ReportPriceCoverage(t.Context(), &chartergatev1.ReportPriceCoverageRequest{})
 	if err != nil || !res.TrafficIncluded {
 		t.Fatal(res, err)

@@ -16,10 +16,11 @@ type priceService struct {
 	kind[*charter.PriceBook, *chartergatev1.PriceBook]
 	now  func() time.Time
 	sums UsageSums // nil: no traffic is known
+	past Restater  // nil: settlements cannot be restated
 }
 
-func newPriceService(control store.Control, v *Validator, now func() time.Time, sums UsageSums) *priceService {
-	return &priceService{now: now, sums: sums, kind: kind[*charter.PriceBook, *chartergatev1.PriceBook]{
+func newPriceService(control store.Control, v *Validator, now func() time.Time, sums UsageSums, past Restater) *priceService {
+	return &priceService{now: now, sums: sums, past: past, kind: kind[*charter.PriceBook, *chartergatev1.PriceBook]{
 		control: control, validator: v, collection: "priceBooks/", all: (*charter.Snapshot).PriceBooks,
 		toProto: convert.PriceBookToProto, fromProto: convert.PriceBookFromProto,
 	}}

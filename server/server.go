@@ -52,7 +52,9 @@ type Config struct {
 	Preflight chartergatev1.PreflightServiceServer
 	Usage     chartergatev1.UsageServiceServer
 	// Sums is what ReportPriceCoverage knows of traffic. Nil: none.
-	Sums       UsageSums
+	Sums UsageSums
+	// Restater restates settlements by corrections of prices. Nil: RestateSettlements answers UNIMPLEMENTED.
+	Restater   Restater
 	Statuses   BudgetStatuses
 	Leases     *LeaseService
 	Operations chartergatev1.OperationsServiceServer
@@ -189,7 +191,7 @@ func (cfg *Config) register(s *grpc.Server) {
 	chartergatev1.RegisterCharterServiceServer(s, newCharterService(cfg.Control, cfg.Validator))
 	chartergatev1.RegisterBudgetServiceServer(s, newBudgetService(cfg.Control, cfg.Validator, cfg.Statuses))
 	chartergatev1.RegisterCatalogServiceServer(s, newCatalogService(cfg.Control, cfg.Validator))
-	chartergatev1.RegisterPriceServiceServer(s, newPriceService(cfg.Control, cfg.Validator, cfg.Now, cfg.Sums))
+	chartergatev1.RegisterPriceServiceServer(s, newPriceService(cfg.Control, cfg.Validator, cfg.Now, cfg.Sums, cfg.Restater))
 	chartergatev1.RegisterPolicyServiceServer(s, policies)
 	chartergatev1.RegisterOperationsServiceServer(s, cfg.Operations)
 	chartergatev1.RegisterReportServiceServer(s, cfg.Reports)

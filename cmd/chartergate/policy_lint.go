@@ -48,9 +48,9 @@ It fails on errors, with --strict on warnings too.`,
 			}
 			switch {
 			case counts[policy.Error] > 0:
-				return fmt.Errorf("%s", counted(counts[policy.Error], "error", "errors"))
+				return fmt.Errorf("%s", countText(counts[policy.Error], "error", "errors"))
 			case strict && counts[policy.Warning] > 0:
-				return fmt.Errorf("%s", counted(counts[policy.Warning], "warning", "warnings"))
+				return fmt.Errorf("%s", countText(counts[policy.Warning], "warning", "warnings"))
 			}
 			return nil
 		},

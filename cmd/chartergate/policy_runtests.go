@@ -50,10 +50,11 @@ may call what a policy may call, and each is cut off after ` + policy.TestLimit.
 			if err != nil {
 				return err
 			}
-			w := cmd.OutOrStdout()
-			if output == "json" {
+			switch w := cmd.OutOrStdout(); {
+			case len(report.Tests) == 0:
+			case output == "json":
 				err = writeTestsJSON(w, report)
-			} else {
+			default:
 				writeTests(w, report, verbose)
 			}
 			if err != nil {
@@ -65,7 +66,7 @@ may call what a policy may call, and each is cut off after ` + policy.TestLimit.
 			case len(report.Tests) == 0:
 				return fmt.Errorf("%s has no tests: write rules that begin with test_ into a file that ends in _test.rego", args[0])
 			case failed > 0:
-				return fmt.Errorf("%d of %s", failed, counted(len(report.Tests), "test fails", "tests fail"))
+				return fmt.Errorf("%d of %s", failed, countText(len(report.Tests), "test fails", "tests fail"))
 			}
 			if c := report.Coverage; c != nil && c.Permille() < threshold*10 {
 				return fmt.Errorf("the tests cover %s of the lines, less than the %d%% of --threshold", percentText(c.Permille()), threshold)
@@ -83,7 +84,7 @@ may call what a policy may call, and each is cut off after ` + policy.TestLimit.
 	return cmd
 }
 
-func counted(n int, one, many string) string {
+func countText(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
@@ -110,7 +111,7 @@ func writeTests(w io.Writer, r *policy.TestReport, verbose bool) {
 		}
 	}
 	g.write(w, "")
-	line := counted(len(r.Tests), "test", "tests") + fmt.Sprintf(": %d passed, %d failed", passed, len(r.Failed()))
+	line := countText(len(r.Tests), "test", "tests") + fmt.Sprintf(": %d passed, %d failed", passed, len(r.Failed()))
 	if skipped > 0 {
 		line += fmt.Sprintf(", %d skipped", skipped)
 	}
@@ -183,7 +184,7 @@ func newPolicyFmtCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fmt DIR",
 		Short: "Format the Rego of a policy in a directory",
-		Long: `Format files of Rego as ` + "`opa fmt`" + ` does. Without a flag it lists the files that are not formatted.`,
+		Long:  `Format files of Rego as ` + "`opa fmt`" + ` does. Without a flag it lists the files that are not formatted.`,
 		Example: `  chartergate policy fmt ./policy --write
   chartergate policy fmt ./policy --check`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -206,7 +207,7 @@ func newPolicyFmtCommand() *cobra.Command {
 				fmt.Fprintln(w, path)
 			}
 			if check && len(changed) > 0 {
-				return fmt.Errorf("%s not formatted: `chartergate policy fmt %s --write` does it", counted(len(changed), "file is", "files are"), args[0])
+				return fmt.Errorf("%s not formatted: `chartergate policy fmt %s --write` does it", countText(len(changed), "file is", "files are"), args[0])
 			}
 			return nil
 		},

@@ -25,11 +25,11 @@ import (
 func newPricesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prices",
-		Short: "Import published prices, and tell which models have none",
+		Short: "Import published prices, tell which models have none, and restate what was settled at wrong ones",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newPricesImportCommand(), newPricesSeedCommand(), newPricesCoverageCommand())
+	cmd.AddCommand(newPricesImportCommand(), newPricesSeedCommand(), newPricesCoverageCommand(), newPricesRestateCommand())
 	return cmd
 }
 

@@ -32,6 +32,7 @@ import (
 	"github.com/chartergate/chartergate/server"
 	"github.com/chartergate/chartergate/server/metering"
 	"github.com/chartergate/chartergate/server/preflight"
+	"github.com/chartergate/chartergate/server/restate"
 	"github.com/chartergate/chartergate/store"
 	"github.com/chartergate/chartergate/store/archive"
 	"github.com/chartergate/chartergate/store/embedded"
@@ -42,6 +43,7 @@ import (
 type serveOptions struct {
 	dataDir, grpcAddr, httpAddr string
 	archiveDir                  string
+	readArchives                []string
 	etcd                        etcdOptions
 	maxHold                     time.Duration
 	withoutEtcd                 string
@@ -82,6 +84,7 @@ set. Stop it with Ctrl-C or SIGTERM: it finishes what is under way and gives idl
 	f := cmd.Flags()
 	f.StringVar(&o.dataDir, "data-dir", "chartergate-data", "directory of the embedded etcd; made when it is missing")
 	f.StringVar(&o.archiveDir, "archive-dir", "", "directory of the archive, where settlements go a minute after they were made, one for each server (default <data-dir>/archive)")
+	f.StringArrayVar(&o.readArchives, "read-archive-dir", nil, "archive directory of another server, to read only, for `prices restate`; once for each")
 	f.StringVar(&o.grpcAddr, "grpc-addr", server.DefaultGRPCAddr, "loopback address for gRPC; port 0 takes a free one")
 	f.StringVar(&o.httpAddr, "http-addr", server.DefaultHTTPAddr, "loopback address for REST, /metrics and /openapi.json")
 	f.StringSliceVar(&o.etcd.endpoints, "etcd-endpoints", nil, "members of an etcd cluster, instead of the embedded etcd")
@@ -161,6 +164,11 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	follow(control.Snapshot())
 	control.OnChange(follow)
 
+	for _, dir := range o.readArchives {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return fmt.Errorf("--read-archive-dir: %s is not a directory: name the --archive-dir of another server", dir)
+		}
+	}
 	settlements, err := archive.Open(cmp.Or(o.archiveDir, filepath.Join(o.dataDir, "archive")), 0)
 	if err != nil {
 		return fmt.Errorf("--archive-dir: %w", err)
@@ -208,7 +216,14 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate, meter),
 		Billing:  server.NewBillingService(o.usage.db, o.usage.db, time.Now),
 		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version()),
-		Sums:    meter.Store,
+		Sums: meter.Store,
+		Restater: &restate.Restater{
+			Usage: meter.Store, Control: control, Archives: settlements.With(o.readArchives...), Decode: etcd.ReadBatch, Attribution: meter.Attribution,
+			Journal: func(ctx context.Context, each func(store.OutboxBatch) error) error {
+				return etcd.Journals(ctx, client, each)
+			},
+			Keep: meter.DaysFor, Now: time.Now,
+		},
 		Reports: server.NewReportService(meter.Store, control, gate, time.Now),
 		Leases:  server.NewLeaseService(gate, requests, peers, log), Requests: requests, Validator: validator,
 		Logger: log, Registry: registry, Tracing: tracing,

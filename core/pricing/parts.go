@@ -55,3 +55,9 @@ func (p *Price) RateFor(u *usage.Usage, unit Unit) (money.Nanos, bool) {
 	}
 	return p.effectiveRate(unit)
 }
+
+// Additive says that calls which use u in all cost together what u costs, but for rounding and the fee of each request:
+// that u is too little for any rate that depends on how much one call uses.
+func (p *Price) Additive(u *usage.Usage) bool {
+	return p.under(u) == p && (len(p.excess) == 0 || u.AllInput() <= p.excess[0].over)
+}

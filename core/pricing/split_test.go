@@ -29,3 +29,22 @@ func TestSplitSaysWhereACostFalls(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func TestAdditive(t *testing.T) {
+	p := New("m", from(2026, 1, 1), "USD", map[Unit]money.Nanos{Input: 1_000_000, Output: 1})
+	if !p.Additive(&usage.Usage{InputTokens: 1 << 40}) {
+		t.Error("without thresholds")
+	}
+	for _, excess := range []bool{false, true} {
+		if err := p.SetVariants([]Variant{{OverInput: 500, Excess: excess, Rates: map[Unit]money.Nanos{Input: 2_000_000}}}); err != nil {
+			t.Fatal(err)
+		}
+		q, err := p.For(Terms{Time: from(2026, 1, 2)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !q.Additive(&usage.Usage{InputTokens: 500}) || q.Additive(&usage.Usage{InputTokens: 400, CacheReadTokens: 101}) {
+			t.Errorf("over 500, excess %v", excess)
+		}
+	}
+}

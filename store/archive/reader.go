@@ -8,7 +8,6 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/chartergate/chartergate/store"
 )
@@ -111,7 +110,7 @@ func NewReader(dirs ...string) (*Reader, error) {
 func (r *Reader) Batches() iter.Seq2[store.OutboxBatch, error] {
 	return func(yield func(store.OutboxBatch, error) bool) {
 		r.Torn = 0
-		seen := map[string]*numbers{}
+		seen := map[string]*Numbers{}
 		for _, dir := range r.dirs {
 			list, err := segments(dir)
 			if err != nil {
@@ -131,7 +130,7 @@ func (r *Reader) Batches() iter.Seq2[store.OutboxBatch, error] {
 }
 
 // read yields the batches of one file; false when there is no more to be done.
-func (r *Reader) read(path string, last bool, seen map[string]*numbers, yield func(store.OutboxBatch, error) bool) (goOn bool) {
+func (r *Reader) read(path string, last bool, seen map[string]*Numbers, yield func(store.OutboxBatch, error) bool) (goOn bool) {
 	f, err := os.Open(path)
 	if err != nil {
 		yield(store.OutboxBatch{}, fmt.Errorf("archive: %w", err))
@@ -157,47 +156,13 @@ func (r *Reader) read(path string, last bool, seen map[string]*numbers, yield fu
 		}
 		of := seen[b.Owner]
 		if of == nil {
-			of = &numbers{}
+			of = &Numbers{}
 			seen[b.Owner] = of
 		}
-		if of.add(b.N) && !yield(b, nil) {
+		if of.Add(b.N) && !yield(b, nil) {
 			return false
 		}
 	}
-}
-
-// numbers is a set of batch numbers, as the runs that they mostly come in.
-type numbers struct{ runs []run }
-
-type run struct{ from, to uint64 } // both included
-
-// add says whether n is new.
-func (s *numbers) add(n uint64) bool {
-	i, found := slices.BinarySearchFunc(s.runs, n, func(r run, n uint64) int {
-		switch {
-		case n < r.from:
-			return 1
-		case n > r.to:
-			return -1
-		}
-		return 0
-	})
-	if found {
-		return false
-	}
-	below, above := i > 0 && s.runs[i-1].to+1 == n, i < len(s.runs) && n+1 == s.runs[i].from
-	switch {
-	case below && above:
-		s.runs[i-1].to = s.runs[i].to
-		s.runs = slices.Delete(s.runs, i, i+1)
-	case below:
-		s.runs[i-1].to = n
-	case above:
-		s.runs[i].from = n
-	default:
-		s.runs = slices.Insert(s.runs, i, run{n, n})
-	}
-	return true
 }
 
 // Segment is the number of the segment that is being written; those below change no more.
@@ -210,6 +175,11 @@ func (a *Archive) Segment() uint64 {
 // Batches gives the batches of the segments from one number on, each once, as Reader.Batches.
 func (a *Archive) Batches(from uint64) iter.Seq2[store.OutboxBatch, error] {
 	return (&Reader{dirs: []string{a.dir}, from: from}).Batches()
+}
+
+// With reads the archive together with those in other directories, each batch once. A directory may hold nothing yet.
+func (a *Archive) With(dirs ...string) *Reader {
+	return &Reader{dirs: append([]string{a.dir}, dirs...)}
 }
 
 // Name tells this archive from others by the batch that it begins with; empty where it holds none.
@@ -229,3 +199,6 @@ func (a *Archive) Name() (string, error) {
 	}
 	return fmt.Sprintf("%s/%d", b.Owner, b.N), err
 }
+
+// Len is how many archives it reads.
+func (r *Reader) Len() int { return len(r.dirs) }

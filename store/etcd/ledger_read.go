@@ -285,3 +285,16 @@ func (l *Ledger) alerts(ctx context.Context, prefix string) ([]ledger.Alert, err
 func ownerOf(k []byte) string {
 	return strings.Split(strings.TrimPrefix(string(k), Prefix), "/")[1]
 }
+
+// Journals gives every batch that is in etcd, of all owners. One that is collected meanwhile may come or not: it is in the
+// archive of its server by then. Error: store.ErrUnavailable.
+func Journals(ctx context.Context, kv KV, each func(store.OutboxBatch) error) error {
+	l := &Ledger{LedgerConfig: LedgerConfig{KV: kv}}
+	return l.scan(ctx, key("jr")+"/", func(r *mvccpb.KeyValue) error {
+		n, err := batchNumber(string(r.Key))
+		if err != nil {
+			return fmt.Errorf("read %s: %w", r.Key, err)
+		}
+		return each(store.OutboxBatch{Owner: ownerOf(r.Key), N: n, Data: r.Value})
+	})
+}

@@ -110,6 +110,11 @@ const (
 	// No revision was active before: there is nothing to roll back to. FAILED_PRECONDITION. Sample: {metadata: {policy:
 	// "policies/routing"}}.
 	ErrorReason_ERROR_REASON_NO_EARLIER_REVISION ErrorReason = 52
+	// Settlements that were counted are in no archive that this server reads: a restatement would post a part as the whole.
+	// FAILED_PRECONDITION; the message says which. Run it with serve --read-archive-dir for each other server.
+	ErrorReason_ERROR_REASON_RESTATEMENT_INCOMPLETE ErrorReason = 60
+	// Another restatement has posted meanwhile: run it again. ABORTED.
+	ErrorReason_ERROR_REASON_RESTATEMENT_CONFLICT ErrorReason = 61
 )
 
 // Enum value maps for ErrorReason.
@@ -146,39 +151,43 @@ var (
 		50: "ERROR_REASON_POLICY_TESTS_FAILED",
 		51: "ERROR_REASON_POLICY_TOO_COSTLY",
 		52: "ERROR_REASON_NO_EARLIER_REVISION",
+		60: "ERROR_REASON_RESTATEMENT_INCOMPLETE",
+		61: "ERROR_REASON_RESTATEMENT_CONFLICT",
 	}
 	ErrorReason_value = map[string]int32{
-		"ERROR_REASON_UNSPECIFIED":          0,
-		"ERROR_REASON_INVALID":              1,
-		"ERROR_REASON_NOT_FOUND":            2,
-		"ERROR_REASON_ALREADY_EXISTS":       3,
-		"ERROR_REASON_ETAG_MISMATCH":        4,
-		"ERROR_REASON_REFERENCE_MISSING":    5,
-		"ERROR_REASON_BUDGET_CYCLE":         6,
-		"ERROR_REASON_IN_USE":               7,
-		"ERROR_REASON_FIELD_IMMUTABLE":      8,
-		"ERROR_REASON_PRICE_CONFLICT":       9,
-		"ERROR_REASON_POLICY_INVALID":       10,
-		"ERROR_REASON_FEATURE_UNKNOWN":      11,
-		"ERROR_REASON_KEY_REQUIRED":         12,
-		"ERROR_REASON_REQUEST_ID_CONFLICT":  13,
-		"ERROR_REASON_HOLD_UNKNOWN":         14,
-		"ERROR_REASON_HOLD_SETTLED":         15,
-		"ERROR_REASON_HOLD_RELEASED":        16,
-		"ERROR_REASON_HOLD_EXPIRED":         17,
-		"ERROR_REASON_NO_PRICE":             18,
-		"ERROR_REASON_AMOUNT_OVERFLOW":      19,
-		"ERROR_REASON_LEDGER_UNAVAILABLE":   20,
-		"ERROR_REASON_TOO_MANY_IN_FLIGHT":   21,
-		"ERROR_REASON_PERIOD_INVALID":       22,
-		"ERROR_REASON_USAGE_FORMAT_UNKNOWN": 30,
-		"ERROR_REASON_USAGE_INVALID":        31,
-		"ERROR_REASON_USAGE_UNAVAILABLE":    42,
-		"ERROR_REASON_OUTCOME_RECORDED":     41,
-		"ERROR_REASON_NO_EXCHANGE_RATE":     40,
-		"ERROR_REASON_POLICY_TESTS_FAILED":  50,
-		"ERROR_REASON_POLICY_TOO_COSTLY":    51,
-		"ERROR_REASON_NO_EARLIER_REVISION":  52,
+		"ERROR_REASON_UNSPECIFIED":            0,
+		"ERROR_REASON_INVALID":                1,
+		"ERROR_REASON_NOT_FOUND":              2,
+		"ERROR_REASON_ALREADY_EXISTS":         3,
+		"ERROR_REASON_ETAG_MISMATCH":          4,
+		"ERROR_REASON_REFERENCE_MISSING":      5,
+		"ERROR_REASON_BUDGET_CYCLE":           6,
+		"ERROR_REASON_IN_USE":                 7,
+		"ERROR_REASON_FIELD_IMMUTABLE":        8,
+		"ERROR_REASON_PRICE_CONFLICT":         9,
+		"ERROR_REASON_POLICY_INVALID":         10,
+		"ERROR_REASON_FEATURE_UNKNOWN":        11,
+		"ERROR_REASON_KEY_REQUIRED":           12,
+		"ERROR_REASON_REQUEST_ID_CONFLICT":    13,
+		"ERROR_REASON_HOLD_UNKNOWN":           14,
+		"ERROR_REASON_HOLD_SETTLED":           15,
+		"ERROR_REASON_HOLD_RELEASED":          16,
+		"ERROR_REASON_HOLD_EXPIRED":           17,
+		"ERROR_REASON_NO_PRICE":               18,
+		"ERROR_REASON_AMOUNT_OVERFLOW":        19,
+		"ERROR_REASON_LEDGER_UNAVAILABLE":     20,
+		"ERROR_REASON_TOO_MANY_IN_FLIGHT":     21,
+		"ERROR_REASON_PERIOD_INVALID":         22,
+		"ERROR_REASON_USAGE_FORMAT_UNKNOWN":   30,
+		"ERROR_REASON_USAGE_INVALID":          31,
+		"ERROR_REASON_USAGE_UNAVAILABLE":      42,
+		"ERROR_REASON_OUTCOME_RECORDED":       41,
+		"ERROR_REASON_NO_EXCHANGE_RATE":       40,
+		"ERROR_REASON_POLICY_TESTS_FAILED":    50,
+		"ERROR_REASON_POLICY_TOO_COSTLY":      51,
+		"ERROR_REASON_NO_EARLIER_REVISION":    52,
+		"ERROR_REASON_RESTATEMENT_INCOMPLETE": 60,
+		"ERROR_REASON_RESTATEMENT_CONFLICT":   61,
 	}
 )
 
@@ -213,7 +222,7 @@ var File_chartergate_v1_error_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1achartergate/v1/error.proto\x12\x0echartergate.v1*\x8f\b\n" +
+	"\x1achartergate/v1/error.proto\x12\x0echartergate.v1*\xdf\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ERROR_REASON_INVALID\x10\x01\x12\x1a\n" +
@@ -246,7 +255,9 @@ const file_chartergate_v1_error_proto_rawDesc = "" +
 	"\x1dERROR_REASON_NO_EXCHANGE_RATE\x10(\x12$\n" +
 	" ERROR_REASON_POLICY_TESTS_FAILED\x102\x12\"\n" +
 	"\x1eERROR_REASON_POLICY_TOO_COSTLY\x103\x12$\n" +
-	" ERROR_REASON_NO_EARLIER_REVISION\x104BNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
+	" ERROR_REASON_NO_EARLIER_REVISION\x104\x12'\n" +
+	"#ERROR_REASON_RESTATEMENT_INCOMPLETE\x10<\x12%\n" +
+	"!ERROR_REASON_RESTATEMENT_CONFLICT\x10=BNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
 
 var (
 	file_chartergate_v1_error_proto_rawDescOnce sync.Once

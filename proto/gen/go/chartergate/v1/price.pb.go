@@ -1753,6 +1753,391 @@ func (x *ModelCoverage) GetBookUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// Request of RestateSettlements.
+type RestateSettlementsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The correction to restate by, as the answer names it: the model, `@` and from when the correction holds, such as
+	// `gpt-4o@2026-11-01T00:00:00Z`. Empty: all.
+	Correction string `protobuf:"bytes,1,opt,name=correction,proto3" json:"correction,omitempty"`
+	// Post the adjustments.
+	Accept        bool `protobuf:"varint,2,opt,name=accept,proto3" json:"accept,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestateSettlementsRequest) Reset() {
+	*x = RestateSettlementsRequest{}
+	mi := &file_chartergate_v1_price_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestateSettlementsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestateSettlementsRequest) ProtoMessage() {}
+
+func (x *RestateSettlementsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_price_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestateSettlementsRequest.ProtoReflect.Descriptor instead.
+func (*RestateSettlementsRequest) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RestateSettlementsRequest) GetCorrection() string {
+	if x != nil {
+		return x.Correction
+	}
+	return ""
+}
+
+func (x *RestateSettlementsRequest) GetAccept() bool {
+	if x != nil {
+		return x.Accept
+	}
+	return false
+}
+
+// Response of RestateSettlements.
+type RestateSettlementsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By correction and currency; those that settled nothing in their time have no entries. Empty: no price book corrects a price,
+	// and nothing was posted for one that did.
+	Sums []*RestatedSum `protobuf:"bytes,1,rep,name=sums,proto3" json:"sums,omitempty"`
+	// The adjustments were posted: difference - posted of each sum.
+	Accepted bool `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	// Settlements that were read: those in etcd, and those in the archives that this server reads.
+	EntriesInEtcd int64 `protobuf:"varint,3,opt,name=entries_in_etcd,json=entriesInEtcd,proto3" json:"entries_in_etcd,omitempty"`
+	// In archives.
+	EntriesInArchives int64 `protobuf:"varint,4,opt,name=entries_in_archives,json=entriesInArchives,proto3" json:"entries_in_archives,omitempty"`
+	// How many archives were read: this server's, and those of its --read-archive-dir.
+	Archives int32 `protobuf:"varint,5,opt,name=archives,proto3" json:"archives,omitempty"`
+	// Settlements of other servers' journals that were counted but are in none of what was read. Not empty: the sums are a
+	// part of the whole and accept is refused.
+	Missing []string `protobuf:"bytes,6,rep,name=missing,proto3" json:"missing,omitempty"`
+	// Settlements in the time of a correction that are not restated, and why.
+	Unrestated []*UnrestatedSum `protobuf:"bytes,7,rep,name=unrestated,proto3" json:"unrestated,omitempty"`
+	// Earlier settlements are not looked at: their usage is no longer kept.
+	SinceTime     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since_time,json=sinceTime,proto3" json:"since_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestateSettlementsResponse) Reset() {
+	*x = RestateSettlementsResponse{}
+	mi := &file_chartergate_v1_price_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestateSettlementsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestateSettlementsResponse) ProtoMessage() {}
+
+func (x *RestateSettlementsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_price_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestateSettlementsResponse.ProtoReflect.Descriptor instead.
+func (*RestateSettlementsResponse) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RestateSettlementsResponse) GetSums() []*RestatedSum {
+	if x != nil {
+		return x.Sums
+	}
+	return nil
+}
+
+func (x *RestateSettlementsResponse) GetAccepted() bool {
+	if x != nil {
+		return x.Accepted
+	}
+	return false
+}
+
+func (x *RestateSettlementsResponse) GetEntriesInEtcd() int64 {
+	if x != nil {
+		return x.EntriesInEtcd
+	}
+	return 0
+}
+
+func (x *RestateSettlementsResponse) GetEntriesInArchives() int64 {
+	if x != nil {
+		return x.EntriesInArchives
+	}
+	return 0
+}
+
+func (x *RestateSettlementsResponse) GetArchives() int32 {
+	if x != nil {
+		return x.Archives
+	}
+	return 0
+}
+
+func (x *RestateSettlementsResponse) GetMissing() []string {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+func (x *RestateSettlementsResponse) GetUnrestated() []*UnrestatedSum {
+	if x != nil {
+		return x.Unrestated
+	}
+	return nil
+}
+
+func (x *RestateSettlementsResponse) GetSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SinceTime
+	}
+	return nil
+}
+
+// What one correction changes, in one currency.
+type RestatedSum struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, as in the request.
+	Correction string `protobuf:"bytes,1,opt,name=correction,proto3" json:"correction,omitempty"`
+	// The model.
+	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	// The price that is corrected, such as `priceBooks/openai gpt-4o from 2026-10-01T00:00:00Z`. Empty: the correction is gone.
+	Corrects string `protobuf:"bytes,3,opt,name=corrects,proto3" json:"corrects,omitempty"`
+	// Why, as the price book says.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// ISO 4217.
+	Currency string `protobuf:"bytes,5,opt,name=currency,proto3" json:"currency,omitempty"`
+	// Hours with settlements.
+	Hours int64 `protobuf:"varint,6,opt,name=hours,proto3" json:"hours,omitempty"`
+	// Settlements.
+	Entries int64 `protobuf:"varint,7,opt,name=entries,proto3" json:"entries,omitempty"`
+	// What they were settled at, in nanos.
+	SettledNanos int64 `protobuf:"varint,8,opt,name=settled_nanos,json=settledNanos,proto3" json:"settled_nanos,omitempty"`
+	// What they cost at the corrected price, in nanos.
+	RestatedNanos int64 `protobuf:"varint,9,opt,name=restated_nanos,json=restatedNanos,proto3" json:"restated_nanos,omitempty"`
+	// restated_nanos - settled_nanos.
+	DifferenceNanos int64 `protobuf:"varint,10,opt,name=difference_nanos,json=differenceNanos,proto3" json:"difference_nanos,omitempty"`
+	// The part of the difference that was posted before, in nanos.
+	PostedNanos int64 `protobuf:"varint,11,opt,name=posted_nanos,json=postedNanos,proto3" json:"posted_nanos,omitempty"`
+	// Adjustments that post the rest.
+	Adjustments   int64 `protobuf:"varint,12,opt,name=adjustments,proto3" json:"adjustments,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestatedSum) Reset() {
+	*x = RestatedSum{}
+	mi := &file_chartergate_v1_price_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestatedSum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestatedSum) ProtoMessage() {}
+
+func (x *RestatedSum) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_price_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestatedSum.ProtoReflect.Descriptor instead.
+func (*RestatedSum) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RestatedSum) GetCorrection() string {
+	if x != nil {
+		return x.Correction
+	}
+	return ""
+}
+
+func (x *RestatedSum) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *RestatedSum) GetCorrects() string {
+	if x != nil {
+		return x.Corrects
+	}
+	return ""
+}
+
+func (x *RestatedSum) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RestatedSum) GetCurrency() string {
+	if x != nil {
+		return x.Currency
+	}
+	return ""
+}
+
+func (x *RestatedSum) GetHours() int64 {
+	if x != nil {
+		return x.Hours
+	}
+	return 0
+}
+
+func (x *RestatedSum) GetEntries() int64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *RestatedSum) GetSettledNanos() int64 {
+	if x != nil {
+		return x.SettledNanos
+	}
+	return 0
+}
+
+func (x *RestatedSum) GetRestatedNanos() int64 {
+	if x != nil {
+		return x.RestatedNanos
+	}
+	return 0
+}
+
+func (x *RestatedSum) GetDifferenceNanos() int64 {
+	if x != nil {
+		return x.DifferenceNanos
+	}
+	return 0
+}
+
+func (x *RestatedSum) GetPostedNanos() int64 {
+	if x != nil {
+		return x.PostedNanos
+	}
+	return 0
+}
+
+func (x *RestatedSum) GetAdjustments() int64 {
+	if x != nil {
+		return x.Adjustments
+	}
+	return 0
+}
+
+// Settlements that are not restated.
+type UnrestatedSum struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the correction.
+	Correction string `protobuf:"bytes,1,opt,name=correction,proto3" json:"correction,omitempty"`
+	// Why.
+	Problem string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	// Settlements.
+	Entries int64 `protobuf:"varint,3,opt,name=entries,proto3" json:"entries,omitempty"`
+	// What they were settled at, in nanos of their currencies.
+	SettledNanos  int64 `protobuf:"varint,4,opt,name=settled_nanos,json=settledNanos,proto3" json:"settled_nanos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnrestatedSum) Reset() {
+	*x = UnrestatedSum{}
+	mi := &file_chartergate_v1_price_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnrestatedSum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnrestatedSum) ProtoMessage() {}
+
+func (x *UnrestatedSum) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_price_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnrestatedSum.ProtoReflect.Descriptor instead.
+func (*UnrestatedSum) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_price_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *UnrestatedSum) GetCorrection() string {
+	if x != nil {
+		return x.Correction
+	}
+	return ""
+}
+
+func (x *UnrestatedSum) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *UnrestatedSum) GetEntries() int64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *UnrestatedSum) GetSettledNanos() int64 {
+	if x != nil {
+		return x.SettledNanos
+	}
+	return 0
+}
+
 var File_chartergate_v1_price_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_price_proto_rawDesc = "" +
@@ -1965,7 +2350,47 @@ const file_chartergate_v1_price_proto_rawDesc = "" +
 	"\x10book_update_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0ebookUpdateTime\x1a<\n" +
 	"\x0eCostNanosEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x012\x89\x05\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"]\n" +
+	"\x19RestateSettlementsRequest\x12(\n" +
+	"\n" +
+	"correction\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\n" +
+	"correction\x12\x16\n" +
+	"\x06accept\x18\x02 \x01(\bR\x06accept\"\xf1\x02\n" +
+	"\x1aRestateSettlementsResponse\x12/\n" +
+	"\x04sums\x18\x01 \x03(\v2\x1b.chartergate.v1.RestatedSumR\x04sums\x12\x1a\n" +
+	"\baccepted\x18\x02 \x01(\bR\baccepted\x12&\n" +
+	"\x0fentries_in_etcd\x18\x03 \x01(\x03R\rentriesInEtcd\x12.\n" +
+	"\x13entries_in_archives\x18\x04 \x01(\x03R\x11entriesInArchives\x12\x1a\n" +
+	"\barchives\x18\x05 \x01(\x05R\barchives\x12\x18\n" +
+	"\amissing\x18\x06 \x03(\tR\amissing\x12=\n" +
+	"\n" +
+	"unrestated\x18\a \x03(\v2\x1d.chartergate.v1.UnrestatedSumR\n" +
+	"unrestated\x129\n" +
+	"\n" +
+	"since_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tsinceTime\"\xff\x02\n" +
+	"\vRestatedSum\x12\x1e\n" +
+	"\n" +
+	"correction\x18\x01 \x01(\tR\n" +
+	"correction\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1a\n" +
+	"\bcorrects\x18\x03 \x01(\tR\bcorrects\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bcurrency\x18\x05 \x01(\tR\bcurrency\x12\x14\n" +
+	"\x05hours\x18\x06 \x01(\x03R\x05hours\x12\x18\n" +
+	"\aentries\x18\a \x01(\x03R\aentries\x12#\n" +
+	"\rsettled_nanos\x18\b \x01(\x03R\fsettledNanos\x12%\n" +
+	"\x0erestated_nanos\x18\t \x01(\x03R\rrestatedNanos\x12)\n" +
+	"\x10difference_nanos\x18\n" +
+	" \x01(\x03R\x0fdifferenceNanos\x12!\n" +
+	"\fposted_nanos\x18\v \x01(\x03R\vpostedNanos\x12 \n" +
+	"\vadjustments\x18\f \x01(\x03R\vadjustments\"\x88\x01\n" +
+	"\rUnrestatedSum\x12\x1e\n" +
+	"\n" +
+	"correction\x18\x01 \x01(\tR\n" +
+	"correction\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\x12\x18\n" +
+	"\aentries\x18\x03 \x01(\x03R\aentries\x12#\n" +
+	"\rsettled_nanos\x18\x04 \x01(\x03R\fsettledNanos2\xf6\x05\n" +
 	"\fPriceService\x12T\n" +
 	"\x0fCreatePriceBook\x12&.chartergate.v1.CreatePriceBookRequest\x1a\x19.chartergate.v1.PriceBook\x12N\n" +
 	"\fGetPriceBook\x12#.chartergate.v1.GetPriceBookRequest\x1a\x19.chartergate.v1.PriceBook\x12_\n" +
@@ -1973,7 +2398,8 @@ const file_chartergate_v1_price_proto_rawDesc = "" +
 	"\x0fUpdatePriceBook\x12&.chartergate.v1.UpdatePriceBookRequest\x1a\x19.chartergate.v1.PriceBook\x12b\n" +
 	"\x0fDeletePriceBook\x12&.chartergate.v1.DeletePriceBookRequest\x1a'.chartergate.v1.DeletePriceBookResponse\x12H\n" +
 	"\vLookupPrice\x12\".chartergate.v1.LookupPriceRequest\x1a\x15.chartergate.v1.Price\x12n\n" +
-	"\x13ReportPriceCoverage\x12*.chartergate.v1.ReportPriceCoverageRequest\x1a+.chartergate.v1.ReportPriceCoverageResponseBNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
+	"\x13ReportPriceCoverage\x12*.chartergate.v1.ReportPriceCoverageRequest\x1a+.chartergate.v1.ReportPriceCoverageResponse\x12k\n" +
+	"\x12RestateSettlements\x12).chartergate.v1.RestateSettlementsRequest\x1a*.chartergate.v1.RestateSettlementsResponseBNZLgithub.com/chartergate/chartergate/proto/gen/go/chartergate/v1;chartergatev1b\x06proto3"
 
 var (
 	file_chartergate_v1_price_proto_rawDescOnce sync.Once
@@ -1987,7 +2413,7 @@ func file_chartergate_v1_price_proto_rawDescGZIP() []byte {
 	return file_chartergate_v1_price_proto_rawDescData
 }
 
-var file_chartergate_v1_price_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_chartergate_v1_price_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_chartergate_v1_price_proto_goTypes = []any{
 	(*Price)(nil),                       // 0: chartergate.v1.Price
 	(*Ratio)(nil),                       // 1: chartergate.v1.Ratio
@@ -2008,58 +2434,67 @@ var file_chartergate_v1_price_proto_goTypes = []any{
 	(*ReportPriceCoverageRequest)(nil),  // 16: chartergate.v1.ReportPriceCoverageRequest
 	(*ReportPriceCoverageResponse)(nil), // 17: chartergate.v1.ReportPriceCoverageResponse
 	(*ModelCoverage)(nil),               // 18: chartergate.v1.ModelCoverage
-	nil,                                 // 19: chartergate.v1.Price.ToolCallNanosEntry
-	nil,                                 // 20: chartergate.v1.ModelCoverage.CostNanosEntry
-	(*timestamppb.Timestamp)(nil),       // 21: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 22: google.protobuf.Duration
+	(*RestateSettlementsRequest)(nil),   // 19: chartergate.v1.RestateSettlementsRequest
+	(*RestateSettlementsResponse)(nil),  // 20: chartergate.v1.RestateSettlementsResponse
+	(*RestatedSum)(nil),                 // 21: chartergate.v1.RestatedSum
+	(*UnrestatedSum)(nil),               // 22: chartergate.v1.UnrestatedSum
+	nil,                                 // 23: chartergate.v1.Price.ToolCallNanosEntry
+	nil,                                 // 24: chartergate.v1.ModelCoverage.CostNanosEntry
+	(*timestamppb.Timestamp)(nil),       // 25: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 26: google.protobuf.Duration
 }
 var file_chartergate_v1_price_proto_depIdxs = []int32{
-	21, // 0: chartergate.v1.Price.effective_time:type_name -> google.protobuf.Timestamp
-	19, // 1: chartergate.v1.Price.tool_call_nanos:type_name -> chartergate.v1.Price.ToolCallNanosEntry
+	25, // 0: chartergate.v1.Price.effective_time:type_name -> google.protobuf.Timestamp
+	23, // 1: chartergate.v1.Price.tool_call_nanos:type_name -> chartergate.v1.Price.ToolCallNanosEntry
 	3,  // 2: chartergate.v1.Price.variants:type_name -> chartergate.v1.PriceVariant
-	21, // 3: chartergate.v1.Price.expire_time:type_name -> google.protobuf.Timestamp
+	25, // 3: chartergate.v1.Price.expire_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: chartergate.v1.Price.corrects:type_name -> chartergate.v1.PriceCorrection
 	1,  // 5: chartergate.v1.Price.token_factor:type_name -> chartergate.v1.Ratio
 	1,  // 6: chartergate.v1.Price.factor:type_name -> chartergate.v1.Ratio
-	21, // 7: chartergate.v1.PriceCorrection.effective_time:type_name -> google.protobuf.Timestamp
+	25, // 7: chartergate.v1.PriceCorrection.effective_time:type_name -> google.protobuf.Timestamp
 	4,  // 8: chartergate.v1.PriceVariant.rates:type_name -> chartergate.v1.PriceRates
 	1,  // 9: chartergate.v1.PriceVariant.token_factor:type_name -> chartergate.v1.Ratio
-	21, // 10: chartergate.v1.PriceAdjustment.start_time:type_name -> google.protobuf.Timestamp
-	21, // 11: chartergate.v1.PriceAdjustment.end_time:type_name -> google.protobuf.Timestamp
-	21, // 12: chartergate.v1.ExchangeRate.effective_time:type_name -> google.protobuf.Timestamp
+	25, // 10: chartergate.v1.PriceAdjustment.start_time:type_name -> google.protobuf.Timestamp
+	25, // 11: chartergate.v1.PriceAdjustment.end_time:type_name -> google.protobuf.Timestamp
+	25, // 12: chartergate.v1.ExchangeRate.effective_time:type_name -> google.protobuf.Timestamp
 	0,  // 13: chartergate.v1.PriceBook.prices:type_name -> chartergate.v1.Price
-	21, // 14: chartergate.v1.PriceBook.create_time:type_name -> google.protobuf.Timestamp
-	21, // 15: chartergate.v1.PriceBook.update_time:type_name -> google.protobuf.Timestamp
+	25, // 14: chartergate.v1.PriceBook.create_time:type_name -> google.protobuf.Timestamp
+	25, // 15: chartergate.v1.PriceBook.update_time:type_name -> google.protobuf.Timestamp
 	5,  // 16: chartergate.v1.PriceBook.adjustments:type_name -> chartergate.v1.PriceAdjustment
 	6,  // 17: chartergate.v1.PriceBook.exchange_rates:type_name -> chartergate.v1.ExchangeRate
 	7,  // 18: chartergate.v1.CreatePriceBookRequest.price_book:type_name -> chartergate.v1.PriceBook
 	7,  // 19: chartergate.v1.ListPriceBooksResponse.price_books:type_name -> chartergate.v1.PriceBook
 	7,  // 20: chartergate.v1.UpdatePriceBookRequest.price_book:type_name -> chartergate.v1.PriceBook
-	21, // 21: chartergate.v1.LookupPriceRequest.time:type_name -> google.protobuf.Timestamp
-	22, // 22: chartergate.v1.ReportPriceCoverageRequest.window:type_name -> google.protobuf.Duration
+	25, // 21: chartergate.v1.LookupPriceRequest.time:type_name -> google.protobuf.Timestamp
+	26, // 22: chartergate.v1.ReportPriceCoverageRequest.window:type_name -> google.protobuf.Duration
 	18, // 23: chartergate.v1.ReportPriceCoverageResponse.models:type_name -> chartergate.v1.ModelCoverage
-	20, // 24: chartergate.v1.ModelCoverage.cost_nanos:type_name -> chartergate.v1.ModelCoverage.CostNanosEntry
+	24, // 24: chartergate.v1.ModelCoverage.cost_nanos:type_name -> chartergate.v1.ModelCoverage.CostNanosEntry
 	0,  // 25: chartergate.v1.ModelCoverage.price:type_name -> chartergate.v1.Price
-	21, // 26: chartergate.v1.ModelCoverage.book_update_time:type_name -> google.protobuf.Timestamp
-	8,  // 27: chartergate.v1.PriceService.CreatePriceBook:input_type -> chartergate.v1.CreatePriceBookRequest
-	9,  // 28: chartergate.v1.PriceService.GetPriceBook:input_type -> chartergate.v1.GetPriceBookRequest
-	10, // 29: chartergate.v1.PriceService.ListPriceBooks:input_type -> chartergate.v1.ListPriceBooksRequest
-	12, // 30: chartergate.v1.PriceService.UpdatePriceBook:input_type -> chartergate.v1.UpdatePriceBookRequest
-	13, // 31: chartergate.v1.PriceService.DeletePriceBook:input_type -> chartergate.v1.DeletePriceBookRequest
-	15, // 32: chartergate.v1.PriceService.LookupPrice:input_type -> chartergate.v1.LookupPriceRequest
-	16, // 33: chartergate.v1.PriceService.ReportPriceCoverage:input_type -> chartergate.v1.ReportPriceCoverageRequest
-	7,  // 34: chartergate.v1.PriceService.CreatePriceBook:output_type -> chartergate.v1.PriceBook
-	7,  // 35: chartergate.v1.PriceService.GetPriceBook:output_type -> chartergate.v1.PriceBook
-	11, // 36: chartergate.v1.PriceService.ListPriceBooks:output_type -> chartergate.v1.ListPriceBooksResponse
-	7,  // 37: chartergate.v1.PriceService.UpdatePriceBook:output_type -> chartergate.v1.PriceBook
-	14, // 38: chartergate.v1.PriceService.DeletePriceBook:output_type -> chartergate.v1.DeletePriceBookResponse
-	0,  // 39: chartergate.v1.PriceService.LookupPrice:output_type -> chartergate.v1.Price
-	17, // 40: chartergate.v1.PriceService.ReportPriceCoverage:output_type -> chartergate.v1.ReportPriceCoverageResponse
-	34, // [34:41] is the sub-list for method output_type
-	27, // [27:34] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	25, // 26: chartergate.v1.ModelCoverage.book_update_time:type_name -> google.protobuf.Timestamp
+	21, // 27: chartergate.v1.RestateSettlementsResponse.sums:type_name -> chartergate.v1.RestatedSum
+	22, // 28: chartergate.v1.RestateSettlementsResponse.unrestated:type_name -> chartergate.v1.UnrestatedSum
+	25, // 29: chartergate.v1.RestateSettlementsResponse.since_time:type_name -> google.protobuf.Timestamp
+	8,  // 30: chartergate.v1.PriceService.CreatePriceBook:input_type -> chartergate.v1.CreatePriceBookRequest
+	9,  // 31: chartergate.v1.PriceService.GetPriceBook:input_type -> chartergate.v1.GetPriceBookRequest
+	10, // 32: chartergate.v1.PriceService.ListPriceBooks:input_type -> chartergate.v1.ListPriceBooksRequest
+	12, // 33: chartergate.v1.PriceService.UpdatePriceBook:input_type -> chartergate.v1.UpdatePriceBookRequest
+	13, // 34: chartergate.v1.PriceService.DeletePriceBook:input_type -> chartergate.v1.DeletePriceBookRequest
+	15, // 35: chartergate.v1.PriceService.LookupPrice:input_type -> chartergate.v1.LookupPriceRequest
+	16, // 36: chartergate.v1.PriceService.ReportPriceCoverage:input_type -> chartergate.v1.ReportPriceCoverageRequest
+	19, // 37: chartergate.v1.PriceService.RestateSettlements:input_type -> chartergate.v1.RestateSettlementsRequest
+	7,  // 38: chartergate.v1.PriceService.CreatePriceBook:output_type -> chartergate.v1.PriceBook
+	7,  // 39: chartergate.v1.PriceService.GetPriceBook:output_type -> chartergate.v1.PriceBook
+	11, // 40: chartergate.v1.PriceService.ListPriceBooks:output_type -> chartergate.v1.ListPriceBooksResponse
+	7,  // 41: chartergate.v1.PriceService.UpdatePriceBook:output_type -> chartergate.v1.PriceBook
+	14, // 42: chartergate.v1.PriceService.DeletePriceBook:output_type -> chartergate.v1.DeletePriceBookResponse
+	0,  // 43: chartergate.v1.PriceService.LookupPrice:output_type -> chartergate.v1.Price
+	17, // 44: chartergate.v1.PriceService.ReportPriceCoverage:output_type -> chartergate.v1.ReportPriceCoverageResponse
+	20, // 45: chartergate.v1.PriceService.RestateSettlements:output_type -> chartergate.v1.RestateSettlementsResponse
+	38, // [38:46] is the sub-list for method output_type
+	30, // [30:38] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_v1_price_proto_init() }
@@ -2075,7 +2510,7 @@ func file_chartergate_v1_price_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chartergate_v1_price_proto_rawDesc), len(file_chartergate_v1_price_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const (
 	PriceService_DeletePriceBook_FullMethodName     = "/chartergate.v1.PriceService/DeletePriceBook"
 	PriceService_LookupPrice_FullMethodName         = "/chartergate.v1.PriceService/LookupPrice"
 	PriceService_ReportPriceCoverage_FullMethodName = "/chartergate.v1.PriceService/ReportPriceCoverage"
+	PriceService_RestateSettlements_FullMethodName  = "/chartergate.v1.PriceService/RestateSettlements"
 )
 
 // PriceServiceClient is the client API for PriceService service.
@@ -48,6 +49,12 @@ type PriceServiceClient interface {
 	LookupPrice(ctx context.Context, in *LookupPriceRequest, opts ...grpc.CallOption) (*Price, error)
 	// Which models in the catalog and in traffic have no price, and how old each price is.
 	ReportPriceCoverage(ctx context.Context, in *ReportPriceCoverageRequest, opts ...grpc.CallOption) (*ReportPriceCoverageResponse, error)
+	// What settlements would have cost at the prices that correct theirs, and the adjustments that make up the difference,
+	// which accept posts to the usage database. The ledger, and what counts against ceilings, stay as they are. Repeated, it
+	// posts only what has come since; what was posted for a correction that is gone from the price books is taken back.
+	// Errors: NOT_FOUND (correction), RESTATEMENT_INCOMPLETE and RESTATEMENT_CONFLICT (accept), USAGE_UNAVAILABLE,
+	// LEDGER_UNAVAILABLE.
+	RestateSettlements(ctx context.Context, in *RestateSettlementsRequest, opts ...grpc.CallOption) (*RestateSettlementsResponse, error)
 }
 
 type priceServiceClient struct {
@@ -128,6 +135,16 @@ func (c *priceServiceClient) ReportPriceCoverage(ctx context.Context, in *Report
 	return out, nil
 }
 
+func (c *priceServiceClient) RestateSettlements(ctx context.Context, in *RestateSettlementsRequest, opts ...grpc.CallOption) (*RestateSettlementsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RestateSettlementsResponse)
+	err := c.cc.Invoke(ctx, PriceService_RestateSettlements_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PriceServiceServer is the server API for PriceService service.
 // All implementations must embed UnimplementedPriceServiceServer
 // for forward compatibility.
@@ -148,6 +165,12 @@ type PriceServiceServer interface {
 	LookupPrice(context.Context, *LookupPriceRequest) (*Price, error)
 	// Which models in the catalog and in traffic have no price, and how old each price is.
 	ReportPriceCoverage(context.Context, *ReportPriceCoverageRequest) (*ReportPriceCoverageResponse, error)
+	// What settlements would have cost at the prices that correct theirs, and the adjustments that make up the difference,
+	// which accept posts to the usage database. The ledger, and what counts against ceilings, stay as they are. Repeated, it
+	// posts only what has come since; what was posted for a correction that is gone from the price books is taken back.
+	// Errors: NOT_FOUND (correction), RESTATEMENT_INCOMPLETE and RESTATEMENT_CONFLICT (accept), USAGE_UNAVAILABLE,
+	// LEDGER_UNAVAILABLE.
+	RestateSettlements(context.Context, *RestateSettlementsRequest) (*RestateSettlementsResponse, error)
 	mustEmbedUnimplementedPriceServiceServer()
 }
 
@@ -178,6 +201,9 @@ func (UnimplementedPriceServiceServer) LookupPrice(context.Context, *LookupPrice
 }
 func (UnimplementedPriceServiceServer) ReportPriceCoverage(context.Context, *ReportPriceCoverageRequest) (*ReportPriceCoverageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReportPriceCoverage not implemented")
+}
+func (UnimplementedPriceServiceServer) RestateSettlements(context.Context, *RestateSettlementsRequest) (*RestateSettlementsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestateSettlements not implemented")
 }
 func (UnimplementedPriceServiceServer) mustEmbedUnimplementedPriceServiceServer() {}
 func (UnimplementedPriceServiceServer) testEmbeddedByValue()                      {}
@@ -326,6 +352,24 @@ func _PriceService_ReportPriceCoverage_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PriceService_RestateSettlements_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestateSettlementsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PriceServiceServer).RestateSettlements(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PriceService_RestateSettlements_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PriceServiceServer).RestateSettlements(ctx, req.(*RestateSettlementsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PriceService_ServiceDesc is the grpc.ServiceDesc for PriceService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -360,6 +404,10 @@ var PriceService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReportPriceCoverage",
 			Handler:    _PriceService_ReportPriceCoverage_Handler,
+		},
+		{
+			MethodName: "RestateSettlements",
+			Handler:    _PriceService_RestateSettlements_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
