@@ -17,6 +17,6 @@ attached to a call decide it together, and each can only narrow what those above
 			return cmd.Help()
 		},
 	}
-	cmd.AddCommand(newPolicyTestCommand(), newPolicyFmtCommand(), newPolicyLintCommand())
+	cmd.AddCommand(newPolicyTestCommand(), newPolicyFmtCommand(), newPolicyLintCommand(), newPolicyEvaluateCommand())
 	return cmd
 }

@@ -312,7 +312,8 @@ func (e *Evaluator) count(class string) {
 	e.unknown[class]++
 }
 
-// mixed gives what assigning tiers by chance, as often as in a mix, comes to on average: exactly, rounded once.
+// mixed gives what assigning tiers by chance, as often as in a mix, comes to on average: its cost exactly, rounded once, the
+// share of cases that it solves, and how many it keeps.
 func (e *Evaluator) mixed(t *tally) (cost money.Nanos, solved, kept float64) {
 	sum, good, keeps := new(big.Int), new(big.Int), new(big.Int)
 	for i := range e.always {
@@ -324,7 +325,7 @@ func (e *Evaluator) mixed(t *tally) (cost money.Nanos, solved, kept float64) {
 	cases := big.NewInt(t.cases)
 	half := new(big.Int).Quo(cases, big.NewInt(2))
 	sum.Quo(sum.Add(sum, half), cases)
-	return money.Nanos(sum.Int64()), ratio(good, cases), ratio(keeps, cases)
+	return money.Nanos(sum.Int64()), ratio(good, new(big.Int).Mul(cases, cases)), ratio(keeps, cases)
 }
 
 func ratio(a, b *big.Int) float64 {
