@@ -39,7 +39,7 @@ func TestTaskTable(t *testing.T) {
 		t.Errorf("tasks.rego has %v,\ncore/complexity %v", scores, want)
 	}
 	for _, class := range []string{"", "unheard of", "code", "Code-Generation", "json extraction", "customer.support/chat", "legal_agent", "tl dr"} {
-		for _, tokens := range []int64{0, 1500, 1501, 2000, 2001, 8000, 8001, 32000, 32001} {
+		for _, tokens := range []int64{0, 1000, 1001, 2000, 2001, 8000, 8001, 32000, 32001} {
 			got := ask("data.chartergate.routing.tasks.complexity", map[string]any{"request": map[string]any{"task_class": class, "input_tokens": tokens}})
 			if _, known := hard.Class(class); !known {
 				if got != nil {

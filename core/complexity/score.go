@@ -33,14 +33,15 @@ var cueBases = [CueCount]struct{ base, weight int32 }{
 // its input tokens. It is deterministic. The score begins with the class, as far as that says something, and what the
 // prompt's words ask for; these points come on top:
 //
-//	terms of advanced mathematics or proofs     5 each, at most 20
-//	terms of the sciences, medicine, law        4 each, at most 16
+//	words of proofs                             6 each, at most 12
+//	terms of advanced mathematics               3 each, at most 9
+//	terms of the sciences, medicine, law        3 each, at most 8
 //	words of reasoning, design, optimizing      3 each, at most 12
 //	constraints above three                     1 each, at most 10
 //	code in the prompt                          3 from 15 lines, 8 from 60, 14 from 200
 //	length                                      as LengthPoints
 //	another script, or marked Latin letters     8, or 4, where they are more than 20%, or 3%, of letters
-//	a bare question for a fact with a name      14
+//	a bare question for a fact with a name      20
 //	up to 12 words that ask for nothing hard    -8; up to 5 with no name in them, such as a greeting: -16
 //
 // A class whose answers small models get right wherever the text is given (up to 30) takes at most half of them, so that
@@ -73,7 +74,7 @@ func LengthPoints(base int32, inputTokens int64) int32 {
 	switch {
 	case inputTokens > 32_000:
 		return 14
-	case inputTokens > 1_500 && base >= 60:
+	case inputTokens > 1_000 && base >= 60:
 		return 12
 	case inputTokens > 8_000:
 		return 8
@@ -99,9 +100,9 @@ func (f *Features) asked() (base int32, sure bool) {
 
 func (f *Features) points() (p int32) {
 	c := &f.Cues
-	advanced := c[AdvancedMath] + c[Prove]
-	p += min(5*min(advanced, 9), 20)
-	p += min(4*min(c[ExpertScience], 9), 16)
+	p += min(6*min(c[Prove], 9), 12)
+	p += min(3*min(c[AdvancedMath], 9), 9)
+	p += min(3*min(c[ExpertScience], 9), 8)
 	p += min(3*(min(c[Reason], 9)+min(c[Design], 9)+min(c[Optimize], 9)), 12)
 	p += min(max(f.Constraints-3, 0), 10)
 	switch {
@@ -121,7 +122,7 @@ func (f *Features) points() (p int32) {
 	hard := p > 0 || c[Compute] > 0 || c[Implement] > 0 || c[Debug] > 0 || c[Tools] > 1
 	switch {
 	case f.fact() && !hard:
-		p += 14
+		p += 20
 	case f.Words <= 5 && !hard && f.Digits == 0 && f.Names == 0:
 		p -= 16
 	case f.Words <= 12 && !hard && f.Digits < 3:

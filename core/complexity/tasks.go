@@ -20,16 +20,17 @@ func init() {
 		{22, "summarize summarise summary summarization summarisation tldr title headline"},
 		{24, "translate translation localize localization rewrite rewriting paraphrase edit editing proofread grammar correction correct"},
 		{40, "chat conversation conversational dialog dialogue assistant support faq email greeting smalltalk mtbench roleplay tool tools function_calling"},
-		{52, "rag retrieval search reading comprehension squad drop boolq hotpotqa grounded grounded_qa document_qa doc_qa context_qa multi_hop"},
 		{45, "write writing creative generate generation general other instruct instruction instruction_following explain explanation brainstorm copywriting story ifeval vision image audio multimodal"},
+		{46, "rag retrieval search reading comprehension squad drop boolq hotpotqa grounded grounded_qa document_qa doc_qa context_qa multi_hop"},
 		{54, "qa question questions answer question_answering open_qa factual trivia knowledge commonsense triviaqa truthfulqa multiple_choice mcq exam hellaswag winogrande arc mmlu sql text_to_sql simpleqa"},
 		{60, "math maths mathematics arithmetic word_problem gsm8k mgsm calculate"},
 		{60, "code coding programming code_generation completion code_completion humaneval mbpp analyze analysis analyse analytics data legal medical finance"},
 		{66, "debug debugging bugfix refactor refactoring code_review review mmlu_pro bbh"},
+		{70, "science gpqa competition competition_math math500 aime"},
 		{72, "reason reasoning logic logical"},
 		{76, "plan planning design architecture architect research deep_research strategy optimize optimise optimization long_context"},
 		{80, "agent agentic agents autonomous workflow multi_step tool_agent browse browsing browser computer_use tau_bench swe swe_bench repository software_engineering"},
-		{84, "proof prove theorem olympiad competition competition_math aime math500 gpqa science expert hle frontiermath"},
+		{84, "proof prove theorem olympiad expert hle frontiermath"},
 	} {
 		for name := range strings.FieldsSeq(c.names) {
 			classes[name] = c.base

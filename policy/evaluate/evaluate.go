@@ -33,7 +33,8 @@ const maxClasses = 200
 // Evaluator asks a policy about cases, one by one, and sums up. Its memory does not grow with the cases.
 type Evaluator struct {
 	decide  Decide
-	catalog *charter.Catalog
+	all     *charter.Catalog
+	catalog *charter.Catalog // of the tiers of the cases
 	book    *pricing.Book
 	now     time.Time
 
@@ -83,7 +84,7 @@ func New(decide Decide, catalog *charter.Catalog, book *pricing.Book, now time.T
 		return nil, fmt.Errorf("the catalog has %d tiers: routing needs 2 to %d", len(catalog.Tiers), maxTiers)
 	}
 	return &Evaluator{
-		decide: decide, catalog: catalog, book: book, now: now, byModel: map[string]*pricing.Price{},
+		decide: decide, all: catalog, catalog: catalog, book: book, now: now, byModel: map[string]*pricing.Price{},
 		classes: map[string]*classTally{}, unknown: map[string]int64{}, boot: newBootstrap(),
 	}, nil
 }
@@ -127,15 +128,32 @@ func (e *Evaluator) start(tiers []string) error {
 		currency = t.Price.Currency
 		e.tiers = append(e.tiers, t)
 	}
+	e.catalog = only(e.catalog, tiers)
 	e.charter = &charter.Charter{ID: "evaluation", Stage: charter.StageProduction, PermittedTiers: tiers}
 	e.always = make([]tally, len(tiers))
 	return nil
 }
 
+// only gives a catalog of some of the tiers and their models: a company that has no others.
+func only(all *charter.Catalog, tiers []string) *charter.Catalog {
+	c := new(charter.Catalog)
+	for _, t := range all.Tiers {
+		if slices.Contains(tiers, t.ID) {
+			c.Tiers = append(c.Tiers, t)
+		}
+	}
+	for _, m := range all.Models {
+		if slices.Contains(tiers, m.Tier) {
+			c.Models = append(c.Models, m)
+		}
+	}
+	return charter.WithMeta(c, charter.Meta{}).(*charter.Catalog)
+}
+
 // Add asks the policy about a case. Error: the case does not fit the catalog or those before, or the policy gives no
 // decision.
 func (e *Evaluator) Add(ctx context.Context, c *Case) error {
-	tiers, err := tiersOf(c, e.catalog)
+	tiers, err := tiersOf(c, e.all)
 	if err != nil {
 		return err
 	}

@@ -83,8 +83,8 @@ test_hard_classes_start_at_the_dearest_tier if {
 
 test_short_code_starts_in_the_middle_and_long_code_at_the_dearest_tier if {
 	every class in ["code", "math", "debug"] {
-		ask({"task_class": class, "input_tokens": 1500}).tiers[0] == "standard"
-		ask({"task_class": class, "input_tokens": 1501}).tiers[0] == "premium"
+		ask({"task_class": class, "input_tokens": 1000}).tiers[0] == "standard"
+		ask({"task_class": class, "input_tokens": 1001}).tiers[0] == "premium"
 	}
 }
 
