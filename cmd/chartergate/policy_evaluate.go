@@ -86,7 +86,7 @@ func (o *policyEvaluate) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	e, err := evaluate.New(decider.Decide, catalog, book, at)
+	e, err := evaluate.New(evaluate.Patient(decider.Decide), catalog, book, at)
 	if err != nil {
 		return err
 	}

@@ -92,7 +92,7 @@ func readLine(b *bufio.Reader, long *[]byte) ([]byte, error) {
 func decode(text []byte, c *Case) error {
 	if err := json.Unmarshal(text, c); err != nil {
 		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return fmt.Errorf("%s is a %s: it must be %s", e.Field, e.Value, wanted(e))
+			return fmt.Errorf("%s has a %s: it must be %s", e.Field, e.Value, wanted(e))
 		}
 		return fmt.Errorf("it is not a JSON object: %w", err)
 	}

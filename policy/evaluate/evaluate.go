@@ -14,10 +14,24 @@ import (
 	"github.com/chartergate/chartergate/core/pricing"
 	"github.com/chartergate/chartergate/core/routing"
 	"github.com/chartergate/chartergate/core/usage"
+	"github.com/chartergate/chartergate/policy"
 )
 
 // Decide asks a policy.
 type Decide func(context.Context, *routing.Input) (*routing.Plan, error)
+
+// Patient asks again, up to 20 times, where a policy gives no decision: that it takes too long may be for other work of the
+// machine, which an evaluation can wait for and a gate cannot.
+func Patient(decide Decide) Decide {
+	return func(ctx context.Context, in *routing.Input) (plan *routing.Plan, err error) {
+		for range 20 {
+			if plan, err = decide(ctx, in); !errors.As(err, new(*policy.EvalError)) {
+				break
+			}
+		}
+		return plan, err
+	}
+}
 
 // Step is by how much the sweep of the curve moves, in points of complexity.
 const Step = 5

@@ -182,7 +182,9 @@ func (e *Evaluator) gap() *Gap {
 			line = append(line, p)
 		}
 	}
-	slices.SortFunc(line, func(a, b point) int { return cmp.Or(cmp.Compare(a.cost, b.cost), cmp.Compare(a.recovered, b.recovered)) })
+	slices.SortFunc(line, func(a, b point) int {
+		return cmp.Or(cmp.Compare(a.cost, b.cost), cmp.Compare(a.recovered, b.recovered))
+	})
 	g := &Gap{Recovered: at(&e.chosen).recovered}
 	low, all := float64(cheapest.cost)/float64(dearest.cost), 1.0
 	need := func(target float64) float64 {
