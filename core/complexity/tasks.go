@@ -14,22 +14,37 @@ func init() {
 		base  int32
 		names string
 	}{
-		{8, "route routing intent intent_detection language_detection"},
-		{10, "classify classification sentiment moderate moderation tag tagging label labeling labelling spam triage toxicity safety rerank rank ranking embed embedding sst2 imdb agnews"},
-		{16, "extract extraction ner entities parse parsing json structured format formatting ocr autocomplete keywords redact redaction"},
-		{22, "summarize summarise summary summarization summarisation tldr title headline"},
-		{24, "translate translation localize localization rewrite rewriting paraphrase edit editing proofread grammar correction correct"},
-		{40, "chat conversation conversational dialog dialogue assistant support faq email greeting smalltalk mtbench roleplay tool tools function_calling"},
-		{45, "write writing creative generate generation general other instruct instruction instruction_following explain explanation brainstorm copywriting story ifeval vision image audio multimodal"},
-		{46, "rag retrieval search reading comprehension squad drop boolq hotpotqa grounded grounded_qa document_qa doc_qa context_qa multi_hop"},
-		{54, "qa question questions answer question_answering open_qa factual trivia knowledge commonsense triviaqa truthfulqa multiple_choice mcq exam hellaswag winogrande arc mmlu sql text_to_sql simpleqa"},
-		{60, "math maths mathematics arithmetic word_problem gsm8k mgsm calculate"},
-		{60, "code coding programming code_generation completion code_completion humaneval mbpp analyze analysis analyse analytics data legal medical finance"},
-		{66, "debug debugging bugfix refactor refactoring code_review review mmlu_pro bbh"},
+		{8, "route routing intent intent_classification language_identification intent_detection language_detection"},
+		{10, "classify classification sentiment sentiment_analysis topic_analysis moderate moderation tag tagging"},
+		{10, "label labeling labelling spam triage toxicity safety rerank rank ranking embed embedding sst2 imdb"},
+		{10, "agnews"},
+		{16, "extract extraction ner named_entity_recognition entity entity_recognition data_extraction data_entry"},
+		{16, "data_cleaning data_transformation form_filling entities parse parsing json structured format formatting"},
+		{16, "ocr autocomplete keywords redact redaction"},
+		{22, "summarize summarise summary spelling spell_check summarization summarisation tldr title headline"},
+		{24, "translate translation paraphrasing simplification simplify transcription localize localization rewrite"},
+		{24, "rewriting paraphrase edit editing proofread grammar correction correct"},
+		{40, "chat conversation mt_bench customer_service email_drafting conversational dialog dialogue assistant"},
+		{40, "support faq email greeting smalltalk mtbench roleplay tool tools function_calling"},
+		{45, "write writing draft drafting description descriptions copy marketing content creative generate"},
+		{45, "generation general other instruct instruction instruction_following explain explanation brainstorm"},
+		{45, "copywriting story ifeval vision image audio multimodal"},
+		{46, "rag retrieval rag_qa qa_rag retrieval_qa document_analysis search reading comprehension squad drop boolq"},
+		{46, "hotpotqa grounded grounded_qa document_qa doc_qa context_qa multi_hop"},
+		{54, "qa question commonsense_reasoning common_sense reasoning_commonsense questions answer question_answering"},
+		{54, "open_qa factual trivia knowledge commonsense triviaqa truthfulqa multiple_choice mcq exam hellaswag"},
+		{54, "winogrande arc mmlu sql text_to_sql simpleqa"},
+		{60, "math maths arithmetic_reasoning math_reasoning mathematical_reasoning mathematics arithmetic"},
+		{60, "word_problem gsm8k mgsm calculate"},
+		{60, "code coding human_eval function script data_analysis software programming code_generation completion"},
+		{60, "code_completion humaneval mbpp analyze analysis analyse analytics legal medical finance"},
+		{66, "debug debugging big_bench_hard bugfix refactor refactoring code_review review mmlu_pro bbh"},
 		{70, "science gpqa competition competition_math math500 aime"},
 		{72, "reason reasoning logic logical"},
-		{76, "plan planning design architecture architect research deep_research strategy optimize optimise optimization long_context"},
-		{80, "agent agentic agents autonomous workflow multi_step tool_agent browse browsing browser computer_use tau_bench swe swe_bench repository software_engineering"},
+		{76, "plan planning hard advanced complex difficult graduate competitive design architecture architect"},
+		{76, "research deep_research strategy optimize optimise optimization long_context"},
+		{80, "agent agentic agents autonomous workflow multi_step tool_agent browse browsing browser computer_use"},
+		{80, "tau_bench swe swe_bench repository software_engineering"},
 		{84, "proof prove theorem olympiad expert hle frontiermath"},
 	} {
 		for name := range strings.FieldsSeq(c.names) {
@@ -42,7 +57,8 @@ func init() {
 var broad = map[string]bool{}
 
 func init() {
-	for name := range strings.FieldsSeq("chat conversation conversational dialog dialogue assistant mtbench general other instruct instruction generate generation qa question questions answer question_answering tool tools") {
+	for name := range strings.FieldsSeq("chat conversation conversational dialog dialogue assistant mtbench general other instruct " +
+		"instruction generate generation qa question questions answer question_answering tool tools") {
 		broad[name] = true
 	}
 }

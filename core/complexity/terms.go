@@ -34,25 +34,35 @@ func init() {
 		Rewrite:   "rewrite rephrase paraphrase reword proofread polish grammar correct formal polite",
 		Explain:   "explain describe define clarify meaning overview",
 		Write:     "write draft compose story poem essay email letter blog brainstorm suggest speech dialogue",
-		Compute:   "solve calculate compute evaluate simplify total cost sum many much remaining average percent dollars minutes hours speed twice half",
-		Implement: "implement function python javascript typescript java golang rust sql regex algorithm script program class method array string returns endpoint html css query code unittest",
-		Debug:     "debug bug bugs error exception traceback stacktrace crash crashes fails failing fix segfault deadlock race leak",
-		Design:    "design architect architecture plan roadmap strategy scalable distributed microservices schema migrate migration system propose budget itinerary",
-		Prove:     "prove proof proves lemma theorem corollary induction contradiction disprove derive derivation rigorous",
-		Optimize:  "optimize optimise optimal optimization maximize maximise minimize minimise efficient complexity throughput",
-		Reason: "why pros compare contrast evaluate analyze analyse assess justify critique implications infer deduce tradeoffs puzzle logic " +
-			"argue argument therefore counterfactual paradox consequences",
+		Compute: "solve calculate compute evaluate simplify total cost sum many much remaining average percent dollars " +
+			"minutes hours speed twice half",
+		Implement: "implement function python javascript typescript java golang rust sql regex algorithm script program " +
+			"class method array string returns endpoint html css query code unittest",
+		Debug: "debug bug bugs error exception traceback stacktrace crash crashes fails failing fix segfault " +
+			"deadlock race leak",
+		Design: "design architect architecture plan roadmap strategy scalable distributed microservices schema " +
+			"migrate migration system propose budget itinerary",
+		Prove: "prove proof proves lemma theorem corollary induction contradiction disprove derive derivation rigorous",
+		Optimize: "optimize optimise optimal optimization maximize maximise minimize minimise efficient complexity " +
+			"throughput",
+		Reason: "why pros compare contrast evaluate analyze analyse assess justify critique implications infer deduce " +
+			"tradeoffs puzzle logic argue argument therefore counterfactual paradox consequences",
 		Fact: "who whom when where whose",
-		AdvancedMath: "integral integrals derivative derivatives polynomial polynomials modulo congruent prime primes eigenvalue eigenvalues matrix " +
-			"matrices logarithm logarithmic complex converge converges convergence integer integers permutation permutations combinatorics " +
-			"bijection isomorphic homomorphism topology manifold vector probability expected variance inscribed circumcircle triangle quadrilateral " +
-			"tangent cosine sine parabola hyperbola sequence divisible divisors gcd lcm factorial roots frac sqrt cdot binom triangles circle",
-		ExpertScience: "quantum hamiltonian entropy enthalpy thermodynamics enzyme enzymes mitochondrial genome allele phenotype receptor agonist " +
-			"antagonist inhibitor molecule molecular reagent stereochemistry isomer isomers catalyst spectroscopy nmr electron photon boson relativistic neutrino " +
-			"orbital ligand plasmid mrna protein proteins tumor tumour diagnosis differential pathophysiology dosage contraindicated syndrome etiology " +
-			"statute jurisdiction plaintiff defendant tort liability precedent appellate macroeconomic econometric elasticity heteroskedasticity " +
-			"epistemology semantics galaxy redshift stellar wavelength isotope oxidation nucleophilic",
-		Tools: "tool tools repository repo browser terminal shell pytest commit branch pull ticket workflow agent subtask subtasks autonomous api kubernetes deploy deployment",
+		AdvancedMath: "integral integrals derivative derivatives polynomial polynomials modulo congruent prime primes " +
+			"eigenvalue eigenvalues matrix  matrices logarithm logarithmic complex converge converges convergence " +
+			"integer integers permutation permutations combinatorics  bijection isomorphic homomorphism topology " +
+			"manifold vector probability expected variance inscribed circumcircle triangle quadrilateral  tangent " +
+			"cosine sine parabola hyperbola sequence divisible divisors gcd lcm factorial roots frac sqrt cdot " +
+			"binom triangles circle",
+		ExpertScience: "quantum hamiltonian entropy enthalpy thermodynamics enzyme enzymes mitochondrial genome allele " +
+			"phenotype receptor agonist  antagonist inhibitor molecule molecular reagent stereochemistry isomer " +
+			"isomers catalyst spectroscopy nmr electron photon boson relativistic neutrino  orbital ligand " +
+			"plasmid mrna protein proteins tumor tumour diagnosis differential pathophysiology dosage " +
+			"contraindicated syndrome etiology  statute jurisdiction plaintiff defendant tort liability precedent " +
+			"appellate macroeconomic econometric elasticity heteroskedasticity  epistemology semantics galaxy " +
+			"redshift stellar wavelength isotope oxidation nucleophilic",
+		Tools: "tool tools repository repo browser terminal shell pytest commit branch pull ticket workflow agent " +
+			"subtask subtasks autonomous api kubernetes deploy deployment",
 	} {
 		for word := range strings.FieldsSeq(words) {
 			if _, taken := terms[word]; !taken {
@@ -60,7 +70,8 @@ func init() {
 			}
 		}
 	}
-	for word := range strings.FieldsSeq("must should exactly only never always ensure required requires avoid include exclude without dont cannot ensure limit maximum minimum constraint constraints format") {
+	for word := range strings.FieldsSeq("must should exactly only never always ensure required requires avoid include exclude without dont " +
+		"cannot ensure limit maximum minimum constraint constraints format") {
 		terms[word] = term{kind: constraint}
 	}
 	for word := range strings.FieldsSeq("input output example q a question answer user assistant examples") {
@@ -84,7 +95,9 @@ func init() {
 		terms[p.first] = term{kind: first, pair: pair}
 		terms[p.second] = term{kind: second, pair: pair, cue: p.cue, constrains: p.constrains}
 	}
-	for word := range strings.FieldsSeq("def class import from func function return public private protected static const let var package if else elif for while try except switch case struct void int select create insert update with async await include using namespace type interface") {
+	for word := range strings.FieldsSeq("def class import from func function return public private protected static const let var package if " +
+		"else elif for while try except switch case struct void int select create insert update with async " +
+		"await include using namespace type interface") {
 		t := terms[word]
 		t.code = true
 		terms[word] = t

@@ -241,13 +241,13 @@ func TestBadLines(t *testing.T) {
 		"cases:2: output_tokens.premium is 2000000000: it m":  change(":9", ":2000000000"),
 		"cases:2: output_tokens is missing: give them by ti":  change(`"economy":1,"premium":9`, ""),
 		"cases:2: sufficient is missing: say by tier whethe":  change(`{"economy":true,"premium":true}`, "{}"),
-		"cases:2: sufficient has a string: it must be true": change(`"premium":true`, `"premium":"yes"`),
+		"cases:2: sufficient has a string: it must be true":   change(`"premium":true`, `"premium":"yes"`),
 		`cases:2: the catalog has no tier "gold", it has eco`: change(`"premium":true`, `"gold":true`),
 		`cases:2: the catalog has no tier "small", it has ec`: change(`"economy":1`, `"small":1`),
 		"cases:2: sufficient labels the tiers [economy], the": change(`,"premium":true`, ""),
 		"cases:1: sufficient labels one tier, premium: label": strings.Replace(good, `"economy":true,`, "", 1),
 		"cases:2: the line has more than 1048576 bytes":       good + strings.Repeat(" ", evaluate.MaxLine+1) + "\n",
-		"cases:2: task_class has a number: it must be a text":  change(`"chat"`, "7"),
+		"cases:2: task_class has a number: it must be a text": change(`"chat"`, "7"),
 	} {
 		if _, err := run(t, shipped(t), lines); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
