@@ -42,6 +42,8 @@ var cueBases = [CueCount]struct{ base, weight int32 }{
 //	length                                      as LengthPoints
 //	another script, or marked Latin letters     8, or 4, where they are more than 20%, or 3%, of letters
 //	a bare question for a fact with a name      20
+//	a sum of up to 8 words and 8 digits         -30
+//	up to 40 words of a hard class, none hard   -6
 //	up to 12 words that ask for nothing hard    -8; up to 5 with no name in them, such as a greeting: -16
 //
 // A class whose answers small models get right wherever the text is given (up to 30) takes at most half of them, so that
@@ -58,10 +60,15 @@ func Score(f *Features, class string, inputTokens int64) int32 {
 	switch {
 	case !known:
 		base = asked
+	case broad[normal(class)] && sure && asked > base: // the words may ask for more than the class says
+		base = (base + 3*asked) / 4
 	case broad[normal(class)] && sure:
 		base = (base + asked) / 2
 	}
 	points := f.points()
+	if points == 0 && base > 60 && f.Words <= 40 {
+		points = -6
+	}
 	if base <= 30 && known {
 		points = min(points, 24) / 2
 	}
@@ -123,6 +130,8 @@ func (f *Features) points() (p int32) {
 	switch {
 	case f.fact() && !hard:
 		p += 20
+	case f.sum() && p == 0:
+		p -= 30
 	case f.Words <= 5 && !hard && f.Digits == 0 && f.Names == 0:
 		p -= 16
 	case f.Words <= 12 && !hard && f.Digits < 3:
@@ -134,6 +143,13 @@ func (f *Features) points() (p int32) {
 // fact says that the prompt is a bare question for a fact about something with a name, which models know by their size.
 func (f *Features) fact() bool {
 	return f.Words <= 40 && f.Questions > 0 && f.Cues[Fact] > 0 && f.Names > 0 && f.Choices < 2
+}
+
+// sum says that a prompt is an exercise in arithmetic, such as `What is 15% of 80?`.
+func (f *Features) sum() bool {
+	c := &f.Cues
+	return f.Words <= 8 && 0 < f.Digits && f.Digits <= 8 && f.MathSigns <= 3 && f.CodeLines == 0 && f.OtherScripts == 0 &&
+		c[AdvancedMath]+c[Prove]+c[Implement]+c[Debug]+c[ExpertScience]+c[Tools] == 0 && f.Names == 0
 }
 
 func clamp(n int32) int32 { return min(max(n, 1), 100) }

@@ -53,7 +53,7 @@ func init() {
 			"integer integers permutation permutations combinatorics  bijection isomorphic homomorphism topology " +
 			"manifold vector probability expected variance inscribed circumcircle triangle quadrilateral  tangent " +
 			"cosine sine parabola hyperbola sequence divisible divisors gcd lcm factorial roots frac sqrt cdot " +
-			"binom triangles circle",
+			"binom triangles circle remainder coefficient coefficients expansion progression arithmetic geometric infinitely irrational",
 		ExpertScience: "quantum hamiltonian entropy enthalpy thermodynamics enzyme enzymes mitochondrial genome allele " +
 			"phenotype receptor agonist  antagonist inhibitor molecule molecular reagent stereochemistry isomer " +
 			"isomers catalyst spectroscopy nmr electron photon boson relativistic neutrino  orbital ligand " +
