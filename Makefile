@@ -7,7 +7,7 @@ GENERATE := $(BUF) generate && $(BUF) generate --template buf.gen.hot.yaml
 CONCURRENT := ./clients/... ./core/ledger ./policy ./replay ./server/... ./store/...
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.2
 
-.PHONY: build demo test race bench router-eval fuzz millions rollups replays crash chaos failpoints sim mutants generate check lint breaking clean
+.PHONY: build demo test race bench router-eval bench-policy fuzz policy-fuzz millions rollups replays crash chaos failpoints sim mutants generate check lint breaking clean
 
 build: ## bin/chartergate
 	@go build -trimpath -o bin/chartergate ./cmd/chartergate
@@ -32,6 +32,14 @@ CASES := policy/testdata/cases
 router-eval: build ## what the shipped routing policy saves and keeps: on the cases that it was tuned on, and on those that it was not
 	@for part in train heldout; do echo "== $$part"; go run $(CASES)/generate.go $(CASES)/$$part.txt | \
 	bin/chartergate policy evaluate --cases - --at 2026-11-23 || exit 1; done
+
+bench-policy: ## what a policy's decision costs over the Azure trace, beside plain OPA: the shipped one, one on raw token counts, one that is not compiled
+	CHARTERGATE_POLICY_BENCH=1 go test ./policy -run 'TestBenchPolicies$$' -v -count=1
+
+N ?= 5000
+FROM ?= 1
+policy-fuzz: ## N generated policies from seed FROM: memo and closures decide as plain OPA does (a slice of it is in `make test`)
+	CHARTERGATE_POLICY_FUZZ=$(N) CHARTERGATE_POLICY_FUZZ_FROM=$(FROM) go test ./policy -run 'TestFuzz$$' -v -count=1 -timeout 4h
 
 replays: ## the public traces, whole, through a server that is killed meanwhile: reports = rollups = ledger on SQLite and PostgreSQL, and what caching saves
 	CHARTERGATE_REPLAYS=all go test ./cmd/chartergate -run 'TestReplaysAddUp|TestReplayedCacheSaving' -v -count=1 -timeout 20m

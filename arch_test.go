@@ -55,6 +55,7 @@ var rules = []rule{
 	{"chaos", nil, "tests only"},
 	{"sim", nil, "tests only: the production code on a simulated etcd, network and clock"},
 	{"examples", nil, "data"},
+	{"internal/dataset", nil, "tests only: where the public data is"},
 	{"sim", nil, "tests only: it puts the production code into a simulated world"},
 	{"cmd", []string{""}, "wiring: the only place that may import everything"},
 }

@@ -48,12 +48,12 @@ func tagColumns(t table) []tagColumn {
 
 // bindAWS reads cost and usage reports: billed is the unblended cost, effective spreads commitments over what they cover.
 func bindAWS(r *reader) (func([]string, *bill.Line) error, error) {
-	billed := r.required("lineItem/UnblendedCost")
-	currency := r.required("lineItem/CurrencyCode")
-	start := r.required("lineItem/UsageStartDate")
-	end := r.optional("lineItem/UsageEndDate")
-	periodStart, periodEnd := r.optional("bill/BillingPeriodStartDate"), r.optional("bill/BillingPeriodEndDate")
-	list := r.expected("pricing/publicOnDemandCost")
+	common := charge{
+		billed: r.required("lineItem/UnblendedCost"), currency: r.required("lineItem/CurrencyCode"),
+		start: r.required("lineItem/UsageStartDate"), end: r.optional("lineItem/UsageEndDate"),
+		periodStart: r.optional("bill/BillingPeriodStartDate"), periodEnd: r.optional("bill/BillingPeriodEndDate"),
+		list: r.expected("pricing/publicOnDemandCost"),
+	}
 	kind := r.expected("lineItem/LineItemType")
 	account, sub := r.optional("bill/PayerAccountId"), r.optional("lineItem/UsageAccountId")
 	product, usageType, operation := r.optional("lineItem/ProductCode"), r.optional("lineItem/UsageType"), r.optional("lineItem/Operation")
@@ -119,16 +119,7 @@ func bindAWS(r *reader) (func([]string, *bill.Line) error, error) {
 		return err
 	}
 	return func(record []string, l *bill.Line) (err error) {
-		if err := r.span(l, record, &start, &end, &periodStart, &periodEnd); err != nil {
-			return err
-		}
-		if err := r.currency(&currency, record, l); err != nil {
-			return err
-		}
-		if l.Billed, err = r.cost(&billed, record); err != nil {
-			return err
-		}
-		if l.List, err = r.maybe(&list, record); err != nil {
+		if err := r.charge(&common, record, l); err != nil {
 			return err
 		}
 		l.Category = kind.of(record)

@@ -26,12 +26,12 @@ func focusVersion(t table) string {
 }
 
 func bindFOCUS(r *reader) (func([]string, *bill.Line) error, error) {
-	billed := r.required("BilledCost")
-	currency := r.required("BillingCurrency")
-	start := r.required("ChargePeriodStart")
-	end := r.optional("ChargePeriodEnd")
-	periodStart, periodEnd := r.optional("BillingPeriodStart"), r.optional("BillingPeriodEnd")
-	list, effective := r.expected("ListCost"), r.expected("EffectiveCost")
+	common := charge{
+		billed: r.required("BilledCost"), currency: r.required("BillingCurrency"),
+		start: r.required("ChargePeriodStart"), end: r.optional("ChargePeriodEnd"),
+		periodStart: r.optional("BillingPeriodStart"), periodEnd: r.optional("BillingPeriodEnd"), list: r.expected("ListCost"),
+	}
+	effective := r.expected("EffectiveCost")
 	account, sub := r.optional("BillingAccountId"), r.optional("SubAccountId")
 	provider := r.optional("ProviderName", "serviceprovidername", "publishername", "hostprovidername", "invoiceissuername")
 	service, category := r.optional("ServiceName"), r.optional("ChargeCategory")
@@ -55,16 +55,7 @@ func bindFOCUS(r *reader) (func([]string, *bill.Line) error, error) {
 		"resourcename", "chargecategory", "chargeclass", "chargedescription", "chargefrequency", "pricingcategory", "pricingunit", "consumedunit", "commitmentdiscountid",
 		"commitmentdiscountstatus", "billingcurrency", "xusagetype", "xoperation", "invoiceid", "xmodelname", "xtokenclass")
 	return func(record []string, l *bill.Line) (err error) {
-		if err := r.span(l, record, &start, &end, &periodStart, &periodEnd); err != nil {
-			return err
-		}
-		if err := r.currency(&currency, record, l); err != nil {
-			return err
-		}
-		if l.Billed, err = r.cost(&billed, record); err != nil {
-			return err
-		}
-		if l.List, err = r.maybe(&list, record); err != nil {
+		if err := r.charge(&common, record, l); err != nil {
 			return err
 		}
 		if l.Effective, err = r.maybe(&effective, record); err != nil {

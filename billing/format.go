@@ -237,6 +237,26 @@ func (r *reader) span(l *bill.Line, record []string, start, end, periodStart, pe
 	return nil
 }
 
+// charge are the columns that FOCUS and AWS have in common.
+type charge struct {
+	start, end, periodStart, periodEnd, currency, billed, list field
+}
+
+// charge reads when a charge was made, its currency, and its billed and list cost.
+func (r *reader) charge(c *charge, record []string, l *bill.Line) error {
+	err := r.span(l, record, &c.start, &c.end, &c.periodStart, &c.periodEnd)
+	if err == nil {
+		err = r.currency(&c.currency, record, l)
+	}
+	if err == nil {
+		l.Billed, err = r.cost(&c.billed, record)
+	}
+	if err == nil {
+		l.List, err = r.maybe(&c.list, record)
+	}
+	return err
+}
+
 // currency reads an ISO 4217 code.
 func (r *reader) currency(f *field, record []string, l *bill.Line) error {
 	c := strings.ToUpper(strings.TrimSpace(f.of(record)))
@@ -252,9 +272,13 @@ func (r *reader) currency(f *field, record []string, l *bill.Line) error {
 
 // tag reads the tags. A line whose tags cannot be read is kept without them: its cost counts.
 func (r *reader) tag(f *field, record []string, l *bill.Line) parsedTags {
-	p, err := r.tags.parse(f.of(record))
+	return r.tagText(f.name, f.of(record), l)
+}
+
+func (r *reader) tagText(column, text string, l *bill.Line) parsedTags {
+	p, err := r.tags.parse(text)
 	if err != nil {
-		r.warning = &fault{f.name, "tags that cannot be read", err.Error()}
+		r.warning = &fault{column, "tags that cannot be read", err.Error()}
 	}
 	l.Tags, l.Feature = p.text, p.feature
 	return p

@@ -6,6 +6,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,33 @@ func TestGoogleCloudInJSONAndCSV(t *testing.T) {
 			l.Model != "gemini-2.0-flash" || l.TokenClass != bill.ClassInput || l.Tokens != 80000 || l.SubAccount != "p1" || l.PeriodStart.Format("2006-01-02") != "2026-09-01" || l.Service != "Vertex AI" {
 			t.Errorf("%+v", l)
 		}
+	}
+}
+
+func TestGoogleCloudLabelsInColumns(t *testing.T) {
+	csv := "billing_account_id,service.description,usage_start_time,project.id,cost,currency,cost_at_list,labels.key,labels.value\n"
+	row := `01-A,Vertex AI,2026-09-21T07:00:00Z,p1,0.5,USD,1,`
+	object := `{"service":{"description":"Vertex AI"},"sku":{"id":"S1"},"usage_start_time":"2026-09-21 07:00:00 UTC","cost":0.5,"currency":"USD","invoice":{"month":"202609"},"labels":`
+	for name, c := range map[string]struct{ data, feature, tags string }{
+		"one":             {csv + row + "feature,chat\n", "chat", `{"feature":"chat"}`},
+		"none":            {csv + row + ",\n", "", ""},
+		"lists":           {csv + row + `"[""feature"",""team""]","[""chat"",""x""]"` + "\n", "chat", `{"feature":"chat","team":"x"}`},
+		"JSON, an object": {object + `{"key":"feature","value":"chat"}}` + "\n", "chat", `{"feature":"chat"}`},
+		"JSON, lists":     {object + `{"key":["feature","team"],"value":["chat","x"]}}` + "\n", "chat", `{"feature":"chat","team":"x"}`},
+		"JSON, flat":      {object + `null,"labels.key":"feature","labels.value":"chat"}` + "\n", "chat", `{"feature":"chat"}`},
+		"JSON, nested":    {object + `[{"key":"feature","value":"chat"},{"key":"team","value":"x"}]}` + "\n", "chat", `{"feature":"chat","team":"x"}`},
+	} {
+		lines, r := read(t, write(t, c.data), billing.Options{})
+		if l := lines[0]; r.Format != "GCP detailed export" || l.Feature != c.feature || l.Tags != c.tags || l.Billed.String() != "0.5" {
+			t.Errorf("%s: %s, %+v", name, r.Format, l)
+		}
+		if slices.Contains(r.Absent, "labels") {
+			t.Errorf("%s: labels are said to be absent", name)
+		}
+	}
+	lines, r := read(t, write(t, csv+row+`"[""feature"",""team""]","[""chat""]"`+"\n"), billing.Options{})
+	if l := lines[0]; l.Tags != "" || l.Billed.String() != "0.5" || len(r.Warnings) == 0 {
+		t.Errorf("labels without values: %+v, %+v", l, r)
 	}
 }
 

@@ -27,13 +27,16 @@ func bindGCP(r *reader) (func([]string, *bill.Line) error, error) {
 	quantity := r.optional("usage.amount", "usageamount", "usageamountinpricingunits")
 	unit := r.optional("usage.unit", "usageunit", "usagepricingunit")
 	kind := r.optional("cost_type", "costtype")
-	labels := r.expected("labels")
+	labels, key, value := r.optional("labels"), r.optional("labels.key"), r.optional("labels.value")
+	if !key.there() || !value.there() {
+		labels = r.expected("labels")
+	}
 	if err := r.check("a Google Cloud export"); err != nil {
 		return nil, err
 	}
 	identity := r.columns("billingaccountid", "serviceid", "servicedescription", "skuid", "skudescription", "usagestarttime", "usageendtime", "projectid",
 		"resourcename", "resourceglobalname", "locationlocation", "locationregion", "locationzone", "region", "costtype", "invoicemonth", "exporttime", "currency",
-		"transactiontype", "sellername", "adjustmentinfoid", "adjustmentinfotype", "tags", "labels", "systemlabels", "usageunit")
+		"transactiontype", "sellername", "adjustmentinfoid", "adjustmentinfotype", "tags", "labels", "labelskey", "labelsvalue", "systemlabels", "usageunit")
 	return func(record []string, l *bill.Line) (err error) {
 		if err := r.span(l, record, &start, &end, &month, &field{}); err != nil {
 			return err
@@ -64,11 +67,40 @@ func bindGCP(r *reader) (func([]string, *bill.Line) error, error) {
 		l.Provider, l.Account, l.SubAccount = "Google Cloud", account.of(record), project.of(record)
 		l.Service, l.SKU, l.Meter = service.of(record), sku.of(record), skuName.of(record)
 		l.Region, l.Resource, l.Category, l.Unit = region.of(record), resource.of(record), kind.of(record), unit.of(record)
-		t := r.tag(&labels, record, l)
+		text := labels.of(record)
+		if k := key.of(record); k != "" && value.there() {
+			if text, err = labelList(k, value.of(record)); err != nil {
+				r.warning = &fault{key.name, "tags that cannot be read", err.Error()}
+			}
+		}
+		t := r.tagText(labels.name, text, l)
 		r.ai.answer(&question{provider: l.Provider, service: l.Service, meter: l.Meter, unit: l.Unit, tagModel: t.model, resource: l.Resource}, l)
 		r.key.write(record, identity, l)
 		return nil
 	}, nil
+}
+
+// labelList is a list of labels whose keys and values stand in columns of their own: one of each, or lists in JSON that
+// are as long.
+func labelList(key, value string) (string, error) {
+	keys, values := []string{key}, []string{value}
+	if strings.HasPrefix(key, "[") {
+		if err := json.Unmarshal([]byte(key), &keys); err != nil {
+			return "", fmt.Errorf("%s is not a list of labels: %w", quote(key), err)
+		}
+		if err := json.Unmarshal([]byte(value), &values); err != nil {
+			return "", fmt.Errorf("%s is not a list of the labels' values: %w", quote(value), err)
+		}
+	}
+	if len(keys) != len(values) {
+		return "", fmt.Errorf("%d labels have %d values", len(keys), len(values))
+	}
+	list := make([]map[string]string, len(keys))
+	for i := range keys {
+		list[i] = map[string]string{"key": keys[i], "value": values[i]}
+	}
+	b, err := json.Marshal(list)
+	return string(b), err
 }
 
 // sumCredits adds a list of {amount} up, exactly: JSON numbers are read as they are written.

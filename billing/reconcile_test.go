@@ -4,7 +4,6 @@ import (
 	"encoding/csv"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,6 +14,7 @@ import (
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/pricing"
 	"github.com/chartergate/chartergate/core/usage"
+	"github.com/chartergate/chartergate/internal/dataset"
 	"github.com/chartergate/chartergate/store"
 	"github.com/chartergate/chartergate/store/sql"
 )
@@ -22,28 +22,24 @@ import (
 // trace gives the input and output tokens of the Azure LLM trace's requests.
 func trace(t *testing.T) (calls [][2]int64) {
 	t.Helper()
-	for _, dir := range []string{os.Getenv("CHARTERGATE_DATA"), "../../shared/data", "/work/shared/data"} {
-		f, err := os.Open(filepath.Join(dir, "traces", "azure-llm-2023-conv.csv"))
-		if dir == "" || err != nil {
-			continue
-		}
-		defer f.Close()
-		rows, err := csv.NewReader(f).ReadAll()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range rows[1:] {
-			in, err1 := strconv.ParseInt(r[1], 10, 64)
-			out, err2 := strconv.ParseInt(r[2], 10, 64)
-			if err1 != nil || err2 != nil {
-				t.Fatal(r)
-			}
-			calls = append(calls, [2]int64{in, out})
-		}
-		return calls
+	f, err := os.Open(dataset.File(t, "traces/azure-llm-2023-conv.csv"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Skip("there is no traces/azure-llm-2023-conv.csv in ../../shared/data or $CHARTERGATE_DATA")
-	return nil
+	defer f.Close()
+	rows, err := csv.NewReader(f).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rows[1:] {
+		in, err1 := strconv.ParseInt(r[1], 10, 64)
+		out, err2 := strconv.ParseInt(r[2], 10, 64)
+		if err1 != nil || err2 != nil {
+			t.Fatal(r)
+		}
+		calls = append(calls, [2]int64{in, out})
+	}
+	return calls
 }
 
 // billed is what a provider's bill has of a day.

@@ -161,16 +161,8 @@ func (r *Report) Finish() {
 // ErrNothing says that no record of a file could be read; the report tells why.
 var ErrNothing = errors.New("no row could be read")
 
-// Scan reads a bill to its end, calls each for every line, and reports. Errors: those of Open; ErrNothing; what each gives.
-func Scan(path string, o Options, each func(*bill.Line) error) (*Report, error) {
-	f, err := Open(path, o)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return f.scan(false, each)
-}
-
+// scan reads the rest of a bill, calls each for every line, and reports. strict ends at the first row that cannot be read.
+// Errors: ErrNothing; what each gives.
 func (f *File) scan(strict bool, each func(*bill.Line) error) (*Report, error) {
 	r := NewReport(f)
 	for {

@@ -4,23 +4,11 @@ import (
 	"encoding/csv"
 	"math/big"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-)
 
-func sample(t *testing.T, name string) string {
-	t.Helper()
-	for _, dir := range []string{os.Getenv("CHARTERGATE_DATA"), "../../shared/data", "/work/shared/data"} {
-		if path := filepath.Join(dir, "billing", name); dir != "" {
-			if _, err := os.Stat(path); err == nil {
-				return path
-			}
-		}
-	}
-	t.Skipf("there is no billing/%s in ../../shared/data or $CHARTERGATE_DATA", name)
-	return ""
-}
+	"github.com/chartergate/chartergate/internal/dataset"
+)
 
 // rows reads a file without any of the package's code.
 func rows(t *testing.T, path string) []map[string]string {
@@ -74,7 +62,7 @@ func TestSamplesSumToTheirFiles(t *testing.T) {
 		{"azure-ea-sample.csv", "Azure EA", "CAD", "CostInBillingCurrency", "CostInBillingCurrency", "", 27},
 	} {
 		t.Run(c.file, func(t *testing.T) {
-			path := sample(t, c.file)
+			path := dataset.File(t, "billing/"+c.file)
 			report, err := Scan(path, Options{}, nil)
 			if err != nil {
 				t.Fatal(err)

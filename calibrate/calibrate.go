@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/common/model"
 
@@ -41,6 +42,8 @@ type Options struct {
 	Storage     *money.Nanos // per million bytes read; storage is not in the GPU rate then
 	Egress      *money.Nanos // per million bytes; network is not in the GPU rate then
 	Accelerator string       // empty: as the metrics or OpenCost name it
+	// ByAccelerator makes the rate one of Accelerator, for usage that names it.
+	ByAccelerator bool
 }
 
 // Busy says from what the GPUs' busy time comes.
@@ -168,6 +171,8 @@ func (o *Options) validate() error {
 		return errors.New("the cost is of OpenCost, or of a rate above 0 by the GPU-hour: give one of them")
 	case !(o.Ratio > 0 && o.Ratio <= 1000):
 		return fmt.Errorf("the ratio of output to input tokens is %v: it must be above 0, at most 1000", o.Ratio)
+	case o.ByAccelerator && (o.Accelerator == "" || utf8.RuneCountInString(o.Accelerator) > 64):
+		return errors.New("a rate by accelerator needs the accelerator's name, of at most 64 characters, as usage will name it")
 	case o.GPUsPerReplica < 0 || o.GPUsPerReplica > 10_000:
 		return fmt.Errorf("%d GPUs of a replica: it must be 1 to 10000", o.GPUsPerReplica)
 	case !slices.Contains(Idles, o.Idle):

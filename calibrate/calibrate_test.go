@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chartergate/chartergate/core/money"
+	"github.com/chartergate/chartergate/core/pricing"
 	"github.com/chartergate/chartergate/core/usage"
 )
 
@@ -249,6 +250,27 @@ func TestRatesOfTheirOwnAreNotInTheGPURate(t *testing.T) {
 	compute := ms*float64(r.BusyHourNanos)/3_600_000 + 2.5*float64(storage) + 0.009*float64(egress)
 	if err != nil || math.Abs(float64(parts.Compute)-compute) > 1 || math.Abs(float64(parts.Other)-0.12*compute) > 1 || parts.Compute+parts.Other != total {
 		t.Errorf("a request costs %v in %+v, %v; want %v and 12%%", total, parts, err, compute)
+	}
+}
+
+func TestARateByAccelerator(t *testing.T) {
+	w := newWorld(daily)
+	o := w.options(t)
+	plain := run(t, o)
+	o.Accelerator, o.ByAccelerator = "h100", true
+	r := run(t, o)
+	if _, ok := r.Price.Rate(pricing.GPUMillisecond); ok || r.Price.Accelerators["h100"] != plain.BusyHourNanos || r.Check != plain.Check {
+		t.Errorf("%+v, %+v; want the rate %s", r.Price.Accelerators, r.Check, plain.BusyHourNanos)
+	}
+	u := usage.Usage{InputTokens: 1200, OutputTokens: 400}
+	want, err := plain.Price.Cost(&u)
+	u.Accelerator = "h100"
+	if got, err2 := r.Price.Cost(&u); err != nil || err2 != nil || got != want {
+		t.Errorf("a request costs %s, %v; want %s, %v", got, err2, want, err)
+	}
+	o.Accelerator = ""
+	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "needs the accelerator's name") {
+		t.Error(err)
 	}
 }
 

@@ -57,6 +57,11 @@ func (r *Result) price(o *Options) error {
 		}
 	}
 	rates := map[pricing.Unit]money.Nanos{pricing.GPUMillisecond: r.BusyHourNanos}
+	var accelerators map[string]money.Nanos
+	if o.ByAccelerator {
+		delete(rates, pricing.GPUMillisecond)
+		accelerators = map[string]money.Nanos{o.Accelerator: r.BusyHourNanos}
+	}
 	if o.Storage != nil {
 		rates[pricing.StorageByte] = *o.Storage
 	}
@@ -65,7 +70,7 @@ func (r *Result) price(o *Options) error {
 	}
 	r.Price = pricing.New(o.Model, o.Effective, o.Currency, rates)
 	r.Price.GPUPerMInput, r.Price.GPUPerMOutput = p.GPUPerMInput, p.GPUPerMOutput
-	r.Price.OverheadPPM = o.OverheadPPM
+	r.Price.OverheadPPM, r.Price.Accelerators = o.OverheadPPM, accelerators
 	r.Price.Source = r.source(o)
 	return r.check(ms)
 }
@@ -74,7 +79,11 @@ func (r *Result) price(o *Options) error {
 func (r *Result) check(ms int64) error {
 	bare := *r.Price
 	bare.OverheadPPM = 0
-	n, err := bare.Cost(r.tokens())
+	tokens := r.tokens()
+	for name := range bare.Accelerators {
+		tokens.Accelerator = name
+	}
+	n, err := bare.Cost(tokens)
 	if err != nil {
 		return err
 	}

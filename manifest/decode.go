@@ -40,7 +40,8 @@ var readOnly = []protoreflect.FullName{
 	"chartergate.v1.PriceBook.create_time", "chartergate.v1.PriceBook.update_time",
 	"chartergate.v1.Price.price_book", "chartergate.v1.Price.currency", "chartergate.v1.Price.revision",
 	"chartergate.v1.Price.token_factor", "chartergate.v1.Price.factor", "chartergate.v1.PriceVariant.token_factor",
-	"chartergate.v1.Policy.update_time",
+	"chartergate.v1.Policy.update_time", "chartergate.v1.Policy.earlier_revisions",
+	"chartergate.v1.Policy.shadow_revision", "chartergate.v1.Policy.shadow_ppm",
 }
 
 // patterns says in words what the patterns of the API ask for.

@@ -131,7 +131,10 @@ func timestamp(s string) (protoreflect.Value, error) {
 	return protoreflect.ValueOfMessage(timestamppb.New(t).ProtoReflect()), nil
 }
 
-var id = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+var (
+	id     = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+	policy = regexp.MustCompile(`^(routing|(team|feature)\.[a-z0-9][a-z0-9-]{0,62})$`)
+)
 
 // resourceName completes a bare id where f is the name of a resource or refers to one. Other text stays as it is.
 func resourceName(s string, f protoreflect.FieldDescriptor) (string, error) {
@@ -149,7 +152,11 @@ func resourceName(s string, f protoreflect.FieldDescriptor) (string, error) {
 		return s, nil
 	}
 	bare := strings.TrimPrefix(s, prefix)
-	if !id.MatchString(bare) {
+	if prefix == "policies/" {
+		if !policy.MatchString(bare) {
+			return "", fmt.Errorf("%q is not a policy: write routing for the organisation's, team.TEAM or feature.FEATURE", s)
+		}
+	} else if !id.MatchString(bare) {
 		return "", fmt.Errorf("%q is not a name: write %sID or the ID alone, 1 to 63 of a-z, 0-9 and -, starting with a letter", s, prefix)
 	}
 	return prefix + bare, nil

@@ -59,7 +59,7 @@ func TestBuiltin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := d.Revision(), BuiltinPrefix+Hash(modules); got != want {
+	if got, want := d.Builtin(), BuiltinPrefix+Hash(modules); got != want {
 		t.Errorf("Revision is %q, want %q", got, want)
 	}
 }

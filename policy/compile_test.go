@@ -36,6 +36,8 @@ func TestCompileRefuses(t *testing.T) {
 		{"type", module("decision := input.request.tier + 1"), "routing.rego:3:13", "invalid argument"},
 		{"no decision", module("decison := 1"), "routing.rego:1:1", "there is no rule decision"},
 		{"decision below", map[string]string{"lib.rego": "package chartergate.routing.lib\n\n" + allowAll}, "lib.rego:1:1", "there is no rule decision"},
+		{"mocked builtin", module("x := floor(input.budget.utilization)\n\ny := floor(1)\n\ndecision := v if v := x with floor as y"), "routing.rego:7:", "the function floor is replaced"},
+		{"mocked function", module("f(x) := x\n\ng(_) := 2\n\ndecision := v if v := f(1) with f as g"), "routing.rego:7:", "the function f is replaced"},
 		{"function", module("decision(x) := x"), "routing.rego:3:1", "decision is a function"},
 		{"package", map[string]string{"p.rego": "package routing\n\n" + allowAll}, "p.rego:1:1", "the package is routing, it must be chartergate.routing"},
 		{"package with the same start", map[string]string{"p.rego": "package chartergate.routings\n\n" + allowAll}, "p.rego:1:1", "it must be chartergate.routing"},

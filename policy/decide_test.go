@@ -30,9 +30,17 @@ func decider(t testing.TB, modules map[string]string) *Decider {
 
 // using makes a decider that never cuts off: the machine may be busy.
 func using(p *Policy) *Decider {
-	d := &Decider{limit: time.Minute, slots: make(chan struct{}, 2)}
-	d.Use(p, "test")
+	d := &Decider{limit: time.Minute, slots: newSlots()}
+	d.Use(One(p, "test"))
 	return d
+}
+
+// inUse is what asks the one policy that a decider has.
+func inUse(d *Decider) *evaluator {
+	if a := d.inUse.Load().organisation; a != nil {
+		return a.evaluator
+	}
+	return d.shipped
 }
 
 func decideOnce(t *testing.T, modules map[string]string) (*routing.Plan, error) {
@@ -68,14 +76,14 @@ func TestDecideShipped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.limit = time.Minute
+	d.limit, inUse(d).limit = time.Minute, time.Minute
 	in := supportInput(t)
 	plan, err := d.Decide(context.Background(), in)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := &routing.Plan{Effect: routing.Allow, Tiers: []string{"standard", "economy"}, PromptCache: routing.Cache5m,
-		Reasons: []string{"A task of class chat starts at the standard tier."}, Revision: d.Revision()}
+		Reasons: []string{"A task of class chat starts at the standard tier."}, Revision: d.Builtin()}
 	if !reflect.DeepEqual(plan, want) {
 		t.Errorf("the plan is %+v, want %+v", plan, want)
 	}
@@ -160,7 +168,7 @@ const endless = `decision := {"effect": "deny"} if {
 
 func TestEvaluationIsCutOff(t *testing.T) {
 	d := decider(t, module(endless))
-	d.limit = EvaluationLimit
+	inUse(d).limit = EvaluationLimit
 	start := time.Now()
 	_, err := d.Decide(context.Background(), supportInput(t))
 	var eval *EvalError
@@ -188,7 +196,7 @@ func TestErrorsAreNotRemembered(t *testing.T) {
 			t.Fatal("no error")
 		}
 	}
-	if n := d.inUse.Load().memo.size(); n != 0 {
+	if n := inUse(d).memo.size(); n != 0 {
 		t.Errorf("%d plans are remembered", n)
 	}
 }
@@ -201,7 +209,7 @@ func TestUseSwitchesAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := compile(t, module(`decision := {"effect": "allow", "tiers": ["b"]}`))
-	d.Use(other, "second")
+	d.Use(One(other, "second"))
 	after, err := d.Decide(ctx, in)
 	if err != nil {
 		t.Fatal(err)
@@ -209,11 +217,11 @@ func TestUseSwitchesAtOnce(t *testing.T) {
 	if before.Tiers[0] != "a" || before.Revision != "test" || after.Tiers[0] != "b" || after.Revision != "second" {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
-	d.Use(other, "second")
+	d.Use(One(other, "second"))
 	if again, _ := d.Decide(ctx, in); again != after {
 		t.Error("the same policy under the same name has forgotten its plans")
 	}
-	d.Use(other, "third")
+	d.Use(One(other, "third"))
 	if renamed, _ := d.Decide(ctx, in); renamed.Revision != "third" {
 		t.Errorf("the plan is of revision %s", renamed.Revision)
 	}
@@ -224,8 +232,8 @@ func TestDecideConcurrently(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.limit = time.Minute
-	builtin := d.inUse.Load().policy
+	d.limit, inUse(d).limit = time.Minute, time.Minute
+	builtin := inUse(d).policy
 	byUser := compile(t, module(`decision := {"effect": "deny", "reasons": [input.request.user]}`))
 	base := supportInput(t)
 	var wait sync.WaitGroup
@@ -233,9 +241,9 @@ func TestDecideConcurrently(t *testing.T) {
 		wait.Go(func() {
 			for i := range 200 {
 				if g == 0 && i%20 == 0 {
-					d.Use(byUser, "by-user")
+					d.Use(One(byUser, "by-user"))
 				} else if g == 0 && i%20 == 10 {
-					d.Use(builtin, "builtin")
+					d.Use(One(builtin, "builtin"))
 				}
 				in, call := *base, *base.Call
 				call.User = fmt.Sprintf("u-%d-%d", g, i/4)
@@ -262,7 +270,7 @@ func TestMemoIsBounded(t *testing.T) {
 	m.put(hot, plan)
 	for i := range 3 * memoPlans {
 		m.put(fmt.Appendf(nil, "key %d", i), plan)
-		if i%64 == 0 && m.get(hot) == nil {
+		if i%64 == 0 && func() bool { p, _ := m.get(hot); return p == nil }() {
 			t.Fatalf("a plan that is asked for was dropped after %d others", i)
 		}
 	}

@@ -3,45 +3,67 @@ package policy
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/rego"
-	"github.com/open-policy-agent/opa/v1/topdown"
-
+	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/routing"
 )
 
-// EvaluationLimit is how long one evaluation of a policy may take. Then it is cut off, and tried once more in case the
-// machine was busy with something else; then there is no decision.
-const EvaluationLimit = 10 * time.Millisecond
-
-// EvalError says that a policy gave no decision: it failed, took too long, or its answer is undefined or ill-formed.
-type EvalError struct{ Revision, Problem string }
-
-func (e *EvalError) Error() string {
-	return fmt.Sprintf("policy %s gave no decision: %s", e.Revision, e.Problem)
-}
-
-// Decider asks the policy in use and remembers its plans by all that the policy can read. Make one with NewDecider; it
-// is safe for concurrent use.
+// Decider asks the policies that are attached to a call's organisation, team and feature, and combines what they say; the
+// policy that ships with the server where none is attached. Make one with NewDecider; it is safe for concurrent use.
 type Decider struct {
-	inUse atomic.Pointer[inUse]
-	limit time.Duration
-	// slots lets as many evaluations run as there are processors, so that none is cut off for waiting.
-	slots chan struct{}
+	shipped *evaluator
+	limit   time.Duration
+	slots   slots
+	using   sync.Mutex
+	inUse   atomic.Pointer[set]
+	serving atomic.Pointer[Serving]
+	known   map[string]*Revision // by name: those of the last snapshot, and those in use; nil before the first
 }
 
-// inUse is a policy with what is remembered of it: another policy starts with nothing.
-type inUse struct {
-	policy   *Policy
-	revision string
-	memo     *memo
-	inputs   *inputs
+// Revision is a compiled policy by the name of its revision.
+type Revision struct {
+	Name   string
+	Policy *Policy // nil: it does not compile
+	// Problem is why it does not compile. Calls that it is attached to are decided by the charter's fail mode.
+	Problem string
 }
+
+// Set is all policies that decide at one time.
+type Set struct {
+	Organisation    *Revision // nil: none is attached
+	Teams, Features map[string]*Revision
+}
+
+// One is the set of one policy, which is attached to the organisation.
+func One(p *Policy, revision string) *Set {
+	return &Set{Organisation: &Revision{Name: revision, Policy: p}}
+}
+
+// set is a Set with what is remembered of its policies.
+type set struct {
+	organisation    *attached
+	teams, features map[string]*attached
+	combined        atomic.Pointer[combinations]
+}
+
+// attached is a policy as it is asked.
+type attached struct {
+	*Revision
+	evaluator *evaluator // nil: it does not compile
+}
+
+func (a *attached) decide(ctx context.Context, in *routing.Input) (*routing.Plan, error) {
+	if a.evaluator == nil {
+		return nil, &EvalError{a.Name, a.Problem, routing.FailureError}
+	}
+	return a.evaluator.decide(ctx, in)
+}
+
+// maxLevels is how many policies can be attached to a call: the organisation's, its team's and its feature's.
+const maxLevels = 3
 
 // NewDecider makes a decider that uses the policy that ships with the server. Its revision is `builtin/{hash}`.
 func NewDecider() (*Decider, error) {
@@ -50,77 +72,108 @@ func NewDecider() (*Decider, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Decider{limit: EvaluationLimit, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
-	d.Use(p, BuiltinPrefix+Hash(modules))
+	d := &Decider{limit: EvaluationLimit, slots: newSlots()}
+	d.shipped = newEvaluator(p, BuiltinPrefix+Hash(modules), d.limit, d.slots)
+	d.Use(&Set{})
+	d.serving.Store(&Serving{Revisions: []string{d.Builtin()}})
 	return d, nil
 }
 
-// Use lets a policy decide from now on, under the name of its revision. Calls in flight keep the one before.
-func (d *Decider) Use(p *Policy, revision string) {
-	if u := d.inUse.Load(); u != nil && u.policy == p && u.revision == revision {
-		return
+// Builtin names the revision that ships with the server.
+func (d *Decider) Builtin() string { return d.shipped.revision }
+
+// Use lets a set of policies decide from now on, as a whole. Calls in flight keep the one before. What is remembered of a
+// policy that was in use stays.
+func (d *Decider) Use(s *Set) {
+	d.using.Lock()
+	defer d.using.Unlock()
+	before := d.inUse.Load()
+	next := &set{teams: map[string]*attached{}, features: map[string]*attached{}}
+	for team, r := range s.Teams {
+		next.teams[team] = d.attach(r, before.team(team))
 	}
-	d.inUse.Store(&inUse{p, revision, newMemo(), &inputs{prices: p.prices}})
+	for feature, r := range s.Features {
+		next.features[feature] = d.attach(r, before.feature(feature))
+	}
+	if s.Organisation != nil {
+		next.organisation = d.attach(s.Organisation, before.org())
+	}
+	d.inUse.Store(next)
 }
 
-// Revision names the policy in use.
-func (d *Decider) Revision() string { return d.inUse.Load().revision }
+// attach makes a policy ready to be asked; before is what decided in its place.
+func (d *Decider) attach(r *Revision, before *attached) *attached {
+	switch {
+	case r.Policy == nil:
+		return &attached{Revision: r}
+	case before != nil && before.Name == r.Name && before.Policy == r.Policy:
+		return before
+	}
+	return &attached{r, newEvaluator(r.Policy, r.Name, d.limit, d.slots)}
+}
 
-// Decide gives the plan of the policy in use; in.Call and in.Charter must be set. The plan is shared: do not change it.
-// A plan that is remembered costs a map lookup and no allocation. Errors: *EvalError, which is not remembered, and
-// ctx's own.
+func (s *set) org() *attached {
+	if s == nil {
+		return nil
+	}
+	return s.organisation
+}
+
+func (s *set) team(name string) *attached {
+	if s == nil {
+		return nil
+	}
+	return s.teams[name]
+}
+
+func (s *set) feature(id string) *attached {
+	if s == nil {
+		return nil
+	}
+	return s.features[id]
+}
+
+// levels appends the policies that are attached to a charter, the organisation's first.
+func (s *set) levels(dst []*attached, c *charter.Charter) []*attached {
+	for _, a := range [...]*attached{s.organisation, s.teams[c.Team], s.features[c.ID]} {
+		if a != nil {
+			dst = append(dst, a)
+		}
+	}
+	return dst
+}
+
+// Decide gives what the policies in use say together; in.Call and in.Charter must be set. The plan is shared: do not
+// change it. A plan that is remembered costs a map lookup for each policy, and one for their combination, and no
+// allocation. Errors: *EvalError, which is not remembered, for each policy that gave no decision; the plan is then what
+// the others say, and nil if there are none. Besides, ctx's own, without a plan.
 func (d *Decider) Decide(ctx context.Context, in *routing.Input) (*routing.Plan, error) {
-	u := d.inUse.Load()
-	var room [512]byte
-	key := u.policy.appendKey(room[:0], in)
-	if plan := u.memo.get(key); plan != nil {
-		return plan, nil
+	s := d.inUse.Load()
+	var room [maxLevels]*attached
+	levels := s.levels(room[:0], in.Charter)
+	switch len(levels) {
+	case 0:
+		return d.shipped.decide(ctx, in)
+	case 1:
+		return levels[0].decide(ctx, in)
 	}
-	return d.evaluate(ctx, u, in, key)
-}
-
-func (d *Decider) evaluate(ctx context.Context, u *inUse, in *routing.Input, key []byte) (*routing.Plan, error) {
-	select {
-	case d.slots <- struct{}{}:
-		defer func() { <-d.slots }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	var key combination
+	n := 0
+	var failed error
+	for _, a := range levels {
+		plan, err := a.decide(ctx, in)
+		switch {
+		case err == nil:
+			key[n] = plan
+			n++
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		default:
+			failed = errors.Join(failed, err)
+		}
 	}
-	if plan := u.memo.get(key); plan != nil { // another call has asked meanwhile
-		return plan, nil
+	if n == 0 {
+		return nil, failed
 	}
-	input := u.inputs.build(in)
-	plan, err := u.policy.evaluate(ctx, input, d.limit)
-	if errors.Is(err, errCutOff) && ctx.Err() == nil {
-		plan, err = u.policy.evaluate(ctx, input, d.limit)
-	}
-	switch {
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
-	case err != nil:
-		return nil, &EvalError{u.revision, oneLine(err.Error())}
-	}
-	plan.Revision = u.revision
-	u.memo.put(key, plan)
-	return plan, nil
-}
-
-var errCutOff = fmt.Errorf("it took longer than %s", EvaluationLimit)
-
-// evaluate asks OPA.
-func (p *Policy) evaluate(ctx context.Context, input ast.Value, limit time.Duration) (*routing.Plan, error) {
-	cancel := topdown.NewCancel()
-	defer time.AfterFunc(limit, cancel.Cancel).Stop()
-	defer context.AfterFunc(ctx, cancel.Cancel)()
-	results, err := p.query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalExternalCancel(cancel),
-		rego.EvalGenerateJSON(func(t *ast.Term, _ *rego.EvalContext) (any, error) { return t.Value, nil }))
-	switch {
-	case topdown.IsCancel(err):
-		return nil, errCutOff
-	case err != nil:
-		return nil, err
-	case len(results) == 0:
-		return nil, errors.New("decision is undefined for this input: give it a default")
-	}
-	return decode(results[0].Expressions[0].Value.(ast.Value))
+	return s.combine(in.Catalog, key), failed
 }

@@ -35,7 +35,7 @@ func decode(v ast.Value) (*routing.Plan, error) {
 	err := object.Iter(func(k, v *ast.Term) (err error) {
 		name, ok := k.Value.(ast.String)
 		if !ok {
-			return fmt.Errorf("decision has the field %v, the names of fields are strings", k)
+			return fmt.Errorf("decision has the field %s, the names of fields are strings", short(k))
 		}
 		switch name {
 		case "effect":
@@ -58,7 +58,7 @@ func decode(v ast.Value) (*routing.Plan, error) {
 			}
 			plan.Reasons, err = list(name, v.Value, MaxReasons, MaxReasonBytes)
 		default:
-			return fmt.Errorf("decision has the field %s, which nobody reads", k)
+			return fmt.Errorf("decision has the field %s, which nobody reads", short(k))
 		}
 		return err
 	})
@@ -125,9 +125,12 @@ func kind(v ast.Value) string {
 	return "a " + name
 }
 
+// short writes a small value out, and of a large one the kind.
 func short(v *ast.Term) string {
-	if text := v.String(); len(text) <= 40 {
-		return text
+	if n, err := written(v.Value); err == nil && n <= 80 {
+		if text := v.String(); len(text) <= 40 {
+			return text
+		}
 	}
 	return kind(v.Value)
 }

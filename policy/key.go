@@ -122,10 +122,14 @@ type field struct {
 // appendKey appends all that the policy can read of the input, such that two inputs with the same key are the same to
 // it. It does not allocate while dst has room.
 func (p *Policy) appendKey(dst []byte, in *routing.Input) []byte {
+	return appendFields(dst, in, p.fields)
+}
+
+func appendFields(dst []byte, in *routing.Input, fields []field) []byte {
 	dst = binary.AppendVarint(dst, in.Epoch)
 	dst = appendString(dst, in.Charter.ID)
-	for i := range p.fields {
-		dst = p.fields[i].append(dst, in)
+	for i := range fields {
+		dst = fields[i].append(dst, in)
 	}
 	return dst
 }

@@ -26,7 +26,7 @@ func plain(p *Policy, in *routing.Input) (*routing.Plan, error) {
 // compare says how the remembered decision differs from a plain evaluation; empty if it does not.
 func compare(d *Decider, in *routing.Input) string {
 	got, err := d.Decide(context.Background(), in)
-	want, wantErr := plain(d.inUse.Load().policy, in)
+	want, wantErr := plain(inUse(d).policy, in)
 	if err != nil || wantErr != nil {
 		if err == nil || wantErr == nil || !strings.HasSuffix(err.Error(), oneLine(wantErr.Error())) {
 			return fmt.Sprintf("error %v, plain %v", err, wantErr)
@@ -167,7 +167,12 @@ func TestKeyHasOnlyWhatIsRead(t *testing.T) {
 		{`decision := input.budget.utilization >= 0.8505`, "budget.utilization"},
 		{`decision if input.budgets[_].utilization < 1`, "budgets.*.utilization[1000]"},
 		{`decision if input.budgets[_].over_alert`, "budgets.*.over_alert"},
-		{"decision if {\n\tsome b in input.budgets\n\tb.over_alert\n}", "budgets.*.id budgets.*.utilization budgets.*.alert budgets.*.over_alert budgets.*.exhausted"},
+		{"decision if {\n\tsome b in input.budgets\n\tb.over_alert\n}", "budgets.*.over_alert"},
+		{`decision := [input.budgets[i].id | some i; input.budgets[i].exhausted][0]`, "budgets.*.id budgets.*.exhausted"},
+		{`decision := [i | some i; input.catalog.models[i].tier == "premium"]`, ""},
+		{`decision := [i | some i, _ in input.budgets]`, "budgets.*.id budgets.*.utilization budgets.*.alert budgets.*.over_alert budgets.*.exhausted"},
+		{`decision := count(input.budgets)`, "budgets.*.id budgets.*.utilization budgets.*.alert budgets.*.over_alert budgets.*.exhausted"},
+		{`decision := object.get(input.request.labels, "region", "eu")`, "request.labels:region"},
 		{"import input.request as r\n\ndecision := r.tier", "request.tier"},
 		{"decision := f(input.request.tier)\n\nf(x) := x", "request.tier"},
 		{"decision := 1 if input.request.complexity > 3\nelse := input.request.cohort", "request.complexity[3] request.cohort"},
@@ -178,7 +183,7 @@ func TestKeyHasOnlyWhatIsRead(t *testing.T) {
 		{"decision if every c in input.request.required_capabilities { c == input.request.model }", "request.required_capabilities request.model"},
 		{"decision := $\"{input.request.user}\"", "request.user"},
 		{"f(x) := input.time.hour > x\n\ndecision := f(3)", "time.hour"},
-		{"never(_, _) := false\n\nlong if input.request.input_tokens > 4000\n\ndecision if long with input.request.tier as \"x\"", "request.input_tokens request.tier"},
+		{"never(_, _) := false\n\nlong if input.request.input_tokens > 4000\n\ndecision if long with input.request.tier as \"x\"", "request.input_tokens[4000]"},
 	} {
 		var got []string
 		for _, f := range compile(t, module(c.body)).fields {
@@ -235,7 +240,7 @@ func TestRememberedEqualsPlain(t *testing.T) {
 					r.Fatalf("%+v %+v: %s", in, in.Call, diff)
 				}
 			})
-			if d.inUse.Load().memo.size() == 0 {
+			if inUse(d).memo.size() == 0 {
 				t.Error("nothing is remembered")
 			}
 		})
@@ -331,7 +336,7 @@ func BenchmarkDecideMemo(b *testing.B) {
 
 func BenchmarkDecidePlainOPA(b *testing.B) {
 	d, list, ctx := decider(b, Builtin()), benchmarkInputs(b), context.Background()
-	u := d.inUse.Load()
+	u := inUse(d)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		if _, err := u.policy.evaluate(ctx, u.inputs.build(list[i%len(list)]), time.Minute); err != nil {

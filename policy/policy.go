@@ -74,6 +74,10 @@ type Policy struct {
 	query  rego.PreparedEvalQuery
 	fields []field // what it can read of a call
 	prices bool    // whether it can read prices
+	guard  *guard
+	// The policy as closures; nil if it cannot be: then OPA evaluates it.
+	program *program
+	slow    []SlowExpression
 }
 
 // Compile checks modules, Rego texts by file name, and makes a policy of them. The package is `chartergate.routing`, or
@@ -101,25 +105,36 @@ func Compile(modules map[string]string) (*Policy, error) {
 	if err := checkEntryPoint(compiler, parsed); err != nil {
 		return nil, err
 	}
+	if err := checkRules(compiler); err != nil {
+		return nil, err
+	}
+	if err := checkMocks(compiler); err != nil {
+		return nil, err
+	}
 	query, err := rego.New(rego.Compiler(compiler), rego.Query(entryPoint)).PrepareForEval(context.Background())
 	if err != nil {
 		return nil, invalid(err)
 	}
-	fields := seen.fields()
-	reads := func(f field) bool { return f.leaf == inputPrice || f.leaf == outputPrice }
-	return &Policy{query, fields, slices.ContainsFunc(fields, reads)}, nil
+	p := &Policy{query: query, guard: new(guard), fields: seen.fields()}
+	plan, err := intermediate(modules, parsed)
+	if err == nil {
+		p.program, err = compilePlan(plan)
+	}
+	if err == nil {
+		p.fields = p.program.fields
+	}
+	p.slow = slowExpressions(p, &seen, err)
+	p.prices = slices.ContainsFunc(p.fields, func(f field) bool { return f.leaf == inputPrice || f.leaf == outputPrice })
+	return p, nil
 }
 
 func parse(modules map[string]string) (map[string]*ast.Module, error) {
-	if len(modules) > MaxModules {
-		return nil, refuse("", nil, "a policy has at most %d files, this one has %d", MaxModules, len(modules))
+	if err := CheckFiles(modules); err != nil {
+		return nil, err
 	}
 	parsed := make(map[string]*ast.Module, len(modules))
 	var problems []Problem
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
-		if len(modules[name]) > MaxModuleBytes {
-			return nil, refuse(name, nil, "the file has %d bytes, at most %d are allowed", len(modules[name]), MaxModuleBytes)
-		}
 		if strings.HasSuffix(name, testSuffix) {
 			continue
 		}
@@ -163,6 +178,26 @@ func checkEntryPoint(c *ast.Compiler, parsed map[string]*ast.Module) error {
 	}
 	name := slices.Min(slices.Collect(maps.Keys(parsed)))
 	return refuse(name, parsed[name].Package.Location, "there is no rule decision in the package chartergate.routing: it is what the policy answers")
+}
+
+// checkMocks wants no function to be replaced: the replacement may call it again, and OPA never ends then.
+func checkMocks(c *ast.Compiler) error {
+	var problems []Problem
+	for _, m := range c.Modules {
+		ast.WalkWiths(m, func(w *ast.With) bool {
+			target, _ := w.Target.Value.(ast.Ref)
+			isFunction := func(r *ast.Rule) bool { return len(r.Head.Args) > 0 }
+			if !isInput(target) && (!target[0].Equal(ast.DefaultRootDocument) || slices.ContainsFunc(c.GetRules(target), isFunction)) {
+				problems = append(problems, refuse(w.Target.Loc().File, w.Target.Loc(),
+					"the function %s is replaced: that is for tests, pass what differs as an argument", strings.TrimPrefix(target.String(), routingPackage+".")).Problems...)
+			}
+			return false
+		})
+	}
+	if len(problems) == 0 {
+		return nil
+	}
+	return &InvalidError{problems}
 }
 
 func schemas() *ast.SchemaSet {

@@ -14,7 +14,9 @@ const anyElement = "*"
 // that is all that the place does with it.
 type read struct {
 	path []string
-	cut  string // empty: the value itself is used
+	cut  string        // empty: the value itself is used
+	at   *ast.Location // nil: not known
+	text string        // of the expression
 }
 
 // analysis collects the places where modules read their input. It may find more than evaluation reads, never less.
@@ -53,7 +55,7 @@ func (a *analysis) walk(x any) {
 			}
 		case ast.Var:
 			if x.Equal(ast.InputRootDocument.Value) {
-				a.reads = append(a.reads, read{})
+				a.reads = append(a.reads, read{text: "input"})
 			}
 		}
 		return false
@@ -93,7 +95,7 @@ func (a *analysis) ref(r ast.Ref, cut string) {
 		}
 		path = append(path, string(name))
 	}
-	a.reads = append(a.reads, read{path, cut})
+	a.reads = append(a.reads, read{path, cut, r[len(r)-1].Loc(), r.String()})
 }
 
 // fields says what of a call the policy can read, in a fixed order.

@@ -13,9 +13,15 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/cover"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/tester"
 	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/open-policy-agent/opa/v1/util"
 )
+
+// dataFile is what Rego sees as `data`.
+const dataFile = "data.json"
 
 // Limits of the tests of a policy.
 const (
@@ -56,6 +62,10 @@ type TestResult struct {
 	Duration        time.Duration
 }
 
+func (t TestResult) String() string {
+	return fmt.Sprintf("%s:%d: %s: %s", t.File, t.Line, t.Name, t.Problem)
+}
+
 // Coverage says what of a policy its tests evaluate, by line of the files that are not tests.
 type Coverage struct {
 	Lines, Covered int
@@ -91,42 +101,96 @@ func Test(ctx context.Context, modules map[string]string, o TestOptions) (*TestR
 	if _, err := Compile(modules); err != nil {
 		return nil, err
 	}
+	return runTests(ctx, modules, o)
+}
+
+// runTests runs the tests of a policy that compiles.
+func runTests(ctx context.Context, modules map[string]string, o TestOptions) (*TestReport, error) {
 	all, tests, err := parseTests(modules)
-	if err != nil {
-		return nil, err
+	if err != nil || len(tests) == 0 {
+		return &TestReport{}, err
 	}
-	if len(tests) == 0 {
-		return &TestReport{}, nil
+	data := map[string]any{}
+	if text, ok := modules[dataFile]; ok {
+		if err := util.UnmarshalJSON([]byte(text), &data); err != nil {
+			return nil, refuse(dataFile, nil, "%s", err)
+		}
 	}
-	compiler := ast.NewCompiler().WithCapabilities(capabilities).WithDefaultRegoVersion(ast.RegoV1).WithEnablePrintStatements(true)
-	runner := tester.NewRunner().SetCompiler(compiler).SetModules(all).SetTimeout(TestLimit).SetDefaultRegoVersion(ast.RegoV1).
-		RaiseBuiltinErrors(false).CapturePrintOutput(true).EnableTracing(true)
+	r := testRun{all, inmem.NewFromObject(data)}
+	report := &TestReport{}
 	var covered *cover.Cover
 	if o.Coverage {
 		covered = cover.New()
-		runner.SetCoverageQueryTracer(covered)
 	}
-	results, err := runner.RunTests(ctx, nil)
-	if err != nil {
-		return nil, invalid(err)
-	}
-	report := &TestReport{}
-	for r := range results {
-		if o.Run != nil && !o.Run.MatchString(r.Name) {
-			continue
-		}
-		report.Tests = append(report.Tests, testResult(r))
-	}
-	if err := ctx.Err(); err != nil {
+	if report.Tests, err = r.run(ctx, o.Run, covered, false); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(report.Tests, func(a, b TestResult) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Name, b.Name))
-	})
+	if err := r.explain(ctx, report.Tests); err != nil {
+		return nil, err
+	}
 	if covered != nil {
 		report.Coverage = coverage(covered, modules, all)
 	}
 	return report, nil
+}
+
+// testRun is tests with the data that they see.
+type testRun struct {
+	modules map[string]*ast.Module
+	store   storage.Store
+}
+
+func (r testRun) run(ctx context.Context, only *regexp.Regexp, covered *cover.Cover, trace bool) ([]TestResult, error) {
+	txn, err := r.store.NewTransaction(ctx, storage.TransactionParams{})
+	if err != nil {
+		return nil, err
+	}
+	defer r.store.Abort(ctx, txn)
+	compiler := ast.NewCompiler().WithCapabilities(testCapabilities()).WithDefaultRegoVersion(ast.RegoV1)
+	runner := tester.NewRunner().SetCompiler(compiler).SetModules(maps.Clone(r.modules)).SetStore(r.store).SetTimeout(TestLimit).
+		SetDefaultRegoVersion(ast.RegoV1).SetParallel(1).EnableTracing(trace)
+	if covered != nil {
+		runner.SetCoverageQueryTracer(covered)
+	}
+	if only != nil {
+		runner.Filter(only.String())
+	}
+	results, err := runner.RunTests(ctx, txn)
+	if err != nil {
+		return nil, invalid(err)
+	}
+	var list []TestResult
+	for r := range results {
+		list = append(list, testResult(r))
+	}
+	slices.SortFunc(list, func(a, b TestResult) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Name, b.Name))
+	})
+	return list, ctx.Err()
+}
+
+// maxExplained bounds the tests that are run again to tell why they failed: traces are large.
+const maxExplained = 20
+
+// explain runs tests that are not true again, one by one, to tell the expression that is not.
+func (r testRun) explain(ctx context.Context, list []TestResult) error {
+	explained := 0
+	for i, t := range list {
+		if t.Passed || t.Skipped || t.Problem != notTrue || explained == maxExplained {
+			continue
+		}
+		explained++
+		again, err := r.run(ctx, regexp.MustCompile(`\.`+regexp.QuoteMeta(t.Name)+"$"), nil, true)
+		if err != nil {
+			return err
+		}
+		for _, a := range again {
+			if a.File == t.File && a.Line == t.Line {
+				list[i].Problem = a.Problem
+			}
+		}
+	}
+	return nil
 }
 
 // parseTests parses all modules, the tests among them.
@@ -178,6 +242,8 @@ func testResult(r *tester.Result) TestResult {
 	return t
 }
 
+const notTrue = "it is not true"
+
 // maxValue bounds the text of a value in a failure.
 const maxValue = 200
 
@@ -196,7 +262,7 @@ func failure(r *tester.Result) string {
 		failed = e
 	}
 	if failed == nil {
-		return "it is not true"
+		return notTrue
 	}
 	text := fmt.Sprintf("line %d is not true: %s", failed.Location.Row, oneLine(string(failed.Location.Text)))
 	if values := valuesAt(failed); values != "" {

@@ -154,6 +154,7 @@ func merged(p, old *pricing.Price, effective time.Time) (*pricing.Price, error) 
 	if old != nil {
 		to.GPUPerMInput, to.GPUPerMOutput, to.OverheadPPM = old.GPUPerMInput, old.GPUPerMOutput, old.OverheadPPM
 		maps.Copy(tools, old.Tools)
+		to.Accelerators = old.Accelerators
 		if len(variants) == 0 {
 			variants = old.Variants()
 		}
@@ -205,6 +206,9 @@ func lines(p *pricing.Price) map[string]string {
 	}
 	for tool, r := range p.Tools {
 		list["tool_calls/"+tool] = r.String()
+	}
+	for accelerator, r := range p.Accelerators {
+		list["gpu_milliseconds/"+accelerator] = r.String()
 	}
 	for _, v := range p.Variants() {
 		var on []string

@@ -13,7 +13,7 @@ import (
 
 // testdata/litellm.json holds entries of BerriAI/litellm (MIT), model_prices_and_context_window.json of release 1.109.1.
 func TestLiteLLMsPricesAreRead(t *testing.T) {
-	b, err := prices.Load("testdata/litellm.json")
+	b, err := prices.Load("testdata/litellm.json", "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,11 +68,8 @@ func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("%s: provider %q has no model %q", e.Source, e.Provider, e.Model)
 }
 
-// Load reads a price list, in genai-prices' or LiteLLM's format, which it tells apart.
-func Load(file string) (*Book, error) { return LoadAs(file, "") }
-
-// LoadAs is Load of a format; empty is either.
-func LoadAs(file, format string) (*Book, error) {
+// Load reads a price list in genai-prices' or LiteLLM's format. An empty format is either: they are told apart.
+func Load(file, format string) (*Book, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err

@@ -2,28 +2,23 @@ package prices_test
 
 import (
 	"errors"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/pricing"
 	"github.com/chartergate/chartergate/core/usage"
+	"github.com/chartergate/chartergate/internal/dataset"
 	"github.com/chartergate/chartergate/prices"
 )
 
 func genai(t *testing.T) *prices.Book {
-	for _, file := range []string{"../../shared/data/prices/genai-prices.json", "/work/shared/data/prices/genai-prices.json"} {
-		if _, err := os.Stat(file); err == nil {
-			b, err := prices.Load(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return b
-		}
+	t.Helper()
+	b, err := prices.Load(dataset.File(t, "prices/genai-prices.json"), "")
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Skip("the price list is not here: see ../shared/data/README.md")
-	return nil
+	return b
 }
 
 func utc(s string) time.Time {

@@ -3,11 +3,12 @@ package replay
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/chartergate/chartergate/internal/dataset"
 )
 
 func TestReadersReadRows(t *testing.T) {
@@ -169,9 +170,9 @@ func TestRealTraces(t *testing.T) {
 		{"azure-llm-2023-conv.csv", AzureLLM, 19366, 22361870, 0, 4088665},
 		{"mooncake-conversation.jsonl", Mooncake, 12031, 144793823, 42480677, 4122048},
 	} {
-		f, err := os.Open(filepath.Join("../../shared/data/traces", c.file))
+		f, err := os.Open(dataset.File(t, "traces/"+c.file))
 		if err != nil {
-			t.Skipf("the public traces are not here: %v", err)
+			t.Fatal(err)
 		}
 		defer f.Close()
 		rows, err := Read(c.format, c.file, f)

@@ -9,7 +9,10 @@ import (
 )
 
 // serverSet are the fields of a resource that a client cannot change.
-var serverSet = map[protoreflect.Name]bool{"name": true, "etag": true, "create_time": true, "update_time": true}
+var serverSet = map[protoreflect.Name]bool{
+	"name": true, "etag": true, "create_time": true, "update_time": true,
+	"earlier_revisions": true, "shadow_revision": true, "shadow_ppm": true,
+}
 
 // wholeMask says that a mask stands for the whole resource.
 func wholeMask(mask *fieldmaskpb.FieldMask) bool {

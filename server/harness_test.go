@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"log/slog"
 	"os"
 	"strings"
@@ -57,17 +56,26 @@ type rego struct{}
 
 func (rego) Hash(modules map[string]string) string { return policy.Hash(modules) }
 
-func (rego) Compile(modules map[string]string) error {
-	_, err := policy.Compile(modules)
-	bad, ok := errors.AsType[*policy.InvalidError](err)
-	if !ok {
-		return err
+// Vet vets in this process: the command does it in a child.
+func (rego) Vet(ctx context.Context, modules map[string]string) (int, error) {
+	v := policy.Vet(ctx, modules)
+	switch {
+	case len(v.Problems) > 0:
+		e := &PolicyError{}
+		for _, p := range v.Problems {
+			e.Problems = append(e.Problems, PolicyProblem{p.File, p.Line, p.Column, p.Message})
+		}
+		return 0, e
+	case len(v.Failed) > 0:
+		e := &PolicyTestsError{}
+		for _, t := range v.Failed {
+			e.Failed = append(e.Failed, PolicyTest{t.Name, t.File, t.Line, t.Problem})
+		}
+		return 0, e
+	case v.Costly != "":
+		return 0, &PolicyCostError{policy.EvaluationLimit.String(), v.Costly}
 	}
-	e := &PolicyError{}
-	for _, p := range bad.Problems {
-		e.Problems = append(e.Problems, PolicyProblem{p.File, p.Line, p.Column, p.Message})
-	}
-	return e
+	return v.Tests, nil
 }
 
 // rig is a running server and its clients.
@@ -154,13 +162,14 @@ func empty(t *testing.T) {
 		for _, r := range s.PriceBooks() {
 			remove(r.Name())
 		}
-		for _, r := range s.PolicyRevisions() {
+		for _, r := range s.Policies() {
 			remove(r.Name())
 		}
-		for _, name := range []string{"catalog", charter.RoutingPolicy} {
-			if s.Record(name) != nil {
-				remove(name)
-			}
+		for _, r := range s.PolicyRevisions("") {
+			remove(r.Name())
+		}
+		if s.Catalog() != nil {
+			remove("catalog")
 		}
 		return changes, nil
 	})

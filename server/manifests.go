@@ -29,7 +29,7 @@ type wanted struct {
 }
 
 func (s *manifestService) Apply(ctx context.Context, req *chartergatev1.ApplyRequest) (*chartergatev1.ApplyResponse, error) {
-	list, err := s.read(req.Resources)
+	list, err := s.read(ctx, req.Resources)
 	if err != nil {
 		return nil, err
 	}
@@ -52,11 +52,12 @@ func (s *manifestService) Apply(ctx context.Context, req *chartergatev1.ApplyReq
 	return &chartergatev1.ApplyResponse{Results: results}, nil
 }
 
-// read converts the resources and compiles the policy. Errors: INVALID for a name that is there twice, POLICY_INVALID.
-func (s *manifestService) read(resources []*chartergatev1.Resource) ([]wanted, error) {
+// read converts the resources and vets the policies. Errors: INVALID for a name that is there twice, POLICY_INVALID,
+// POLICY_TESTS_FAILED, POLICY_TOO_COSTLY.
+func (s *manifestService) read(ctx context.Context, resources []*chartergatev1.Resource) ([]wanted, error) {
 	list, seen := make([]wanted, len(resources)), map[string]int{}
 	for i, p := range resources {
-		w, err := s.want(p)
+		w, err := s.want(ctx, p)
 		if err != nil {
 			return nil, err
 		}
@@ -68,9 +69,9 @@ func (s *manifestService) read(resources []*chartergatev1.Resource) ([]wanted, e
 	return list, nil
 }
 
-func (s *manifestService) want(p *chartergatev1.Resource) (wanted, error) {
+func (s *manifestService) want(ctx context.Context, p *chartergatev1.Resource) (wanted, error) {
 	if policy := p.GetPolicy(); policy != nil {
-		return s.wantPolicy(policy)
+		return s.wantPolicy(ctx, policy)
 	}
 	r, err := convert.RecordFromResource(p)
 	if err != nil {
@@ -79,23 +80,25 @@ func (s *manifestService) want(p *chartergatev1.Resource) (wanted, error) {
 	return wanted{name: r.Name(), etag: etagIn(p), record: r}, nil
 }
 
-func (s *manifestService) wantPolicy(p *chartergatev1.Policy) (wanted, error) {
-	w := wanted{name: charter.RoutingPolicy, etag: p.Etag}
+func (s *manifestService) wantPolicy(ctx context.Context, p *chartergatev1.Policy) (wanted, error) {
+	w, id, revisions := wanted{name: p.Name, etag: p.Etag}, policyID(p.Name), p.Name+"/revisions/"
 	switch {
 	case len(p.Modules) > 0:
-		revision, err := s.policies.compile(p.Modules, p.Message)
+		revision, err := s.policies.compile(ctx, p.Name, &chartergatev1.PolicyRevision{Modules: p.Modules, Message: p.Message, Author: p.Author})
 		if err != nil {
 			return w, err
 		}
 		if p.ActiveRevision != "" && p.ActiveRevision != revision.Name() {
 			return w, invalid("active_revision", "is %s, but the modules are %s: leave it out", p.ActiveRevision, revision.Name())
 		}
-		w.record, w.revision = &charter.Policy{Active: revision.Hash}, revision
-	case p.ActiveRevision == s.policies.builtin:
-	case strings.HasPrefix(p.ActiveRevision, revisionPrefix):
-		w.record = &charter.Policy{Active: strings.TrimPrefix(p.ActiveRevision, revisionPrefix)}
+		w.record, w.revision = &charter.Policy{ID: id, Active: revision.Hash}, revision
+	case id == charter.RoutingPolicy && p.ActiveRevision == s.policies.builtin:
+	case strings.HasPrefix(p.ActiveRevision, revisions):
+		w.record = &charter.Policy{ID: id, Active: strings.TrimPrefix(p.ActiveRevision, revisions)}
+	case id == charter.RoutingPolicy:
+		return w, invalid("modules", "are missing: give the Rego files by name, or the active_revision that is to decide, such as %s or %s{hash}", s.policies.builtin, revisions)
 	default:
-		return w, invalid("modules", "are missing: give the Rego files by name, or the active_revision that is to decide, such as %s or %s{hash}", s.policies.builtin, revisionPrefix)
+		return w, invalid("modules", "are missing: give the Rego files by name, or the active_revision that is to decide, such as %s{hash}", revisions)
 	}
 	return w, nil
 }
@@ -124,8 +127,11 @@ func (s *manifestService) compare(now *charter.Snapshot, w wanted) (*chartergate
 	}
 	result := &chartergatev1.ApplyResult{Name: w.name, Action: chartergatev1.ApplyAction_APPLY_ACTION_UNCHANGED}
 	var changes []charter.Change
-	if w.revision != nil && now.PolicyRevision(w.revision.Hash) == nil {
+	if w.revision != nil && now.Record(w.revision.Name()) == nil {
 		changes = append(changes, charter.Set(w.revision))
+	}
+	if p, ok := w.record.(*charter.Policy); ok {
+		w.record = now.Policy(p.ID).Activated(p.ID, p.Active)
 	}
 	switch {
 	case old == nil && w.record == nil:
@@ -148,8 +154,8 @@ func (s *manifestService) compare(now *charter.Snapshot, w wanted) (*chartergate
 
 // message is the API's view of a record; that of no policy is the shipped one.
 func (s *manifestService) message(r charter.Record) proto.Message {
-	if r == nil {
-		return &chartergatev1.Policy{Name: charter.RoutingPolicy, ActiveRevision: s.policies.builtin}
+	if p, ok := r.(*charter.Policy); r == nil || ok && p.Active == "" {
+		return &chartergatev1.Policy{Name: policyPrefix + charter.RoutingPolicy, ActiveRevision: s.policies.builtin}
 	}
 	p := convert.RecordToResource(r).ProtoReflect()
 	return p.Get(p.WhichOneof(p.Descriptor().Oneofs().Get(0))).Message().Interface()

@@ -127,7 +127,7 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 		"bad rego": {&chartergatev1.Policy{Name: routingPolicy, Modules: map[string]string{"a.rego": "package chartergate.routing\ndecision :="}},
 			codes.InvalidArgument, isPolicyInvalid, map[string]string{"file": "a.rego", "line": "2"}},
 		"empty policy":     {&chartergatev1.Policy{Name: routingPolicy}, codes.InvalidArgument, isInvalid, map[string]string{"field": "modules"}},
-		"missing revision": {&chartergatev1.Policy{Name: routingPolicy, ActiveRevision: revisionPrefix + "00000000"}, codes.FailedPrecondition, isMissing, map[string]string{"resource": routingPolicy}},
+		"missing revision": {&chartergatev1.Policy{Name: routingPolicy, ActiveRevision: routingPolicy + "/revisions/" + "00000000"}, codes.FailedPrecondition, isMissing, map[string]string{"resource": routingPolicy}},
 		"nothing":          {nil, codes.InvalidArgument, isInvalid, map[string]string{"field": "resources[1].resource"}},
 	} {
 		t.Run(name, func(t *testing.T) {

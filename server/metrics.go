@@ -26,6 +26,7 @@ type Metrics struct {
 	settle    prometheus.Histogram
 	commit    prometheus.Histogram
 	alerts    prometheus.Counter
+	failures  *prometheus.CounterVec
 	cluster   *clusterMetrics
 }
 
@@ -42,6 +43,9 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		alerts: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "chartergate_alerts_total", Help: "Budget alerts recorded by this process.",
 		}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "chartergate_policy_failures_total", Help: "Calls for which the policy gave no decision, by reason; the charter's fail mode applied.",
+		}, []string{"reason"}),
 	}
 	decisions := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "chartergate_decisions_total", Help: "Decisions of Reserve, by effect.",
@@ -51,7 +55,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			m.decisions[effect] = decisions.WithLabelValues(effect.String())
 		}
 	}
-	registry.MustRegister(decisions, m.reserve, m.settle, m.commit, m.alerts)
+	for _, f := range routing.PolicyFailures {
+		m.failures.WithLabelValues(string(f)) // an alert on a rate needs a zero to start from
+	}
+	registry.MustRegister(decisions, m.reserve, m.settle, m.commit, m.alerts, m.failures)
 	return m
 }
 
@@ -70,6 +77,11 @@ func (m *Metrics) SettleSeconds(s float64) { m.settle.Observe(s) }
 
 // Commit records how long an etcd transaction took.
 func (m *Metrics) Commit(d time.Duration) { m.commit.Observe(d.Seconds()) }
+
+// PolicyFailed counts a call for which the policy gave no decision.
+func (m *Metrics) PolicyFailed(why routing.PolicyFailure) {
+	m.failures.WithLabelValues(string(why)).Inc()
+}
 
 // Alert counts an alert.
 func (m *Metrics) Alert() { m.alerts.Inc() }

@@ -15,18 +15,26 @@ import (
 // OperationsService tells how the replicas stand.
 type OperationsService struct {
 	chartergatev1.UnimplementedOperationsServiceServer
-	gate    *preflight.Service
-	version string
+	gate     *preflight.Service
+	version  string
+	peers    *Peers
+	policies func() PolicyServing
 }
 
-// NewOperationsService serves gate, in a program of a version.
-func NewOperationsService(gate *preflight.Service, version string) *OperationsService {
-	return &OperationsService{gate: gate, version: version}
+// NewOperationsService serves gate, in a program of a version. policies says which policies decide here; peers are asked
+// which decide on them.
+func NewOperationsService(gate *preflight.Service, version string, peers *Peers, policies func() PolicyServing) *OperationsService {
+	return &OperationsService{gate: gate, version: version, peers: peers, policies: policies}
 }
 
 // GetStatus implements OperationsService.
-func (s *OperationsService) GetStatus(ctx context.Context, _ *chartergatev1.GetStatusRequest) (*chartergatev1.GetStatusResponse, error) {
-	c := s.gate.Cluster(ctx)
+func (s *OperationsService) GetStatus(ctx context.Context, req *chartergatev1.GetStatusRequest) (*chartergatev1.GetStatusResponse, error) {
+	var c *preflight.Cluster
+	if req.Local {
+		c = s.gate.Here()
+	} else {
+		c = s.gate.Cluster(ctx)
+	}
 	p := &chartergatev1.GetStatusResponse{
 		Replica: &chartergatev1.Replica{Id: c.Owner, Address: c.Addr, StartTime: timestamppb.New(c.Start), State: chartergatev1.ReplicaState_REPLICA_STATE_LIVE},
 		Version: s.version, Serving: c.NotServing == nil, DeadlineLeft: durationpb.New(c.Deadline.Round(time.Millisecond)),
@@ -53,6 +61,8 @@ func (s *OperationsService) GetStatus(ctx context.Context, _ *chartergatev1.GetS
 		}
 		p.Replicas = append(p.Replicas, r)
 	}
+	s.policies().fill(p.Replica)
+	s.askPolicies(ctx, p)
 	return p, nil
 }
 

@@ -44,7 +44,10 @@ func startReplicas(t *testing.T, n int) []*replica {
 	return list
 }
 
-func startReplica(t *testing.T, clock *testClock) *replica {
+func startReplica(t *testing.T, clock *testClock) *replica { return startReplicaOn(t, clock, control) }
+
+// startReplicaOn runs a server that reads control records of its own, and decides by their policies.
+func startReplicaOn(t *testing.T, clock *testClock, control *etcd.Control) *replica {
 	t.Helper()
 	listeners, err := Listen("127.0.0.1:0", "127.0.0.1:0")
 	if err != nil {
@@ -66,9 +69,9 @@ func startReplica(t *testing.T, clock *testClock) *replica {
 	metrics.Cluster(gate.Standing)
 	metrics.Peers(peers)
 	s, err := New(Config{
-		Listeners: listeners, Control: control, Compiler: rego{}, BuiltinPolicy: decider.Revision(), Logger: quiet, Registry: registry,
+		Listeners: listeners, Control: control, Compiler: rego{}, BuiltinPolicy: decider.Builtin(), Logger: quiet, Registry: registry,
 		Validator: validator(t), Requests: requests, Now: clock.Now, Preflight: NewPreflightService(gate, validator(t), requests, peers, quiet),
-		Usage: NewUsageService(gate, nil), Statuses: NewBudgetStatusService(gate), Operations: NewOperationsService(gate, "v0.0.0-test"),
+		Usage: NewUsageService(gate, nil), Statuses: NewBudgetStatusService(gate), Operations: NewOperationsService(gate, "v0.0.0-test", peers, serving(decider)),
 	})
 	if err != nil {
 		t.Fatal(err)

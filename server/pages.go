@@ -14,6 +14,11 @@ const defaultPageSize = 100
 // given, so that rows which come or go between pages neither repeat nor hide others. Error: INVALID for a token that is
 // not of this collection.
 func page[R charter.Record](rows []R, collection string, size int32, token string) ([]R, string, error) {
+	return pageBy(rows, func(r R) string { return r.Name() }, collection, size, token)
+}
+
+// pageBy is page for rows in the order of another key, which starts with collection too.
+func pageBy[R any](rows []R, key func(R) string, collection string, size int32, token string) ([]R, string, error) {
 	if size == 0 {
 		size = defaultPageSize
 	}
@@ -22,11 +27,11 @@ func page[R charter.Record](rows []R, collection string, size int32, token strin
 		if err != nil || !strings.HasPrefix(string(last), collection) {
 			return nil, "", invalid("page_token", "is not one that this method gave: send next_page_token of the last response, or none to start again")
 		}
-		rows = rows[sort.Search(len(rows), func(i int) bool { return rows[i].Name() > string(last) }):]
+		rows = rows[sort.Search(len(rows), func(i int) bool { return key(rows[i]) > string(last) }):]
 	}
 	if len(rows) <= int(size) {
 		return rows, "", nil
 	}
 	rows = rows[:size]
-	return rows, base64.RawURLEncoding.EncodeToString([]byte(rows[size-1].Name())), nil
+	return rows, base64.RawURLEncoding.EncodeToString([]byte(key(rows[size-1]))), nil
 }

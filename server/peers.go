@@ -59,6 +59,7 @@ func (p *Peers) Close() error {
 type peer struct {
 	chartergatev1.PreflightServiceClient
 	chartergatev1.LeaseServiceClient
+	chartergatev1.OperationsServiceClient
 }
 
 func (p *Peers) client(addr string) (peer, error) {
@@ -76,7 +77,7 @@ func (p *Peers) client(addr string) (peer, error) {
 		}
 		p.conns[addr] = c
 	}
-	return peer{chartergatev1.NewPreflightServiceClient(c), chartergatev1.NewLeaseServiceClient(c)}, nil
+	return peer{chartergatev1.NewPreflightServiceClient(c), chartergatev1.NewLeaseServiceClient(c), chartergatev1.NewOperationsServiceClient(c)}, nil
 }
 
 // count counts a call that was forwarded.

@@ -71,7 +71,7 @@ func startPeers(t *testing.T, addr func(own string) string) (a, b *gateAt) {
 			c.Listeners = listeners
 			c.Preflight = NewPreflightService(p.gate, validator(t), requests, p.peers, quiet)
 			c.Usage, c.Statuses = NewUsageService(p.gate, nil), NewBudgetStatusService(p.gate)
-			c.Requests, c.Now, c.Registry, c.BuiltinPolicy = requests, clock.Now, registry, p.decider.Revision()
+			c.Requests, c.Now, c.Registry, c.BuiltinPolicy = requests, clock.Now, registry, p.decider.Builtin()
 		})
 		p.preflight, p.usage = chartergatev1.NewPreflightServiceClient(p.conn), chartergatev1.NewUsageServiceClient(p.conn)
 		both[i] = p

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -15,15 +16,7 @@ import (
 	"github.com/chartergate/chartergate/store"
 )
 
-const revisionPrefix = charter.RoutingPolicy + "/revisions/"
-
-// PolicyCompiler compiles the Rego of a routing policy.
-type PolicyCompiler interface {
-	// Compile checks modules, by file name. Error: *PolicyError, which names the places.
-	Compile(modules map[string]string) error
-	// Hash identifies modules by their content: 8 to 64 hexadecimal digits.
-	Hash(modules map[string]string) string
-}
+const policyPrefix = "policies/"
 
 // PolicyProblem is one thing that is wrong with a policy. Line and Column count from 1; 0 where it has no place.
 type PolicyProblem struct {
@@ -98,21 +91,31 @@ type policyService struct {
 	builtin  string // the active revision of a server without a policy of its own
 }
 
-// compile makes the revision of modules.
-func (s *policyService) compile(modules map[string]string, message string) (*charter.PolicyRevision, error) {
-	if err := s.compiler.Compile(modules); err != nil {
+// compile vets modules and makes their revision.
+func (s *policyService) compile(ctx context.Context, policy string, p *chartergatev1.PolicyRevision) (*charter.PolicyRevision, error) {
+	tests, err := s.compiler.Vet(ctx, p.Modules)
+	if err != nil {
 		return nil, err
 	}
-	return &charter.PolicyRevision{Hash: s.compiler.Hash(modules), Modules: modules, Message: message}, nil
+	return &charter.PolicyRevision{
+		Policy: policyID(policy), Hash: s.compiler.Hash(p.Modules), Modules: p.Modules, Message: p.Message, Author: p.Author,
+		Tests: int32(tests),
+	}, nil
+}
+
+// policyID is the id of a policy by its name, or by that of a revision.
+func policyID(name string) string {
+	id, _, _ := strings.Cut(strings.TrimPrefix(name, policyPrefix), "/")
+	return id
 }
 
 func (s *policyService) CreatePolicyRevision(ctx context.Context, req *chartergatev1.CreatePolicyRevisionRequest) (*chartergatev1.PolicyRevision, error) {
-	revision, err := s.compile(req.Revision.Modules, req.Revision.Message)
+	revision, err := s.compile(ctx, req.Parent, req.Revision)
 	if err != nil {
 		return nil, err
 	}
 	next, err := commit(ctx, s.control, req.ValidateOnly, func(now *charter.Snapshot) ([]charter.Change, error) {
-		if now.PolicyRevision(revision.Hash) != nil {
+		if now.Record(revision.Name()) != nil {
 			return nil, nil
 		}
 		return []charter.Change{charter.Set(revision)}, nil
@@ -136,12 +139,13 @@ func revisionOf(s *charter.Snapshot, name string) (*chartergatev1.PolicyRevision
 }
 
 func isActive(s *charter.Snapshot, r *charter.PolicyRevision) bool {
-	return s.Policy() != nil && s.Policy().Active == r.Hash
+	p := s.Policy(r.Policy)
+	return p != nil && p.Active == r.Hash
 }
 
 func (s *policyService) ListPolicyRevisions(_ context.Context, req *chartergatev1.ListPolicyRevisionsRequest) (*chartergatev1.ListPolicyRevisionsResponse, error) {
 	now := s.control.Snapshot()
-	rows, next, err := page(now.PolicyRevisions(), revisionPrefix, req.PageSize, req.PageToken)
+	rows, next, err := page(now.PolicyRevisions(policyID(req.Parent)), req.Parent+"/revisions/", req.PageSize, req.PageToken)
 	if err != nil {
 		return nil, err
 	}
@@ -154,37 +158,150 @@ func (s *policyService) ListPolicyRevisions(_ context.Context, req *chartergatev
 	return resp, nil
 }
 
-func (s *policyService) GetPolicy(context.Context, *chartergatev1.GetPolicyRequest) (*chartergatev1.Policy, error) {
-	return s.policyOf(s.control.Snapshot()), nil
+func (s *policyService) GetPolicy(_ context.Context, req *chartergatev1.GetPolicyRequest) (*chartergatev1.Policy, error) {
+	return s.policyOf(s.control.Snapshot(), req.Name)
 }
 
-func (s *policyService) policyOf(now *charter.Snapshot) *chartergatev1.Policy {
-	if now.Policy() == nil {
-		return &chartergatev1.Policy{Name: charter.RoutingPolicy, ActiveRevision: s.builtin}
+// policyOf gives a policy as it stands, with message and author of its active revision. The organisation's is always
+// there. Error: NOT_FOUND.
+func (s *policyService) policyOf(now *charter.Snapshot, name string) (*chartergatev1.Policy, error) {
+	p := now.Policy(policyID(name))
+	if p == nil {
+		if policyID(name) != charter.RoutingPolicy {
+			return nil, notFound(name)
+		}
+		p = &charter.Policy{ID: charter.RoutingPolicy}
 	}
-	return convert.PolicyToProto(now.Policy())
+	m := convert.PolicyToProto(p)
+	if r := now.PolicyRevision(p.ID, p.Active); r != nil {
+		m.Message, m.Author = r.Message, r.Author
+	}
+	if p.Active == "" {
+		m.ActiveRevision = s.builtin
+	}
+	return m, nil
 }
 
-func (s *policyService) ActivatePolicyRevision(ctx context.Context, req *chartergatev1.ActivatePolicyRevisionRequest) (*chartergatev1.Policy, error) {
-	next, err := commit(ctx, s.control, req.ValidateOnly, func(now *charter.Snapshot) ([]charter.Change, error) {
-		if err := checkEtag(charter.RoutingPolicy, req.Etag, now.Record(charter.RoutingPolicy)); err != nil {
+func (s *policyService) ListPolicies(_ context.Context, req *chartergatev1.ListPoliciesRequest) (*chartergatev1.ListPoliciesResponse, error) {
+	now := s.control.Snapshot()
+	rows := now.Policies()
+	if len(rows) == 0 || rows[0].ID != charter.RoutingPolicy {
+		rows = append([]*charter.Policy{{ID: charter.RoutingPolicy}}, rows...)
+	}
+	rows, next, err := pageBy(rows, func(p *charter.Policy) string { // the organisation's comes before all others
+		return policyPrefix + strings.TrimPrefix(p.ID, charter.RoutingPolicy)
+	}, policyPrefix, req.PageSize, req.PageToken)
+	if err != nil {
+		return nil, err
+	}
+	resp := &chartergatev1.ListPoliciesResponse{NextPageToken: next}
+	for _, row := range rows {
+		p, err := s.policyOf(now, row.Name())
+		if err != nil {
 			return nil, err
 		}
-		r, ok := now.Record(req.Name).(*charter.PolicyRevision)
-		if !ok {
-			return nil, notFound(req.Name)
+		resp.Policies = append(resp.Policies, p)
+	}
+	return resp, nil
+}
+
+// change sets a policy to what decide makes of it; nil where there is none. A policy that stays the same is not written.
+func (s *policyService) change(ctx context.Context, name, etag string, validateOnly bool,
+	decide func(now *charter.Snapshot, old *charter.Policy) (*charter.Policy, error)) (*chartergatev1.Policy, error) {
+	next, err := commit(ctx, s.control, validateOnly, func(now *charter.Snapshot) ([]charter.Change, error) {
+		if err := checkEtag(name, etag, now.Record(name)); err != nil {
+			return nil, err
 		}
-		if isActive(now, r) {
-			return nil, nil
+		old := now.Policy(policyID(name))
+		p, err := decide(now, old)
+		if err != nil || p == old {
+			return nil, err
 		}
-		policy := &charter.Policy{Active: r.Hash}
-		if old := now.Policy(); old != nil {
-			policy.Meta = old.Meta
-		}
-		return []charter.Change{charter.Set(policy)}, nil
+		return []charter.Change{charter.Set(p)}, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return s.policyOf(next), nil
+	return s.policyOf(next, name)
+}
+
+func (s *policyService) ActivatePolicyRevision(ctx context.Context, req *chartergatev1.ActivatePolicyRevisionRequest) (*chartergatev1.Policy, error) {
+	id := policyID(req.Name)
+	return s.change(ctx, policyPrefix+id, req.Etag, req.ValidateOnly, func(now *charter.Snapshot, old *charter.Policy) (*charter.Policy, error) {
+		r, ok := now.Record(req.Name).(*charter.PolicyRevision)
+		switch {
+		case !ok:
+			return nil, notFound(req.Name)
+		case isActive(now, r):
+			return old, nil
+		}
+		return old.Activated(id, r.Hash), nil
+	})
+}
+
+func (s *policyService) RollbackPolicy(ctx context.Context, req *chartergatev1.RollbackPolicyRequest) (*chartergatev1.Policy, error) {
+	return s.change(ctx, req.Name, req.Etag, req.ValidateOnly, func(now *charter.Snapshot, old *charter.Policy) (*charter.Policy, error) {
+		if _, err := s.policyOf(now, req.Name); err != nil {
+			return nil, err
+		}
+		p, ok := old.RolledBack()
+		if !ok {
+			return nil, noEarlierRevision(req.Name)
+		}
+		return p, nil
+	})
+}
+
+func noEarlierRevision(policy string) error {
+	return &apiError{chartergatev1.ErrorReason_ERROR_REASON_NO_EARLIER_REVISION, codes.FailedPrecondition,
+		"no revision of " + policy + " was active before: activate another one, or delete the policy", map[string]string{"policy": policy}}
+}
+
+func (s *policyService) DeletePolicy(ctx context.Context, req *chartergatev1.DeletePolicyRequest) (*chartergatev1.DeletePolicyResponse, error) {
+	_, err := commit(ctx, s.control, req.ValidateOnly, func(now *charter.Snapshot) ([]charter.Change, error) {
+		old := now.Record(req.Name)
+		if old == nil {
+			return nil, notFound(req.Name)
+		}
+		if err := checkEtag(req.Name, req.Etag, old); err != nil {
+			return nil, err
+		}
+		return []charter.Change{{Name: req.Name}}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &chartergatev1.DeletePolicyResponse{}, nil
+}
+
+// defaultShadowPPM is the share of calls that a shadow decides where none is given: 1%.
+const defaultShadowPPM = 10_000
+
+func (s *policyService) ShadowPolicy(ctx context.Context, req *chartergatev1.ShadowPolicyRequest) (*chartergatev1.Policy, error) {
+	return s.change(ctx, req.Name, req.Etag, false, func(now *charter.Snapshot, old *charter.Policy) (*charter.Policy, error) {
+		if _, err := s.policyOf(now, req.Name); err != nil {
+			return nil, err
+		}
+		next := charter.Policy{ID: policyID(req.Name)}
+		if old != nil {
+			next = *old
+		}
+		next.Shadow, next.ShadowPPM = "", 0
+		if req.Revision != "" {
+			r, ok := now.Record(req.Revision).(*charter.PolicyRevision)
+			switch {
+			case policyID(req.Revision) != next.ID:
+				return nil, invalid("revision", "is %s, which is not one of %s", req.Revision, req.Name)
+			case !ok:
+				return nil, notFound(req.Revision)
+			case isActive(now, r):
+				return nil, invalid("revision", "is the active one: nothing would differ")
+			}
+			next.Shadow, next.ShadowPPM = r.Hash, cmp.Or(req.ShadowPpm, defaultShadowPPM)
+		}
+		if old == nil && next.Shadow == "" || old != nil && old.Shadow == next.Shadow && old.ShadowPPM == next.ShadowPPM {
+			return old, nil
+		}
+		return &next, nil
+	})
 }

@@ -99,7 +99,7 @@ func TestMalformedRego(t *testing.T) {
 			}
 		})
 	}
-	if n := len(control.Snapshot().PolicyRevisions()); n != 0 {
+	if n := len(control.Snapshot().PolicyRevisions("")); n != 0 {
 		t.Errorf("%d revisions were stored", n)
 	}
 	_, err := r.policies.CreatePolicyRevision(t.Context(), &chartergatev1.CreatePolicyRevisionRequest{Parent: routingPolicy, Revision: &chartergatev1.PolicyRevision{}})

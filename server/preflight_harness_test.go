@@ -81,13 +81,17 @@ func startGate(t *testing.T, change ...func(*Config)) *gateRig {
 	g.rig = start(t, append([]func(*Config){func(c *Config) {
 		c.Preflight = NewPreflightService(g.gate, validator(t), requests, NewPeers(), quiet)
 		c.Usage, c.Statuses = NewUsageService(g.gate, g.meter), NewBudgetStatusService(g.gate)
-		c.Operations = NewOperationsService(g.gate, "v0.0.0-test")
+		c.Operations = NewOperationsService(g.gate, "v0.0.0-test", NewPeers(), serving(g.decider))
 		g.leaseService = NewLeaseService(g.gate, requests, NewPeers(), quiet)
 		c.Leases = g.leaseService
-		c.Requests, c.Now, c.Registry, c.BuiltinPolicy = requests, g.clock.Now, registry, g.decider.Revision()
+		c.Requests, c.Now, c.Registry, c.BuiltinPolicy = requests, g.clock.Now, registry, g.decider.Builtin()
 	}}, change...)...)
 	g.preflight, g.usage = chartergatev1.NewPreflightServiceClient(g.conn), chartergatev1.NewUsageServiceClient(g.conn)
 	return g
+}
+
+func serving(d *policy.Decider) func() PolicyServing {
+	return func() PolicyServing { return PolicyServing(*d.Serving()) }
 }
 
 // emptyLedger deletes all but the control records.

@@ -104,7 +104,7 @@ func TestRefusalsAreAnswers(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				g.decider.Use(p, "policies/routing/revisions/broken")
+				g.decider.Use(policy.One(p, "policies/routing/revisions/broken"))
 			},
 			effect: deny, code: chartergatev1.ReasonCode_REASON_CODE_POLICY_FAILED, says: []string{"fail mode"},
 		},

@@ -97,10 +97,10 @@ func validCall(c *chartergatev1.Call) bool {
 		return false
 	}
 	e := c.Estimate
-	return e != nil && in(e.InputTokens, maxEstimate) && in(e.CachedInputTokens, maxEstimate) &&
+	return e != nil && in(e.InputTokens, maxEstimate) && in(e.CachedInputTokens, maxEstimate) && in(e.CacheWrite_5MTokens, maxEstimate) && in(e.CacheWrite_1HTokens, maxEstimate) &&
 		in(e.MaxOutputTokens, maxEstimate) && in(e.RetrievalHops, maxCalls) && in(e.EmbeddingTokens, maxEstimate) &&
 		in(e.VectorQueries, maxCalls) && validCounts(e.ToolCalls, 32, maxCalls) && in(e.GpuMilliseconds, maxEstimate) &&
-		in(e.StorageBytes, maxBytes) && in(e.EgressBytes, maxBytes)
+		len(e.Accelerator) <= maxShortID && in(e.StorageBytes, maxBytes) && in(e.EgressBytes, maxBytes)
 }
 
 func validPrompt(f *chartergatev1.PromptFeatures) bool {
@@ -138,5 +138,5 @@ func validUsage(u *chartergatev1.Usage) bool {
 		in(u.AudioCacheReadTokens, maxTokens) && in(u.ImageInputTokens, maxTokens) && in(u.ImageOutputTokens, maxTokens) &&
 		in(u.ContextOverheadTokens, maxTokens) && in(u.RetrievalHops, maxUsageCalls) && in(u.EmbeddingTokens, maxTokens) &&
 		in(u.VectorQueries, maxUsageCalls) && validCounts(u.ToolCalls, 32, maxUsageCalls) &&
-		in(u.GpuMilliseconds, maxTokens) && in(u.StorageBytes, maxUsageBytes) && in(u.EgressBytes, maxUsageBytes)
+		in(u.GpuMilliseconds, maxTokens) && len(u.Accelerator) <= maxShortID && in(u.StorageBytes, maxUsageBytes) && in(u.EgressBytes, maxUsageBytes)
 }

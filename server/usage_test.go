@@ -80,6 +80,8 @@ func TestUsageThatCannotBeRecorded(t *testing.T) {
 			map[string]string{"model": "foreign"}, "priced in EUR, the budgets are in USD"},
 		"a unit without a rate": {func(r *chartergatev1.RecordUsageRequest) { r.Usage.EmbeddingTokens = 1 }, codes.FailedPrecondition, noPrice,
 			map[string]string{"unit": "embedding_tokens"}, "add one to its price book"},
+		"an accelerator without a rate": {func(r *chartergatev1.RecordUsageRequest) { r.Usage.GpuMilliseconds, r.Usage.Accelerator = 1, "b200" },
+			codes.FailedPrecondition, noPrice, map[string]string{"unit": "gpu_milliseconds/b200"}, "add it to gpu_hour_by_accelerator"},
 		"the largest counts at the largest price": {func(r *chartergatev1.RecordUsageRequest) { r.Model, r.Usage = "dear", used(1e12, 1e12) },
 			codes.OutOfRange, overflow, nil, "check the counts"},
 		"negative tokens": {func(r *chartergatev1.RecordUsageRequest) { r.Usage.OutputTokens = -1 }, codes.InvalidArgument, invalidReason,

@@ -156,13 +156,14 @@ func (decider) Decide(_ context.Context, in *routing.Input) (*routing.Plan, erro
 }
 
 // Metrics.
-func (r *replica) Decision(routing.Effect)      {}
-func (r *replica) ReserveSeconds(float64)       {}
-func (r *replica) SettleSeconds(float64)        {}
-func (r *replica) Alert()                       { r.w.oracle.alerted++ }
-func (r *replica) Batch(int, float64)           {}
-func (r *replica) RefusedElsewhere(money.Nanos) {}
-func (r *replica) Event(preflight.Event)        {}
+func (r *replica) Decision(routing.Effect)            {}
+func (r *replica) ReserveSeconds(float64)             {}
+func (r *replica) SettleSeconds(float64)              {}
+func (r *replica) Alert()                             { r.w.oracle.alerted++ }
+func (r *replica) Batch(int, float64)                 {}
+func (r *replica) RefusedElsewhere(money.Nanos)       {}
+func (r *replica) PolicyFailed(routing.PolicyFailure) {}
+func (r *replica) Event(preflight.Event)              {}
 
 // replicaClock is the process's clock, and its waits.
 type replicaClock struct{ *process }

@@ -132,7 +132,7 @@ func (l *Lease) fits(e *routing.Estimate) bool {
 	most := &l.largest
 	if e.InputTokens > most.InputTokens || e.RetrievalHops > most.RetrievalHops || e.EmbeddingTokens > most.EmbeddingTokens ||
 		e.VectorQueries > most.VectorQueries || e.GPUMilliseconds > most.GPUMilliseconds || e.StorageBytes > most.StorageBytes ||
-		e.EgressBytes > most.EgressBytes || most.MaxOutputTokens != 0 && (e.MaxOutputTokens == 0 || e.MaxOutputTokens > most.MaxOutputTokens) {
+		e.EgressBytes > most.EgressBytes || e.CacheWrite5mTokens > most.CacheWrite5mTokens || e.CacheWrite1hTokens > most.CacheWrite1hTokens || e.Accelerator != most.Accelerator || most.MaxOutputTokens != 0 && (e.MaxOutputTokens == 0 || e.MaxOutputTokens > most.MaxOutputTokens) {
 		return false
 	}
 	for tool, n := range e.ToolCalls {
@@ -149,7 +149,7 @@ func (s *slice) cost(e *routing.Estimate) (cost money.Nanos, output int64, err e
 	if e.MaxOutputTokens > 0 {
 		output = min(output, e.MaxOutputTokens)
 	}
-	cost, err = e.Cost(s.price, output)
+	cost, err = e.Cost(s.price, output, routing.PromptCache(s.decision.GetPromptCache()))
 	return cost, output, err
 }
 

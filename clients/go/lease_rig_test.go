@@ -42,9 +42,9 @@ var booted = time.Now()
 type compiler struct{}
 
 func (compiler) Hash(modules map[string]string) string { return policy.Hash(modules) }
-func (compiler) Compile(modules map[string]string) error {
+func (compiler) Vet(_ context.Context, modules map[string]string) (int, error) {
 	_, err := policy.Compile(modules)
-	return err
+	return 0, err
 }
 
 func newHouse(t testing.TB, change ...func(*chartergatev1.Budget)) *house {
@@ -137,7 +137,7 @@ func (h *house) start() {
 	listeners, err := server.Listen(h.addr, "127.0.0.1:0")
 	check(err)
 	s, err := server.New(server.Config{
-		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: decider.Revision(),
+		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: decider.Builtin(),
 		Preflight: server.NewPreflightService(gate, validator, requests, server.NewPeers(), log), Usage: server.NewUsageService(gate, nil),
 		Statuses: server.NewBudgetStatusService(gate), Leases: server.NewLeaseService(gate, requests, server.NewPeers(), log),
 		Requests: requests, Validator: validator, Logger: log, Registry: registry, Now: h.Now,

@@ -87,6 +87,7 @@ checked against the system's; SSL_CERT_FILE names others.`,
 	f.StringVar(&o.storage, "storage-rate", "", "what reading a million bytes from storage costs; the pods' storage is not in the GPU rate then")
 	f.StringVar(&o.egress, "egress-rate", "", "what a million bytes of egress cost; the pods' network is not in the GPU rate then")
 	f.StringVar(&o.Accelerator, "accelerator", "", "for the price's source (default as DCGM or OpenCost name it)")
+	f.BoolVar(&o.ByAccelerator, "by-accelerator", false, "charge usage that names --accelerator; usage that names none then has no price")
 	f.StringVar(&o.Currency, "currency", "USD", "OpenCost's currency, ISO 4217")
 	f.StringVar(&o.effective, "effective", "", "when the price takes effect (default the end of the window)")
 	f.StringVar(&o.book, "book", "", "name of the price book (default from the model and the date, so that no older price is replaced)")

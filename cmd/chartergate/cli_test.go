@@ -151,7 +151,8 @@ func TestApplyGetAndDelete(t *testing.T) {
 	c.contains(c.ok("delete", "budget", "trial"), "- budgets/trial deleted")
 	c.fails(exitFailed, []string{"budgets/trial"}, "get", "budget", "trial")
 	c.fails(exitFailed, []string{"budgets/acme is used by"}, "delete", "budget", "acme")
-	c.fails(exitUsage, []string{"policies cannot be deleted"}, "delete", "policy", "routing")
+	c.fails(exitFailed, []string{"policies/routing"}, "delete", "policy", "routing")
+	c.fails(exitUsage, []string{"catalog cannot be deleted"}, "delete", "catalog", "x")
 }
 
 func TestApplyOrdersFilesAndKeepsEachWhole(t *testing.T) {

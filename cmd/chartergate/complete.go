@@ -54,6 +54,9 @@ func serverNames(addr, plural string) []string {
 	case "charters":
 		r, err := client.Charters.ListCharters(ctx, &pb.ListChartersRequest{PageSize: pageSize})
 		return bareNames(r.GetCharters(), err)
+	case "policies":
+		r, err := client.Policies.ListPolicies(ctx, &pb.ListPoliciesRequest{PageSize: pageSize})
+		return bareNames(r.GetPolicies(), err)
 	case "prices":
 		r, err := client.Prices.ListPriceBooks(ctx, &pb.ListPriceBooksRequest{PageSize: pageSize})
 		return bareNames(r.GetPriceBooks(), err)

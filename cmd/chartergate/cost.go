@@ -13,7 +13,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/pricing"
@@ -294,17 +293,7 @@ func (r *costed) print(w io.Writer, output string) error {
 		if err != nil {
 			return err
 		}
-		var n yaml.Node
-		if err := yaml.Unmarshal(data, &n); err != nil {
-			return err
-		}
-		unquote(&n)
-		text, err := yaml.Marshal(&n)
-		if err != nil {
-			return err
-		}
-		_, err = w.Write(text)
-		return err
+		return writeAsYAML(w, data)
 	}
 	f := facts{{"model", a.Model + " of " + a.Provider + ", usage as of " + a.API}}
 	f.add("terms", strings.Join(slices.DeleteFunc([]string{a.ServiceTier, a.Region, "at " + a.At}, func(s string) bool { return s == "" }), ", "))

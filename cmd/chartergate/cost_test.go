@@ -15,22 +15,9 @@ import (
 	"time"
 
 	"github.com/chartergate/chartergate/core/pricing"
+	"github.com/chartergate/chartergate/internal/dataset"
 	"github.com/chartergate/chartergate/prices"
 )
-
-// shared is a file of the data that tests may use but the project does not contain.
-func shared(t testing.TB, name string) string {
-	t.Helper()
-	for _, dir := range []string{"../../../shared/data", "/work/shared/data"} {
-		if file := filepath.Join(dir, name); exists(file) {
-			return file
-		}
-	}
-	t.Skipf("../shared/data/%s is not here", name)
-	return ""
-}
-
-func exists(file string) bool { _, err := os.Stat(file); return err == nil }
 
 type realRow struct {
 	Body      json.RawMessage
@@ -48,7 +35,7 @@ type realRow struct {
 
 func realRows(t testing.TB) []realRow {
 	t.Helper()
-	data, err := os.ReadFile(shared(t, "usage/real-usages.json"))
+	data, err := os.ReadFile(dataset.File(t, "usage/real-usages.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +60,7 @@ func nanos(t testing.TB, amount json.Number) int64 {
 // Payloads of real responses, as every provider and API that the reference reads them as, cost what it says, or differ by
 // a rule. The reference was made when claude-sonnet-5 had its first price, and by DeepSeek's day rates.
 func TestCostOfRealPayloads(t *testing.T) {
-	list, err := loadPrices(shared(t, "prices/genai-prices.json"))
+	list, err := loadPrices(dataset.File(t, "prices/genai-prices.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,6 +183,7 @@ prices:
 	if sum != a.TotalNanos {
 		t.Errorf("the lines add up to %d, not to %d", sum, a.TotalNanos)
 	}
+	c.contains(c.ok(append(args, "-o", "yaml")...), "\nlines:\n  - unit: input_tokens\n    quantity: 1000\n")
 	c.fails(exitFailed, []string{"claude-x", "no price at that time"}, append(args, "--at", "2025-01-01")...)
 	c.fails(exitFailed, []string{"usage of anthropic chat has prompt_tokens"}, append(args, "--api", "chat")...)
 	shipped := c.ok("cost", "--provider", "anthropic", "--model", "claude-sonnet-4-5-20250929", "--usage", payload, "--at", "2026-06-01")
@@ -205,7 +193,7 @@ prices:
 }
 
 func TestCostOfABatch(t *testing.T) {
-	list := shared(t, "prices/genai-prices.json")
+	list := dataset.File(t, "prices/genai-prices.json")
 	in := strings.Join([]string{
 		`{"id":1,"provider":"openai","api":"chat","model":"gpt-4o","at":"2026-06-01T00:00:00Z","usage":{"prompt_tokens":1000,"completion_tokens":100,"prompt_tokens_details":{"cached_tokens":400}}}`,
 		``,
@@ -262,7 +250,7 @@ func TestNamesOfModels(t *testing.T) {
 }
 
 func BenchmarkCostBatch(b *testing.B) {
-	list, err := loadPrices(shared(b, "prices/genai-prices.json"))
+	list, err := loadPrices(dataset.File(b, "prices/genai-prices.json"))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -17,14 +17,15 @@ func newDeleteCommand() *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "delete KIND NAME",
-		Short: "Delete a charter, a budget or a price book",
-		Long: `Delete a charter, a budget or a price book. A budget goes only when no budget and no charter is below it. Open holds of
-a deleted charter still settle. The catalog and the policy are replaced with apply, not deleted.`,
+		Short: "Delete a charter, a budget, a price book or a policy",
+		Long: `Delete a charter, a budget, a price book or a policy. A budget goes only when no budget and no charter is below it, a charter
+only when no policy is attached to it. Open holds of a deleted charter still settle. The revisions of a policy stay. The
+catalog is replaced with apply, not deleted.`,
 		Example: "  chartergate delete charter code-assistant",
 		Args:    exactArgs("KIND", "NAME"),
 	}
 	c := addClientFlags(cmd)
-	cmd.ValidArgsFunction = completeResources(&c.server, "charter", "budget", "prices")
+	cmd.ValidArgsFunction = completeResources(&c.server, "charter", "budget", "prices", "policy")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell whether it could be deleted")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		kind, err := kindOf(args[0])
@@ -41,8 +42,10 @@ a deleted charter still settle. The catalog and the policy are replaced with app
 				answer, err = client.Budgets.DeleteBudget(ctx, &pb.DeleteBudgetRequest{Name: name, ValidateOnly: dryRun})
 			case "prices":
 				answer, err = client.Prices.DeletePriceBook(ctx, &pb.DeletePriceBookRequest{Name: name, ValidateOnly: dryRun})
+			case "policies":
+				answer, err = client.Policies.DeletePolicy(ctx, &pb.DeletePolicyRequest{Name: name, ValidateOnly: dryRun})
 			default:
-				return usagef("%s cannot be deleted: only charters, budgets and prices can", kind.plural)
+				return usagef("%s cannot be deleted: only charters, budgets, prices and policies can", kind.plural)
 			}
 			if err != nil {
 				return err

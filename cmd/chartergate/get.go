@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	chartergate "github.com/chartergate/chartergate/clients/go"
+	"github.com/chartergate/chartergate/policy"
 	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
 
@@ -36,7 +38,7 @@ func kinds() []kind {
 		{"budgets", []string{"budget"}, "budgets/", getBudgets, true, "the tree of ceilings and how it stands"},
 		{"catalog", []string{"models", "tiers"}, "", getCatalog, false, "tiers and models"},
 		{"prices", []string{"price", "pricebooks", "pricebook"}, "priceBooks/", getPrices, true, "price books, per million units"},
-		{"policies", []string{"policy"}, "policies/", getPolicies, false, "the routing policy and its revisions"},
+		{"policies", []string{"policy"}, "policies/", getPolicies, true, "the policies of organisation, teams and features, and what decides"},
 		{"status", []string{"statuses"}, "budgets/", getStatus, true, "every account of a budget and below: keys, overflow, forced spend"},
 		{"decisions", []string{"decision"}, "", getDecisions, true, "decisions of a feature that were kept, newest first; -o json shows what they were made from"},
 		{"alerts", []string{"alert"}, "budgets/", getAlerts, true, "alerts of a budget, newest first"},
@@ -250,6 +252,7 @@ func furtherRates(p *pb.Price) string {
 		{"audio", p.AudioInputNanos != nil || p.AudioOutputNanos != nil || p.AudioCacheReadNanos != nil},
 		{"image", p.ImageInputNanos != nil || p.ImageOutputNanos != nil}, {"request", p.RequestNanos != nil},
 		{"embedding", p.EmbeddingNanos != nil}, {"vector query", p.VectorQueryNanos != nil}, {"tools", len(p.GetToolCallNanos()) > 0},
+		{"GPU-hours by accelerator", len(p.GetGpuHourByAcceleratorNanos()) > 0},
 		{"storage", p.StorageMegabyteNanos != nil}, {"egress", p.EgressMegabyteNanos != nil}, {"overhead", p.GetOverheadPpm() > 0},
 	} {
 		if r.set {
@@ -270,35 +273,46 @@ func rate(nanos *int64) string {
 }
 
 func getPolicies(ctx context.Context, r *request) error {
-	policy, err := r.client.Policies.GetPolicy(ctx, &pb.GetPolicyRequest{Name: "policies/routing"})
+	var all []*pb.Policy
+	var err error
+	if r.name != "" {
+		one, getErr := r.client.Policies.GetPolicy(ctx, &pb.GetPolicyRequest{Name: r.name})
+		all, err = []*pb.Policy{one}, getErr
+	} else {
+		all, err = pages(func(token string) (*pb.ListPoliciesResponse, error) {
+			return r.client.Policies.ListPolicies(ctx, &pb.ListPoliciesRequest{PageSize: pageSize, PageToken: token})
+		}, (*pb.ListPoliciesResponse).GetPolicies)
+	}
 	if err != nil {
 		return err
 	}
-	revisions, err := pages(func(token string) (*pb.ListPolicyRevisionsResponse, error) {
-		return r.client.Policies.ListPolicyRevisions(ctx, &pb.ListPolicyRevisionsRequest{Parent: policy.GetName(), PageSize: pageSize, PageToken: token})
-	}, (*pb.ListPolicyRevisionsResponse).GetRevisions)
-	if err != nil {
-		return err
-	}
-	g := newGrid("POLICY", "REVISION", "ACTIVE", "CREATED", "MESSAGE")
-	active := false
-	for _, v := range revisions {
-		state := ""
-		if v.GetActive() {
-			state, active = "yes", true
+	resources := make([]*pb.Resource, len(all))
+	g := newGrid("POLICY", "OF", "REVISION", "ACTIVE SINCE", "AUTHOR", "MESSAGE", "SHADOW")
+	for i, p := range all {
+		resource := proto.CloneOf(p)
+		resources[i] = &pb.Resource{Resource: &pb.Resource_Policy{Policy: resource}}
+		message, shadow, revision := p.GetMessage(), "", hashOf(p.GetActiveRevision())
+		if strings.HasPrefix(p.GetActiveRevision(), policy.BuiltinPrefix) {
+			revision, message = p.GetActiveRevision(), "ships with the server"
+		} else if r.output == "yaml" {
+			v, err := r.client.Policies.GetPolicyRevision(ctx, &pb.GetPolicyRevisionRequest{Name: p.GetActiveRevision()})
+			if err != nil {
+				return err
+			}
+			resource.Modules, resource.ActiveRevision = v.GetModules(), ""
 		}
-		g.add(bareID(policy.GetName()), v.GetName(), state, timeText(v.GetCreateTime()), v.GetMessage())
-	}
-	if !active {
-		g.add(bareID(policy.GetName()), policy.GetActiveRevision(), "yes", "", "ships with the server")
-	}
-	resource := proto.CloneOf(policy)
-	if r.output == "yaml" && active {
-		v, err := r.client.Policies.GetPolicyRevision(ctx, &pb.GetPolicyRevisionRequest{Name: policy.GetActiveRevision()})
-		if err != nil {
-			return err
+		if p.GetShadowRevision() != "" {
+			shadow = fmt.Sprintf("%s on %g%%", hashOf(p.GetShadowRevision()), float64(p.GetShadowPpm())/10_000)
 		}
-		resource.Modules, resource.Message, resource.ActiveRevision = v.GetModules(), v.GetMessage(), ""
+		level, _, _ := strings.Cut(bareID(p.GetName()), ".")
+		if level == "routing" {
+			level = "organisation"
+		}
+		g.add(bareID(p.GetName()), level, revision, timeText(p.GetUpdateTime()), p.GetAuthor(), message, shadow)
 	}
-	return r.show([]*pb.Resource{{Resource: &pb.Resource_Policy{Policy: resource}}}, policy, g, "")
+	var m proto.Message = &pb.ListPoliciesResponse{Policies: all}
+	if r.name != "" {
+		m = all[0]
+	}
+	return r.show(resources, m, g, "")
 }

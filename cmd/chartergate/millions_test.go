@@ -48,13 +48,14 @@ func (c fastClock) Boot() time.Duration { return time.Since(c.start) }
 
 type noMetrics struct{}
 
-func (noMetrics) Decision(routing.Effect)      {}
-func (noMetrics) ReserveSeconds(float64)       {}
-func (noMetrics) SettleSeconds(float64)        {}
-func (noMetrics) Batch(int, float64)           {}
-func (noMetrics) RefusedElsewhere(money.Nanos) {}
-func (noMetrics) Event(preflight.Event)        {}
-func (noMetrics) Alert()                       {}
+func (noMetrics) Decision(routing.Effect)            {}
+func (noMetrics) ReserveSeconds(float64)             {}
+func (noMetrics) SettleSeconds(float64)              {}
+func (noMetrics) Batch(int, float64)                 {}
+func (noMetrics) RefusedElsewhere(money.Nanos)       {}
+func (noMetrics) PolicyFailed(routing.PolicyFailure) {}
+func (noMetrics) Event(preflight.Event)              {}
+func (noMetrics) Alert()                             {}
 
 const millionsFeatures = 20
 

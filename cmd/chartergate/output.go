@@ -56,6 +56,11 @@ func writeYAML(w io.Writer, m proto.Message) error {
 	if err != nil {
 		return err
 	}
+	return writeAsYAML(w, data)
+}
+
+// writeAsYAML writes JSON in YAML.
+func writeAsYAML(w io.Writer, data []byte) error {
 	var n yaml.Node
 	if err := yaml.Unmarshal(data, &n); err != nil {
 		return err

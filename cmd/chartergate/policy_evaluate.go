@@ -82,7 +82,7 @@ func (o *policyEvaluate) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	decider, err := o.decider(cmd)
+	decider, name, err := o.decider(cmd)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (o *policyEvaluate) run(cmd *cobra.Command) error {
 	case "csv":
 		return writeEvaluationCSV(w, r)
 	}
-	return writeEvaluation(w, o.cases, decider.Revision(), at, r)
+	return writeEvaluation(w, o.cases, name, at, r)
 }
 
 // read takes the cases, with a bar on a terminal.
@@ -138,21 +138,25 @@ func (o *policyEvaluate) read(cmd *cobra.Command, e *evaluate.Evaluator) error {
 	})
 }
 
-func (o *policyEvaluate) decider(cmd *cobra.Command) (*policy.Decider, error) {
+// decider gives what decides as --policy says, and how to call it.
+func (o *policyEvaluate) decider(cmd *cobra.Command) (*policy.Decider, string, error) {
 	decider, err := policy.NewDecider()
-	if err != nil || o.policy == "" {
-		return decider, err
+	if err != nil {
+		return nil, "", err
+	}
+	if o.policy == "" {
+		return decider, decider.Builtin(), nil
 	}
 	modules, name, err := o.modules(cmd)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	p, err := policy.Compile(modules)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	decider.Use(p, name)
-	return decider, nil
+	decider.Use(policy.One(p, name))
+	return decider, name, nil
 }
 
 // modules reads the policy that --policy names, and how to call it.

@@ -96,3 +96,13 @@ func TestPolicyFmtAndLint(t *testing.T) {
 	}
 	c.contains(out, `"rule": "no-tests"`, `"level": "warning"`)
 }
+
+func TestPolicyBench(t *testing.T) {
+	c := cli{t: t}
+	dir := policyDir(t, map[string]string{"routing.rego": localPolicy})
+	c.contains(c.ok("policy", "bench", dir, "--duration", "20ms"), "as a server decides", "anew for each call", "plain OPA", "20,000 calls; 100.0% of them", "10 decisions are remembered.")
+	trace := policyDir(t, map[string]string{"trace.csv": "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,109\n"})
+	c.contains(c.ok("policy", "bench", dir, "--duration", "20ms", "-o", "json", "--trace", filepath.Join(trace, "trace.csv")), `"inputs": 2`, `"plain_opa"`)
+	c.fails(exitUsage, []string{"--duration"}, "policy", "bench", dir, "--duration", "1ms")
+	c.fails(exitFailed, []string{"routing.rego:1: the header is"}, "policy", "bench", dir, "--trace", filepath.Join(dir, "routing.rego"))
+}

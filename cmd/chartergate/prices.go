@@ -76,7 +76,7 @@ tell what changed, rate by rate. Prices that hold already are never changed: a n
 		if format != "" && format != prices.GenAI && format != prices.LiteLLM {
 			return usagef("unknown format %q: use %s or %s", format, prices.GenAI, prices.LiteLLM)
 		}
-		list, err := prices.LoadAs(file, format)
+		list, err := prices.Load(file, format)
 		if err != nil {
 			return err
 		}

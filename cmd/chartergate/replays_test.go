@@ -16,6 +16,7 @@ import (
 	chartergate "github.com/chartergate/chartergate/clients/go"
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/usage"
+	"github.com/chartergate/chartergate/internal/dataset"
 	"github.com/chartergate/chartergate/manifest"
 	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 	"github.com/chartergate/chartergate/replay"
@@ -58,9 +59,9 @@ const sliceOfTraces = 600
 
 func traceRows(t *testing.T, format replay.Format, file string) []replay.Row {
 	t.Helper()
-	f, err := os.Open(filepath.Join("../../../shared/data/traces", file))
+	f, err := os.Open(dataset.File(t, "traces/"+file))
 	if err != nil {
-		t.Skipf("the public traces are not here: %v", err)
+		t.Fatal(err)
 	}
 	defer f.Close()
 	rows, err := replay.Read(format, file, f)

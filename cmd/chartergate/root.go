@@ -86,6 +86,7 @@ Exit status: 0 success, 1 failure, 2 the command line is wrong, 3 the gate refus
 		cmd.GroupID = c.group
 		root.AddCommand(cmd)
 	}
+	root.AddCommand(newVetCommand())
 	return root
 }
 

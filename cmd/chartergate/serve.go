@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -159,10 +160,7 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	builtin := decider.Revision()
-	follow := followPolicy(decider, builtin, log)
-	follow(control.Snapshot())
-	control.OnChange(follow)
+	serving := followPolicies(decider, control, log)
 
 	for _, dir := range o.readArchives {
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
@@ -208,14 +206,19 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	vetter, err := newVetter()
+	if err != nil {
+		return err
+	}
 	requests, peers := server.NewIdempotency(time.Now), server.NewPeers()
 	defer func() { err = errors.Join(err, peers.Close()) }()
 	metrics.Peers(peers)
+	metrics.Policies(serving)
 	s, err := server.New(server.Config{
-		Listeners: listeners, Control: control, Compiler: compiler{}, BuiltinPolicy: builtin,
+		Listeners: listeners, Control: control, Compiler: vetter, BuiltinPolicy: decider.Builtin(),
 		Preflight: server.NewPreflightService(gate, validator, requests, peers, log), Usage: server.NewUsageService(gate, meter),
 		Billing:  server.NewBillingService(o.usage.db, o.usage.db, time.Now),
-		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version()),
+		Statuses: server.NewBudgetStatusService(gate), Operations: server.NewOperationsService(gate, version(), peers, serving),
 		Sums: meter.Store,
 		Restater: &restate.Restater{
 			Usage: meter.Store, Control: control, Archives: settlements.With(o.readArchives...), Decode: etcd.ReadBatch, Attribution: meter.Attribution,
@@ -344,52 +347,17 @@ func startTracing(ctx context.Context) (on bool, stop func(), err error) {
 	}, nil
 }
 
-// followPolicy switches the decider whenever another revision is active. A stored revision has compiled before; should
-// it not now, the one before goes on deciding.
-func followPolicy(d *policy.Decider, builtin string, log *slog.Logger) func(*charter.Snapshot) {
-	return func(snap *charter.Snapshot) {
-		active := snap.Policy()
-		if active == nil {
-			if d.Revision() != builtin {
-				shipped, err := policy.Compile(policy.Builtin())
-				if err != nil {
-					log.Error("the shipped policy does not compile", "error", err)
-					return
-				}
-				d.Use(shipped, builtin)
-			}
-			return
-		}
-		revision := snap.PolicyRevision(active.Active)
-		if revision == nil || d.Revision() == revision.Name() {
-			return
-		}
-		compiled, err := policy.Compile(revision.Modules)
-		if err != nil {
-			log.Error("the active policy does not compile; the one before goes on deciding", "revision", revision.Name(), "error", err)
-			return
-		}
-		d.Use(compiled, revision.Name())
-		log.Info("another policy revision decides", "revision", revision.Name())
+// followPolicies lets the policies decide that are active, now and whenever others are. It gives what says which decide.
+func followPolicies(d *policy.Decider, control *etcd.Control, log *slog.Logger) func() server.PolicyServing {
+	var following sync.Mutex
+	follow := func(*charter.Snapshot) {
+		following.Lock()
+		defer following.Unlock()
+		d.Follow(control.Snapshot(), log)
 	}
-}
-
-// compiler is the policy package as the server asks for it.
-type compiler struct{}
-
-func (compiler) Hash(modules map[string]string) string { return policy.Hash(modules) }
-
-func (compiler) Compile(modules map[string]string) error {
-	_, err := policy.Compile(modules)
-	bad, ok := errors.AsType[*policy.InvalidError](err)
-	if !ok {
-		return err
-	}
-	e := &server.PolicyError{}
-	for _, p := range bad.Problems {
-		e.Problems = append(e.Problems, server.PolicyProblem{File: p.File, Line: p.Line, Column: p.Column, Message: p.Message})
-	}
-	return e
+	control.OnChange(follow)
+	follow(nil)
+	return func() server.PolicyServing { return server.PolicyServing(*d.Serving()) }
 }
 
 // shownBudgets bounds the budgets in /metrics.

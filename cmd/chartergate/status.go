@@ -91,6 +91,7 @@ func printStatus(w io.Writer, st *pb.GetStatusResponse, now time.Time) {
 	f.add("state", stateText(st))
 	f.add("etcd", etcdText(st))
 	f.add("records", recordsText(st))
+	f.add("policies", policiesText(self))
 	f.add("settlements", settlementsText(st.GetJournal()))
 	f.add("accounts", accountsText(st))
 	f.add("quarantine", fmt.Sprintf("what a lost server had not settled is out of reach for %s (longest hold %s)", toSecond(st.GetQuarantine().AsDuration()), toSecond(st.GetMaxHold().AsDuration())))
@@ -130,6 +131,23 @@ func recordsText(st *pb.GetStatusResponse) string {
 		return text + "; whether that is the newest is not known"
 	}
 	return text + ", NOT the newest"
+}
+
+func policiesText(r *pb.Replica) string {
+	n := len(r.GetPolicyRevisions())
+	if n == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("%s decide, of revision %d", r.GetPolicyRevisions()[0], r.GetPolicyControlRevision())
+	if n == 1 {
+		text = strings.Replace(text, " decide,", " decides,", 1)
+	} else {
+		text = strings.Replace(text, " decide,", fmt.Sprintf(" and %s decide,", plural(int64(n-1), "other", "others")), 1)
+	}
+	if p := r.GetPolicyProblem(); p != "" {
+		text += "; NOT THOSE THAT ARE ACTIVE: " + p
+	}
+	return text
 }
 
 func settlementsText(j *pb.JournalLag) string {
@@ -177,7 +195,7 @@ func plural(n int64, one, many string) string {
 }
 
 func replicaGrid(st *pb.GetStatusResponse) *grid {
-	g := newGrid("SERVER", "ADDRESS", "HOST", ">PID", "SINCE", "STATE")
+	g := newGrid("SERVER", "ADDRESS", "HOST", ">PID", "SINCE", ">POLICIES OF", "STATE")
 	for _, r := range st.GetReplicas() {
 		pid := ""
 		if r.GetPid() != 0 {
@@ -187,7 +205,14 @@ func replicaGrid(st *pb.GetStatusResponse) *grid {
 		if r.GetId() == st.GetReplica().GetId() {
 			state += " (this one)"
 		}
-		g.add(shortID(r.GetId()), r.GetAddress(), r.GetHost(), pid, timeText(r.GetStartTime()), state)
+		policies := ""
+		if r.PolicyControlRevision != nil {
+			policies = fmt.Sprint(r.GetPolicyControlRevision())
+		}
+		if r.GetPolicyProblem() != "" {
+			state += "; a policy does not compile there"
+		}
+		g.add(shortID(r.GetId()), r.GetAddress(), r.GetHost(), pid, timeText(r.GetStartTime()), policies, state)
 	}
 	return g
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -37,7 +38,8 @@ func TestStatusOfServers(t *testing.T) {
 func TestStatusText(t *testing.T) {
 	start := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	live, gone, closed := pb.ReplicaState_REPLICA_STATE_LIVE, pb.ReplicaState_REPLICA_STATE_QUARANTINED, pb.ReplicaState_REPLICA_STATE_CLOSED
-	self := &pb.Replica{Id: "aaaaaaaa1111", Address: "127.0.0.1:7070", Host: "a", Pid: 12, StartTime: timestamppb.New(start), State: live}
+	self := &pb.Replica{Id: "aaaaaaaa1111", Address: "127.0.0.1:7070", Host: "a", Pid: 12, StartTime: timestamppb.New(start), State: live,
+		PolicyControlRevision: proto.Int64(41), PolicyRevisions: []string{"builtin/5f2a77c0", "policies/team.a/revisions/1", "policies/team.b/revisions/2"}}
 	text := func(change func(*pb.GetStatusResponse)) string {
 		st := &pb.GetStatusResponse{
 			Replica: self, Version: "v1.2.3", Serving: true, DeadlineLeft: durationpb.New(4600 * time.Millisecond), MaxHold: durationpb.New(10 * time.Minute),
@@ -48,12 +50,13 @@ func TestStatusText(t *testing.T) {
 		printStatus(&b, st, start.Add(2*time.Hour+14*time.Minute))
 		return b.String()
 	}
-	const servers = "\nServers\n  SERVER    ADDRESS         HOST  PID  SINCE                 STATE\n  aaaaaaaa  127.0.0.1:7070  a      12  2026-11-23 12:00:00Z  live (this one)\n"
+	const servers = "\nServers\n  SERVER    ADDRESS         HOST  PID  SINCE                 POLICIES OF  STATE\n  aaaaaaaa  127.0.0.1:7070  a      12  2026-11-23 12:00:00Z           41  live (this one)\n"
 	all := text(func(*pb.GetStatusResponse) {})
 	want := `server       aaaaaaaa at 127.0.0.1:7070, version v1.2.3, up 2h14m
 state        takes calls; without etcd for another 4.6s, then it refuses
 etcd         answers
 records      charters, budgets, prices and policies of revision 41, the newest
+policies     builtin/5f2a77c0 and 2 others decide, of revision 41
 settlements  none waits
 accounts     1,234 open
 quarantine   what a lost server had not settled is out of reach for 10m38s (longest hold 10m)

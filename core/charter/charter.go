@@ -231,30 +231,5 @@ func (b *PriceBook) withMeta(m Meta) Record {
 	return &d
 }
 
-// RoutingPolicy is the name of the one routing policy.
-const RoutingPolicy = "policies/routing"
-
-// Policy says which revision of the routing policy decides.
-type Policy struct {
-	Meta
-	Active string // the hash of a revision
-}
-
-// Name is `policies/routing`.
-func (p *Policy) Name() string           { return RoutingPolicy }
-func (p *Policy) withMeta(m Meta) Record { d := *p; d.Meta = m; return &d }
-
-// PolicyRevision is an immutable set of Rego modules.
-type PolicyRevision struct {
-	Meta
-	Hash    string // of the modules
-	Modules map[string]string
-	Message string
-}
-
-// Name is `policies/routing/revisions/{hash}`.
-func (r *PolicyRevision) Name() string           { return RoutingPolicy + "/revisions/" + r.Hash }
-func (r *PolicyRevision) withMeta(m Meta) Record { d := *r; d.Meta = m; return &d }
-
 // WithMeta gives a copy of a record with the store's knowledge of it.
 func WithMeta(r Record, m Meta) Record { return r.withMeta(m) }

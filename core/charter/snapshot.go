@@ -32,10 +32,10 @@ type Snapshot struct {
 	budgets   cowMap[*Budget]
 	users     cowMap[users] // by budget
 	books     map[string]*PriceBook
-	revisions map[string]*PolicyRevision
+	policies  [levels]cowMap[*Policy] // by what they are attached to
+	revisions cowMap[*PolicyRevision] // by policy and hash
 	catalog   *Catalog
 	prices    *pricing.Book
-	policy    *Policy
 }
 
 // Charter finds a charter by id; nil if there is none.
@@ -52,12 +52,6 @@ func (s *Snapshot) Prices() *pricing.Book { return s.prices }
 
 // PriceBook finds a price book by id; nil if there is none.
 func (s *Snapshot) PriceBook(id string) *PriceBook { return s.books[id] }
-
-// Policy is the active routing policy; nil while the shipped one decides.
-func (s *Snapshot) Policy() *Policy { return s.policy }
-
-// PolicyRevision finds a revision by hash; nil if there is none.
-func (s *Snapshot) PolicyRevision(hash string) *PolicyRevision { return s.revisions[hash] }
 
 // Record finds a record by resource name; nil if there is none.
 func (s *Snapshot) Record(name string) Record {
@@ -79,13 +73,13 @@ func (s *Snapshot) Record(name string) Record {
 		if s.catalog != nil {
 			return s.catalog
 		}
-	case name == RoutingPolicy:
-		if s.policy != nil {
-			return s.policy
-		}
-	case strings.HasPrefix(name, RoutingPolicy+"/revisions/"):
-		if r := s.revisions[name[len(RoutingPolicy+"/revisions/"):]]; r != nil {
+	case kind == "policies" && strings.Contains(id, revisionsInfix):
+		if r, ok := s.revisions.get(id); ok {
 			return r
+		}
+	case kind == "policies":
+		if p := s.Policy(id); p != nil {
+			return p
 		}
 	}
 	return nil
@@ -106,17 +100,6 @@ func (s *Snapshot) PriceBooks() []*PriceBook {
 			}
 		}
 	}, len(s.books))
-}
-
-// PolicyRevisions lists the revisions of the routing policy in the order of their hashes.
-func (s *Snapshot) PolicyRevisions() []*PolicyRevision {
-	return sorted(func(yield func(string, *PolicyRevision) bool) {
-		for k, v := range s.revisions {
-			if !yield(k, v) {
-				return
-			}
-		}
-	}, len(s.revisions))
 }
 
 // Counts says how many charters and budgets there are.
@@ -165,6 +148,11 @@ func (s *Snapshot) Replace(epoch int64, changes []Change) (*Snapshot, error) {
 	next := *s
 	next.Epoch = max(s.Epoch, epoch)
 	charters, budgets := edit[*Charter]{m: s.charters}, edit[*Budget]{m: s.budgets}
+	revisions := edit[*PolicyRevision]{m: s.revisions}
+	var policies [levels]edit[*Policy]
+	for l := range policies {
+		policies[l].m = s.policies[l]
+	}
 	named := edit[users]{m: s.users}
 	count := func(budget string, children, charters int) {
 		if budget != "" {
@@ -213,23 +201,28 @@ func (s *Snapshot) Replace(epoch int64, changes []Change) (*Snapshot, error) {
 				}
 				next.catalog = r
 			}
-		case c.Name == RoutingPolicy:
-			next.policy = nil
+		case kind == "policies" && strings.Contains(id, revisionsInfix):
+			revisions.delete(id)
 			if c.Record != nil {
-				next.policy = c.Record.(*Policy)
+				revisions.set(id, c.Record.(*PolicyRevision))
 			}
-		case strings.HasPrefix(c.Name, RoutingPolicy+"/revisions/"):
-			hash := c.Name[len(RoutingPolicy+"/revisions/"):]
-			next.revisions = clone(next.revisions)
-			delete(next.revisions, hash)
+		case kind == "policies":
+			level, to, ok := attachment(id)
+			if !ok {
+				return nil, fmt.Errorf("unknown policy %q", c.Name)
+			}
+			policies[level].delete(to)
 			if c.Record != nil {
-				next.revisions[hash] = c.Record.(*PolicyRevision)
+				policies[level].set(to, c.Record.(*Policy))
 			}
 		default:
 			return nil, fmt.Errorf("unknown control record %q", c.Name)
 		}
 	}
-	next.charters, next.budgets, next.users = charters.m, budgets.m, named.m
+	next.charters, next.budgets, next.users, next.revisions = charters.m, budgets.m, named.m, revisions.m
+	for l := range policies {
+		next.policies[l] = policies[l].m
+	}
 	if booksChanged {
 		var prices []*pricing.Price
 		var contracts []pricing.Contract
@@ -280,14 +273,10 @@ func (s *Snapshot) With(changes []Change) (*Snapshot, error) {
 			catalogChanged = true
 			err = checkCatalog(r)
 		case *Policy:
-			if next.revisions[r.Active] == nil {
-				err = &ReferenceError{r.Name(), RoutingPolicy + "/revisions/" + r.Active}
-			}
+			err = next.checkPolicy(r)
 		case nil:
-			if id, ok := strings.CutPrefix(c.Name, "budgets/"); ok {
-				if n, _ := next.users.get(id); n != (users{}) {
-					err = &InUseError{c.Name, next.userOf(id)}
-				}
+			if user := next.userOf(c.Name); user != "" {
+				err = &InUseError{c.Name, user}
 			}
 		}
 		if err != nil {
@@ -304,15 +293,33 @@ func (s *Snapshot) With(changes []Change) (*Snapshot, error) {
 	return next, nil
 }
 
-func (s *Snapshot) userOf(budget string) string {
-	for _, b := range s.budgets.all() {
-		if b.Parent == budget {
-			return b.Name()
+// userOf names a record that names one that is deleted; empty if there is none.
+func (s *Snapshot) userOf(name string) string {
+	kind, id, _ := strings.Cut(name, "/")
+	switch kind {
+	case "budgets":
+		if n, _ := s.users.get(id); n == (users{}) {
+			return ""
 		}
-	}
-	for _, c := range s.charters.all() {
-		if c.Budget == budget {
-			return c.Name()
+		for _, b := range s.budgets.all() {
+			if b.Parent == id {
+				return b.Name()
+			}
+		}
+		for _, c := range s.charters.all() {
+			if c.Budget == id {
+				return c.Name()
+			}
+		}
+	case "charters":
+		if p, ok := s.policies[levelFeature].get(id); ok {
+			return p.Name()
+		}
+	case "policies":
+		if policy, hash, ok := strings.Cut(id, revisionsInfix); ok {
+			if p := s.Policy(policy); p != nil && (p.Active == hash || p.Shadow == hash) {
+				return p.Name()
+			}
 		}
 	}
 	return ""

@@ -69,10 +69,14 @@ func (p *Price) cost(u *usage.Usage, lines *[]Line, split *usage.Cost) (money.Na
 			}
 		}
 	}
-	gpu := u.GPUMilliseconds
-	if gpu == 0 && p.set&(1<<GPUMillisecond) != 0 {
+	gpu := gpuTime{ms: u.GPUMilliseconds}
+	gpu.rate, gpu.hourly = p.gpuRate(u.Accelerator)
+	switch {
+	case !gpu.hourly && (gpu.ms != 0 || p.set&(1<<GPUMillisecond) != 0 || len(p.Accelerators) > 0):
+		return 0, &UnpricedError{Model: p.Model, Unit: gpuUnit(u.Accelerator)}
+	case gpu.hourly && gpu.ms == 0:
 		var err error
-		if gpu, err = p.deriveGPU(u); err != nil {
+		if gpu.ms, err = p.deriveGPU(u); err != nil {
 			return 0, err
 		}
 	}
@@ -81,7 +85,7 @@ func (p *Price) cost(u *usage.Usage, lines *[]Line, split *usage.Cost) (money.Na
 		AudioInput: u.AudioInputTokens, AudioCacheRead: u.AudioCacheReadTokens, ImageInput: u.ImageInputTokens,
 		Output: u.OutputTokens, Reasoning: u.ReasoningTokens, AudioOutput: u.AudioOutputTokens, ImageOutput: u.ImageOutputTokens,
 		Embedding: u.EmbeddingTokens, VectorQuery: u.VectorQueries, StorageByte: u.StorageBytes, EgressByte: u.EgressBytes,
-		GPUMillisecond: gpu, Request: 1,
+		GPUMillisecond: gpu.ms, Request: 1,
 	}
 	t := total{factor: p.factor.or1(), tokens: 1, rest: 1}
 	if (p.tokenFactor != Ratio{}) { // tokens x n/d + rest is (tokens x n + rest x d) / d
@@ -99,13 +103,17 @@ func (p *Price) cost(u *usage.Usage, lines *[]Line, split *usage.Cost) (money.Na
 			if len(p.excess) > 0 && unit <= ImageInput {
 				err = p.addExcess(&t, &quantities, unit)
 			} else {
-				counted, err = p.addUnit(&t, unit, q, gpu)
+				counted, err = p.addUnit(&t, unit, q, &gpu)
 			}
 			if err != nil {
 				return 0, err
 			}
 			if lines != nil && counted {
-				if err := t.line(lines, unit.String(), q); err != nil {
+				name := unit.String()
+				if unit == GPUMillisecond {
+					name = gpuUnit(u.Accelerator)
+				}
+				if err := t.line(lines, name, q); err != nil {
 					return 0, err
 				}
 			}
@@ -163,16 +171,18 @@ func (p *Price) cost(u *usage.Usage, lines *[]Line, split *usage.Cost) (money.Na
 }
 
 // addUnit says whether the unit has a line: what is free without a rate has none.
-func (p *Price) addUnit(t *total, unit Unit, q, gpu int64) (counted bool, err error) {
+func (p *Price) addUnit(t *total, unit Unit, q int64, gpu *gpuTime) (counted bool, err error) {
 	rate, ok := p.effectiveRate(unit)
+	if unit == GPUMillisecond {
+		rate, ok = gpu.rate, true
+	}
 	if !ok {
-		hourly := p.set&(1<<GPUMillisecond) != 0
 		switch {
 		case unit == Request:
 			return false, nil
-		case hourly && unit.tokens() && gpu > 0: // paid by the GPU-hour: its tokens need no rate of their own
+		case gpu.hourly && unit.tokens() && gpu.ms > 0: // paid by the GPU-hour: its tokens need no rate of their own
 			return false, nil
-		case hourly && unit.tokens():
+		case gpu.hourly && unit.tokens():
 			return false, &UnpricedError{p.Model, GPUMillisecond.String(), true}
 		}
 		return false, &UnpricedError{Model: p.Model, Unit: unit.String()}
@@ -240,6 +250,28 @@ func (p *Price) effectiveRate(u Unit) (money.Nanos, bool) {
 		u = fallback[u]
 	}
 	return p.rates[u], true
+}
+
+// gpuTime is the GPU time of a call with its rate by the hour, if it has one.
+type gpuTime struct {
+	ms     int64
+	rate   money.Nanos
+	hourly bool
+}
+
+func (p *Price) gpuRate(accelerator string) (rate money.Nanos, ok bool) {
+	if accelerator == "" {
+		return p.Rate(GPUMillisecond)
+	}
+	rate, ok = p.Accelerators[accelerator]
+	return rate, ok
+}
+
+func gpuUnit(accelerator string) string {
+	if accelerator == "" {
+		return GPUMillisecond.String()
+	}
+	return GPUMillisecond.String() + "/" + accelerator
 }
 
 // deriveGPU rounds up: derived GPU time is never less than the calibration says.

@@ -79,6 +79,7 @@ type Price struct {
 	GPUPerMInput, GPUPerMOutput int64
 	OverheadPPM                 int64 // operational overhead on everything else, in parts per million
 	Tools                       map[string]money.Nanos
+	Accelerators                map[string]money.Nanos // per GPU-hour; that of GPUMillisecond is for usage that names none
 
 	rates [unitCount]money.Nanos
 	set   uint32
@@ -112,12 +113,21 @@ func New(model string, effective time.Time, currency string, rates map[Unit]mone
 func (p *Price) Rate(u Unit) (money.Nanos, bool) { return p.rates[u], p.set&(1<<u) != 0 }
 
 // Reasons says that reasoning tokens have a rate of their own.
-func (p *Price) Reasons() bool {
+func (p *Price) Reasons() bool { return p.own()&(1<<Reasoning) != 0 }
+
+// WritesCache says that tokens written to a cache have a rate of their own.
+func (p *Price) WritesCache() bool { return p.own()&(1<<CacheWrite5m|1<<CacheWrite1h) != 0 }
+
+// own are the units with a rate of their own, for any length of input.
+func (p *Price) own() uint32 {
 	own := p.set
-	for _, l := range p.long {
-		own |= l.price.set
+	for i := range p.long {
+		own |= p.long[i].price.set
 	}
-	return own&(1<<Reasoning) != 0
+	for i := range p.excess {
+		own |= p.excess[i].set
+	}
+	return own
 }
 
 // UnpricedError says that a price has no rate for a unit that was used.
@@ -135,6 +145,9 @@ func (e *UnpricedError) Error() string {
 	}
 	if e.Unit == GPUMillisecond.String() && e.Derived {
 		return fmt.Sprintf("model %q is paid by the GPU-hour, but the call does not report gpu_milliseconds: report them, or set gpu_milliseconds_per_mtok_input and _output in its price", e.Model)
+	}
+	if accelerator, ok := strings.CutPrefix(e.Unit, GPUMillisecond.String()+"/"); ok {
+		return fmt.Sprintf("the price of model %q has no GPU-hour rate for accelerator %q: add it to gpu_hour_by_accelerator in its price book", e.Model, accelerator)
 	}
 	return fmt.Sprintf("the price of model %q has no rate for %s: add one to its price book, 0 if it is free", e.Model, e.Unit)
 }

@@ -25,6 +25,10 @@ func drawPrice(t *rapid.T) *Price {
 	p := New("m", day, "USD", rates)
 	p.OverheadPPM = rapid.Int64Range(0, 1_000_000).Draw(t, "overhead")
 	p.Tools = map[string]money.Nanos{"search": money.Nanos(rapid.Int64Range(0, 1e15).Draw(t, "search")), "code": 7}
+	p.Accelerators = map[string]money.Nanos{"h100": money.Nanos(rapid.Int64Range(0, 1e15).Draw(t, "h100")), "a100": 7}
+	if rapid.Bool().Draw(t, "no accelerators") {
+		p.Accelerators = nil
+	}
 	p.GPUPerMInput = rapid.Int64Range(0, 1e9).Draw(t, "gpu in")
 	p.GPUPerMOutput = rapid.Int64Range(0, 1e9).Draw(t, "gpu out")
 	return p
@@ -40,6 +44,7 @@ func drawUsage(t *rapid.T) usage.Usage {
 		AudioCacheReadTokens: n("audio read"), ImageInputTokens: n("image in"), ImageOutputTokens: n("image out"),
 		EmbeddingTokens: n("embedding"), VectorQueries: n("vector"), GPUMilliseconds: n("gpu"), StorageBytes: n("storage"),
 		EgressBytes: n("egress"), ToolCalls: map[string]int64{"search": n("search"), "code": n("code")},
+		Accelerator: rapid.SampledFrom([]string{"", "h100", "a100", "b200"}).Draw(t, "accelerator"),
 	}
 	u.ContextOverheadTokens = rapid.Int64Range(0, u.AllInput()).Draw(t, "overhead")
 	return u
@@ -52,6 +57,13 @@ func exact(p *Price, u *usage.Usage) (cost *big.Int, ok bool) {
 		sum.Add(sum, new(big.Rat).Mul(big.NewRat(n, per), new(big.Rat).SetInt64(int64(rate))))
 	}
 	gpuRate, selfHosted := p.Rate(GPUMillisecond)
+	byHour := selfHosted || len(p.Accelerators) > 0
+	if u.Accelerator != "" {
+		gpuRate, selfHosted = p.Accelerators[u.Accelerator]
+	}
+	if byHour && !selfHosted {
+		return nil, false
+	}
 	gpu := u.GPUMilliseconds
 	if gpu == 0 && selfHosted {
 		n := new(big.Int).Add(new(big.Int).Mul(big.NewInt(u.AllInput()), big.NewInt(p.GPUPerMInput)),
@@ -165,6 +177,65 @@ func TestPublishedPricesAreExact(t *testing.T) {
 		if got, err := c.price.Cost(&c.usage); err != nil || got != c.want {
 			t.Errorf("%s: %d, %v; want %d", c.name, got, err, c.want)
 		}
+	}
+}
+
+func TestGPUHoursByAccelerator(t *testing.T) {
+	const hour = 3_600_000
+	p := New("llama", day, "USD", map[Unit]money.Nanos{GPUMillisecond: 3 * money.Unit, Input: 0, Output: 0})
+	p.Accelerators = map[string]money.Nanos{"h100": 4_100_000_000, "a100": 2_200_000_000}
+	p.OverheadPPM, p.GPUPerMInput, p.GPUPerMOutput = 120_000, 40_000, 900_000
+	var sum money.Nanos
+	for accelerator, want := range map[string]money.Nanos{"": 3_360_000_000, "h100": 4_592_000_000, "a100": 2_464_000_000} {
+		u := usage.Usage{GPUMilliseconds: hour, Accelerator: accelerator}
+		got, err := p.Cost(&u)
+		if err != nil || got != want {
+			t.Errorf("an hour of %q is %s, %v; want %s", accelerator, got, err, want)
+		}
+		_, lines, err := p.Lines(&u)
+		if err != nil || lines[0].Unit != gpuUnit(accelerator) || lines[0].Quantity != hour {
+			t.Errorf("lines of %q: %+v, %v", accelerator, lines, err)
+		}
+		_, split, err := p.Split(&u)
+		if err != nil || split.Compute+split.Other != want {
+			t.Errorf("components of %q: %+v, %v", accelerator, split, err)
+		}
+		sum += got
+	}
+	if sum != 10_416_000_000 { // 9.30 and 12%
+		t.Errorf("all three are %s", sum)
+	}
+	// 1000 in and 100 out are 40 + 90 ms, of which each costs 4.10 x 1.12 / 3.6e6.
+	if got, err := p.Cost(&usage.Usage{InputTokens: 1000, OutputTokens: 100, Accelerator: "h100"}); err != nil || got != 165_822 {
+		t.Errorf("derived: %d, %v", got, err)
+	}
+	plain := New("llama", day, "USD", map[Unit]money.Nanos{GPUMillisecond: 3 * money.Unit, Input: 0})
+	named := New("llama", day, "USD", map[Unit]money.Nanos{Input: 0})
+	named.Accelerators = p.Accelerators
+	api := New("gpt", day, "USD", map[Unit]money.Nanos{Input: 0})
+	for _, c := range []struct {
+		name  string
+		price *Price
+		usage usage.Usage
+		unit  string
+	}{
+		{"an unknown accelerator", p, usage.Usage{GPUMilliseconds: 1, Accelerator: "b200"}, "gpu_milliseconds/b200"},
+		{"one whose time would be derived", p, usage.Usage{InputTokens: 1, Accelerator: "b200"}, "gpu_milliseconds/b200"},
+		{"one that only the plain rate could be for", plain, usage.Usage{InputTokens: 1, Accelerator: "h100"}, "gpu_milliseconds/h100"},
+		{"none where all rates are by accelerator", named, usage.Usage{InputTokens: 1}, "gpu_milliseconds"},
+		{"GPU time of a model without GPU rates", api, usage.Usage{GPUMilliseconds: 1, Accelerator: "h100"}, "gpu_milliseconds/h100"},
+	} {
+		got, err := c.price.Cost(&c.usage)
+		if e, ok := errors.AsType[*UnpricedError](err); !ok || e.Unit != c.unit {
+			t.Errorf("%s costs %s, %v", c.name, got, err)
+		}
+	}
+	if got, err := api.Cost(&usage.Usage{InputTokens: 1, Accelerator: "h100"}); err != nil || got != 0 {
+		t.Errorf("a model that is not paid by the GPU-hour: %s, %v", got, err)
+	}
+	u := usage.Usage{GPUMilliseconds: 5, Accelerator: "h100"}
+	if n := testing.AllocsPerRun(100, func() { _, _ = p.Cost(&u) }); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
 

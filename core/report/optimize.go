@@ -223,6 +223,7 @@ func (m *measure) price(model string) *pricing.Price {
 		}
 		flat = pricing.New(model, p.Effective, p.Currency, rates)
 		flat.GPUPerMInput, flat.GPUPerMOutput, flat.OverheadPPM = p.GPUPerMInput, p.GPUPerMOutput, p.OverheadPPM
+		flat.Accelerators = p.Accelerators
 	} else {
 		m.Unpriced = append(m.Unpriced, model)
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/routing"
 )
@@ -106,4 +108,81 @@ func TestCombineRevisions(t *testing.T) {
 	if got := routing.Combine(nil, a, b); got.Revision != a.Revision+routing.RevisionSeparator+b.Revision {
 		t.Errorf("the revision is %q", got.Revision)
 	}
+}
+
+// Whatever levels say, a combined plan can serve a call on nothing that one of them does not permit, is as strict as the
+// strictest, and combining it once more with a plan of its own changes nothing.
+func TestCombineOnlyNarrows(t *testing.T) {
+	catalog := charter.WithMeta(&charter.Catalog{
+		Tiers:  []charter.Tier{{ID: "t0"}, {ID: "t1"}, {ID: "t2"}},
+		Models: []charter.Model{{ID: "m0", Tier: "t0"}, {ID: "m1", Tier: "t0"}, {ID: "m2", Tier: "t1"}, {ID: "m3", Tier: "t2"}, {ID: "m4", Tier: "t2"}},
+	}, charter.Meta{}).(*charter.Catalog)
+	// serve is what a plan can serve on, in its order; all where it names nothing.
+	serve := func(p *routing.Plan) (models []string) {
+		add := func(id string) {
+			if !slices.Contains(models, id) {
+				models = append(models, id)
+			}
+		}
+		for _, id := range p.Models {
+			add(id)
+		}
+		for _, m := range catalog.Models {
+			if len(p.Models)+len(p.Tiers) == 0 {
+				add(m.ID)
+			}
+		}
+		for _, tier := range p.Tiers {
+			for _, m := range catalog.Models {
+				if m.Tier == tier {
+					add(m.ID)
+				}
+			}
+		}
+		return models
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		plan := rapid.Custom(func(t *rapid.T) *routing.Plan {
+			return &routing.Plan{
+				Effect: routing.Effect(rapid.IntRange(1, 4).Draw(t, "effect")),
+				Models: rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"m0", "m1", "m2", "m3", "m4"}), 0, 4, rapid.ID).Draw(t, "models"),
+				Tiers:  rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"t0", "t1", "t2"}), 0, 3, rapid.ID).Draw(t, "tiers"),
+
+				MaxOutputTokens: rapid.Int64Range(0, 3).Draw(t, "output"), PromptCache: routing.PromptCache(rapid.IntRange(0, 3).Draw(t, "cache")),
+			}
+		})
+		plans := rapid.SliceOfN(plan, 2, 3).Draw(t, "plans")
+		all := routing.Combine(catalog, plans...)
+		last := -1
+		for i, p := range plans {
+			if all.Effect < p.Effect {
+				t.Fatalf("%s, but level %d says %s", all.Effect, i, p.Effect)
+			}
+			if p.MaxOutputTokens > 0 && (all.MaxOutputTokens == 0 || all.MaxOutputTokens > p.MaxOutputTokens) {
+				t.Fatalf("%d tokens, but level %d allows %d", all.MaxOutputTokens, i, p.MaxOutputTokens)
+			}
+			if p.PromptCache == routing.CacheOff && all.PromptCache != routing.CacheOff {
+				t.Fatalf("a prompt cache, but level %d has it off", i)
+			}
+			if len(p.Models)+len(p.Tiers) > 0 {
+				last = i
+			}
+		}
+		if all.Effect == routing.Deny || last < 0 {
+			return
+		}
+		// Taken the other way: the models of the last that names any, one by one, that all others permit.
+		var want []string
+		for _, id := range serve(plans[last]) {
+			if !slices.ContainsFunc(plans, func(p *routing.Plan) bool { return !slices.Contains(serve(p), id) }) {
+				want = append(want, id)
+			}
+		}
+		if got := serve(all); len(want) == 0 || !slices.Equal(got, want) {
+			t.Fatalf("serves %v, want %v", got, want)
+		}
+		if again := routing.Combine(catalog, all, all); !slices.Equal(serve(again), serve(all)) || again.Effect != all.Effect {
+			t.Fatalf("combined with itself it is %+v, was %+v", again, all)
+		}
+	})
 }

@@ -28,16 +28,19 @@ func (e Effect) String() string {
 
 // Estimate is what a call is expected to use at most.
 type Estimate struct {
-	InputTokens       int64 // cached ones included
-	CachedInputTokens int64
-	MaxOutputTokens   int64 // 0: the model's own maximum
-	RetrievalHops     int64
-	EmbeddingTokens   int64
-	VectorQueries     int64
-	ToolCalls         map[string]int64
-	GPUMilliseconds   int64
-	StorageBytes      int64
-	EgressBytes       int64
+	InputTokens        int64 // cached and written ones included
+	CachedInputTokens  int64
+	CacheWrite5mTokens int64 // 0 with CacheWrite1hTokens 0: as the decision's PromptCache says
+	CacheWrite1hTokens int64
+	MaxOutputTokens    int64 // 0: the model's own maximum
+	RetrievalHops      int64
+	EmbeddingTokens    int64
+	VectorQueries      int64
+	ToolCalls          map[string]int64
+	GPUMilliseconds    int64
+	Accelerator        string // of the GPU time
+	StorageBytes       int64
+	EgressBytes        int64
 }
 
 // Call is one AI call that is about to be made.
@@ -69,19 +72,38 @@ func (e *Estimate) Usage(outputTokens int64) usage.Usage {
 		queries = e.RetrievalHops
 	}
 	return usage.Usage{
-		InputTokens: e.InputTokens - e.CachedInputTokens, CacheReadTokens: e.CachedInputTokens, OutputTokens: outputTokens,
+		InputTokens:     e.InputTokens - e.CachedInputTokens - e.CacheWrite5mTokens - e.CacheWrite1hTokens,
+		CacheReadTokens: e.CachedInputTokens, CacheWrite5mTokens: e.CacheWrite5mTokens, CacheWrite1hTokens: e.CacheWrite1hTokens, OutputTokens: outputTokens,
 		RetrievalHops: e.RetrievalHops, EmbeddingTokens: e.EmbeddingTokens, VectorQueries: queries, ToolCalls: e.ToolCalls,
-		GPUMilliseconds: e.GPUMilliseconds, StorageBytes: e.StorageBytes, EgressBytes: e.EgressBytes,
+		GPUMilliseconds: e.GPUMilliseconds, Accelerator: e.Accelerator, StorageBytes: e.StorageBytes, EgressBytes: e.EgressBytes,
 	}
 }
 
-// Cost is what the estimate costs at most with a given output: all of it may be reasoning, where that costs more. It does
-// not allocate. Errors: those of pricing.Price.Cost.
-func (e *Estimate) Cost(p *pricing.Price, outputTokens int64) (money.Nanos, error) {
+// Cost is what the estimate costs at most with a given output and advice: all output may be reasoning, and where the
+// estimate does not say what is written to the cache, all uncached input may be, if these cost more. It does not allocate.
+// Errors: those of pricing.Price.Cost.
+func (e *Estimate) Cost(p *pricing.Price, outputTokens int64, cache PromptCache) (money.Nanos, error) {
 	u := e.Usage(outputTokens)
 	cost, err := p.Cost(&u)
-	if err != nil || !p.Reasons() {
-		return cost, err
+	if err != nil {
+		return 0, err
+	}
+	if cache >= Cache5m && e.CacheWrite5mTokens+e.CacheWrite1hTokens == 0 && p.WritesCache() {
+		w := u
+		w.InputTokens, w.CacheWrite5mTokens = 0, u.InputTokens
+		if cache == Cache1h {
+			w.CacheWrite5mTokens, w.CacheWrite1hTokens = 0, u.InputTokens
+		}
+		written, err := p.Cost(&w)
+		if err != nil {
+			return 0, err
+		}
+		if written > cost {
+			cost, u = written, w
+		}
+	}
+	if !p.Reasons() {
+		return cost, nil
 	}
 	u.OutputTokens, u.ReasoningTokens = 0, u.OutputTokens
 	reasoned, err := p.Cost(&u)

@@ -7,9 +7,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/chartergate/chartergate/internal/dataset"
 )
 
-// real are payloads of real responses with what genai-prices reads from them, see ../shared/data/README.md.
+// real are payloads of real responses with what genai-prices reads from them.
 type real struct {
 	Body      json.RawMessage
 	Model     string
@@ -26,12 +28,9 @@ type real struct {
 
 func realPayloads(t *testing.T) []real {
 	t.Helper()
-	data, err := os.ReadFile("../../../shared/data/usage/real-usages.json")
-	if data == nil {
-		data, err = os.ReadFile("/work/shared/data/usage/real-usages.json")
-	}
+	data, err := os.ReadFile(dataset.File(t, "usage/real-usages.json"))
 	if err != nil {
-		t.Skip("real payloads are not here: ", err)
+		t.Fatal(err)
 	}
 	var rows []real
 	if err := json.Unmarshal(data, &rows); err != nil {

@@ -59,7 +59,7 @@ func (u *Usage) Add(v *Usage) bool {
 		ContextOverheadTokens: u.ContextOverheadTokens + v.ContextOverheadTokens, RetrievalHops: u.RetrievalHops + v.RetrievalHops,
 		EmbeddingTokens: u.EmbeddingTokens + v.EmbeddingTokens, VectorQueries: u.VectorQueries + v.VectorQueries, ToolCalls: u.ToolCalls,
 		GPUMilliseconds: u.GPUMilliseconds + v.GPUMilliseconds, StorageBytes: u.StorageBytes + v.StorageBytes,
-		EgressBytes: u.EgressBytes + v.EgressBytes,
+		EgressBytes: u.EgressBytes + v.EgressBytes, Accelerator: accelerator(u, v),
 	}
 	if !sum.within() {
 		return false
@@ -85,6 +85,18 @@ func (u *Usage) Add(v *Usage) bool {
 		u.ToolCalls[tool] += n
 	}
 	return true
+}
+
+// accelerator is that of a sum: the one of both, but what has no compute has none.
+func accelerator(u, v *Usage) string {
+	computes := func(u *Usage) bool { return u.GPUMilliseconds+u.AllInput()+u.AllOutput() > 0 }
+	switch {
+	case u.Accelerator == v.Accelerator || !computes(v):
+		return u.Accelerator
+	case !computes(u):
+		return v.Accelerator
+	}
+	return ""
 }
 
 // Minus is what u has more than v; no count is below 0.

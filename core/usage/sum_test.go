@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -17,7 +18,7 @@ func every(n int64) Usage {
 }
 
 func TestEveryCountIsSummedAndBounded(t *testing.T) {
-	if n := len((&Usage{}).counts()); n != reflect.TypeFor[Usage]().NumField()-1 {
+	if n := len((&Usage{}).counts()); n != reflect.TypeFor[Usage]().NumField()-2 { // of tools and the accelerator apart
 		t.Fatalf("%d counts", n)
 	}
 	u, v, want := every(7), every(5), every(12)
@@ -44,6 +45,36 @@ func TestEveryCountIsSummedAndBounded(t *testing.T) {
 			if err := full.Validate(); !errors.Is(err, ErrInvalid) {
 				t.Errorf("%s at %d: %v", c.name, wrong, err)
 			}
+		}
+	}
+}
+
+func TestSumsNameOneAccelerator(t *testing.T) {
+	named := func(accelerator string, ms int64) Usage { return Usage{GPUMilliseconds: ms, Accelerator: accelerator} }
+	for _, c := range []struct{ u, v, want Usage }{
+		{Usage{}, named("h100", 1), named("h100", 1)},
+		{named("h100", 1), Usage{}, named("h100", 1)},
+		{named("h100", 1), named("h100", 2), named("h100", 3)},
+		{named("h100", 1), named("a100", 2), named("", 3)},
+		{named("h100", 1), named("", 2), named("", 3)},
+	} {
+		sum := c.u
+		if !sum.Add(&c.v) || !reflect.DeepEqual(sum, c.want) {
+			t.Errorf("%+v and %+v are %+v", c.u, c.v, sum)
+		}
+	}
+	var totals Totals
+	for _, u := range []Usage{named("h100", 1), named("a100", 2), named("", 4)} {
+		if err := totals.Add(&Totals{Usage: u}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if totals.Usage.GPUMilliseconds != 7 || totals.Usage.Accelerator != "" {
+		t.Errorf("rollups have %+v", totals.Usage)
+	}
+	for name, ok := range map[string]bool{strings.Repeat("é", 64): true, strings.Repeat("a", 65): false} {
+		if err := (&Usage{Accelerator: name}).Validate(); (err == nil) != ok {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

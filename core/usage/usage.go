@@ -4,6 +4,7 @@ package usage
 import (
 	"errors"
 	"fmt"
+	"unicode/utf8"
 )
 
 // Usage is what one call used. Every token is counted in one field only; ContextOverheadTokens and RetrievalHops are
@@ -25,7 +26,8 @@ type Usage struct {
 	EmbeddingTokens       int64
 	VectorQueries         int64
 	ToolCalls             map[string]int64
-	GPUMilliseconds       int64 // 0: derived from the tokens where the price says how
+	GPUMilliseconds       int64  // 0: derived from the tokens where the price says how
+	Accelerator           string // of the GPU time; empty where not said, and in sums over several
 	StorageBytes          int64
 	EgressBytes           int64
 }
@@ -35,6 +37,8 @@ const (
 	MaxTokens = 1_000_000_000_000
 	MaxCalls  = 1_000_000_000
 	MaxBytes  = 1_000_000_000_000_000
+
+	maxAccelerator = 64 // characters
 )
 
 // ErrInvalid is wrapped by every error of Validate.
@@ -49,6 +53,9 @@ func (u *Usage) Validate() error {
 				return fmt.Errorf("%w: %s is %d, it must be 0 to %d", ErrInvalid, f.name, *f.n, f.most)
 			}
 		}
+	}
+	if len(u.Accelerator) > maxAccelerator && utf8.RuneCountInString(u.Accelerator) > maxAccelerator {
+		return fmt.Errorf("%w: accelerator has %d characters, at most %d are allowed", ErrInvalid, utf8.RuneCountInString(u.Accelerator), maxAccelerator)
 	}
 	for tool, n := range u.ToolCalls {
 		if n < 0 || n > MaxCalls {

@@ -15,8 +15,8 @@ func validText(m hot) bool {
 	case *chartergatev1.ReserveRequest:
 		return callText(m.GetCall()) && valid(m.GetRequestId())
 	case *chartergatev1.SettleRequest:
-		return valid(m.GetHold()) && valid(m.GetModel()) && valid(m.GetRequestId()) && keysText(m.GetUsage().GetToolCalls()) &&
-			rawText(m.GetRawUsage())
+		return valid(m.GetHold()) && valid(m.GetModel()) && valid(m.GetRequestId()) && valid(m.GetUsage().GetAccelerator()) &&
+			keysText(m.GetUsage().GetToolCalls()) && rawText(m.GetRawUsage())
 	case *chartergatev1.ReleaseRequest:
 		return valid(m.GetHold()) && valid(m.GetRequestId())
 	case *chartergatev1.ExtendRequest:
@@ -97,7 +97,7 @@ func callText(c *chartergatev1.Call) bool {
 	}
 	return valid(c.Feature) && valid(c.TaskClass) && valid(c.User) && valid(c.Cohort) && valid(c.Agent) && valid(c.Run) &&
 		valid(c.PromptPattern) && valid(c.Task) && valid(c.Model) && valid(c.Tier) && valid(c.ServiceTier) && valid(c.Region) &&
-		keysText(c.GetEstimate().GetToolCalls())
+		valid(c.GetEstimate().GetAccelerator()) && keysText(c.GetEstimate().GetToolCalls())
 }
 
 func rawText(r *chartergatev1.RawUsage) bool {

@@ -37,17 +37,30 @@ func CallFromProto(dst *routing.Call, p *chartergatev1.Call) error {
 
 // EstimateFromProto converts an estimate; nil is the estimate of nothing.
 func EstimateFromProto(p *chartergatev1.Estimate) (routing.Estimate, error) {
-	if p.GetCachedInputTokens() > p.GetInputTokens() {
+	left := p.GetInputTokens() - p.GetCachedInputTokens()
+	if left < 0 {
 		return routing.Estimate{}, &charter.InvalidError{
 			Name: "call", Field: "estimate.cached_input_tokens",
 			Problem: fmt.Sprintf("is %d, more than the %d input_tokens that it is a part of", p.CachedInputTokens, p.InputTokens),
 		}
 	}
+	for _, f := range [...]struct {
+		name string
+		n    int64
+	}{{"cache_write_5m_tokens", p.GetCacheWrite_5MTokens()}, {"cache_write_1h_tokens", p.GetCacheWrite_1HTokens()}} {
+		if left -= f.n; left < 0 {
+			return routing.Estimate{}, &charter.InvalidError{
+				Name: "call", Field: "estimate." + f.name,
+				Problem: fmt.Sprintf("is %d, %d more than is left of the %d input_tokens that are read from and written to caches", f.n, -left, p.GetInputTokens()),
+			}
+		}
+	}
 	return routing.Estimate{
 		InputTokens: p.GetInputTokens(), CachedInputTokens: p.GetCachedInputTokens(),
+		CacheWrite5mTokens: p.GetCacheWrite_5MTokens(), CacheWrite1hTokens: p.GetCacheWrite_1HTokens(),
 		MaxOutputTokens: p.GetMaxOutputTokens(), RetrievalHops: p.GetRetrievalHops(),
 		EmbeddingTokens: p.GetEmbeddingTokens(), VectorQueries: p.GetVectorQueries(), ToolCalls: p.GetToolCalls(),
-		GPUMilliseconds: p.GetGpuMilliseconds(), StorageBytes: p.GetStorageBytes(), EgressBytes: p.GetEgressBytes(),
+		GPUMilliseconds: p.GetGpuMilliseconds(), Accelerator: p.GetAccelerator(), StorageBytes: p.GetStorageBytes(), EgressBytes: p.GetEgressBytes(),
 	}, nil
 }
 
@@ -60,7 +73,7 @@ func UsageToProto(u *usage.Usage) *chartergatev1.Usage {
 		AudioCacheReadTokens: u.AudioCacheReadTokens, ImageInputTokens: u.ImageInputTokens, ImageOutputTokens: u.ImageOutputTokens,
 		ContextOverheadTokens: u.ContextOverheadTokens, RetrievalHops: u.RetrievalHops,
 		EmbeddingTokens: u.EmbeddingTokens, VectorQueries: u.VectorQueries, ToolCalls: u.ToolCalls,
-		GpuMilliseconds: u.GPUMilliseconds, StorageBytes: u.StorageBytes, EgressBytes: u.EgressBytes,
+		GpuMilliseconds: u.GPUMilliseconds, Accelerator: u.Accelerator, StorageBytes: u.StorageBytes, EgressBytes: u.EgressBytes,
 	}
 }
 
@@ -97,7 +110,7 @@ func UsageFromProto(p *chartergatev1.Usage) (usage.Usage, error) {
 		ImageOutputTokens:     p.GetImageOutputTokens(),
 		ContextOverheadTokens: p.GetContextOverheadTokens(), RetrievalHops: p.GetRetrievalHops(),
 		EmbeddingTokens: p.GetEmbeddingTokens(), VectorQueries: p.GetVectorQueries(), ToolCalls: p.GetToolCalls(),
-		GPUMilliseconds: p.GetGpuMilliseconds(), StorageBytes: p.GetStorageBytes(), EgressBytes: p.GetEgressBytes(),
+		GPUMilliseconds: p.GetGpuMilliseconds(), Accelerator: p.GetAccelerator(), StorageBytes: p.GetStorageBytes(), EgressBytes: p.GetEgressBytes(),
 	}
 	return u, u.Validate()
 }

@@ -50,7 +50,7 @@ func TestRoundTrip(t *testing.T) {
 		{&chartergatev1.Policy{}, func(m proto.Message) (proto.Message, error) {
 			r, err := convert.PolicyFromProto(m.(*chartergatev1.Policy))
 			return convert.PolicyToProto(r), err
-		}, append([]string{"modules", "message"}, serverSet...)},
+		}, append([]string{"modules", "message", "author"}, serverSet...)},
 		{&chartergatev1.PolicyRevision{}, func(m proto.Message) (proto.Message, error) {
 			r, err := convert.PolicyRevisionFromProto(m.(*chartergatev1.PolicyRevision))
 			return convert.PolicyRevisionToProto(r, m.(*chartergatev1.PolicyRevision).Active), err
@@ -200,7 +200,10 @@ func TestRefusals(t *testing.T) {
 		{second(convert.PriceBookFromProto(&chartergatev1.PriceBook{
 			Name: "priceBooks/a", Prices: []*chartergatev1.Price{{Model: "m", EffectiveTime: never}},
 		})), "prices[0].effective_time"},
-		{second(convert.PolicyFromProto(&chartergatev1.Policy{ActiveRevision: "builtin/5f2a77c0"})), "active_revision"},
+		{second(convert.PolicyFromProto(&chartergatev1.Policy{Name: "policies/routing", ActiveRevision: "builtin/5f2a77c0"})), "active_revision"},
+		{second(convert.PolicyFromProto(&chartergatev1.Policy{Name: "policies/routing", ActiveRevision: "policies/team.a/revisions/5f2a77c0"})), "active_revision"},
+		{second(convert.PolicyFromProto(&chartergatev1.Policy{Name: "policies/team.a", ShadowRevision: "policies/team.b/revisions/5f2a77c0"})), "shadow_revision"},
+		{second(convert.PolicyFromProto(&chartergatev1.Policy{Name: "policies/team.a", EarlierRevisions: []string{"5f2a77c0"}})), "earlier_revisions"},
 		{second(convert.PolicyRevisionFromProto(&chartergatev1.PolicyRevision{Name: "5f2a77c0"})), "name"},
 		{second(convert.EstimateFromProto(&chartergatev1.Estimate{InputTokens: 10, CachedInputTokens: 11})), "estimate.cached_input_tokens"},
 		{second(convert.RecordFromResource(&chartergatev1.Resource{})), "resource"},
@@ -299,5 +302,18 @@ func TestNumbering(t *testing.T) {
 		if pair[0] != pair[1] {
 			t.Errorf("core has %d where the API has %d", pair[0], pair[1])
 		}
+	}
+}
+
+func TestCachedAndWrittenTokensArePartOfTheInput(t *testing.T) {
+	e := &chartergatev1.Estimate{InputTokens: 10, CachedInputTokens: 4, CacheWrite_5MTokens: 5, CacheWrite_1HTokens: 1}
+	if _, err := convert.EstimateFromProto(e); err != nil {
+		t.Error(err)
+	}
+	e.CacheWrite_1HTokens = 3
+	_, err := convert.EstimateFromProto(e)
+	if invalid, ok := errors.AsType[*charter.InvalidError](err); !ok || invalid.Field != "estimate.cache_write_1h_tokens" ||
+		!strings.Contains(invalid.Problem, "is 3, 2 more than") {
+		t.Error(err)
 	}
 }

@@ -17,15 +17,17 @@ var serverSet = []string{"etag", "create_time", "update_time"}
 
 // text has the fields whose form matters.
 var text = map[protoreflect.FullName]string{
-	"chartergate.v1.Charter.name":           "charters/support-copilot",
-	"chartergate.v1.Charter.budget":         "budgets/support",
-	"chartergate.v1.Budget.name":            "budgets/support",
-	"chartergate.v1.Budget.parent":          "budgets/acme",
-	"chartergate.v1.Catalog.name":           "catalog",
-	"chartergate.v1.PriceBook.name":         "priceBooks/openai",
-	"chartergate.v1.Policy.name":            "policies/routing",
-	"chartergate.v1.Policy.active_revision": "policies/routing/revisions/5f2a77c0",
-	"chartergate.v1.PolicyRevision.name":    "policies/routing/revisions/5f2a77c0",
+	"chartergate.v1.Charter.name":             "charters/support-copilot",
+	"chartergate.v1.Charter.budget":           "budgets/support",
+	"chartergate.v1.Budget.name":              "budgets/support",
+	"chartergate.v1.Budget.parent":            "budgets/acme",
+	"chartergate.v1.Catalog.name":             "catalog",
+	"chartergate.v1.PriceBook.name":           "priceBooks/openai",
+	"chartergate.v1.Policy.name":              "policies/team.support",
+	"chartergate.v1.Policy.active_revision":   "policies/team.support/revisions/5f2a77c0",
+	"chartergate.v1.Policy.earlier_revisions": "policies/team.support/revisions/5f2a77c1",
+	"chartergate.v1.Policy.shadow_revision":   "policies/team.support/revisions/5f2a77c2",
+	"chartergate.v1.PolicyRevision.name":      "policies/team.support/revisions/5f2a77c0",
 }
 
 // fill gives every field of m a value that is not its zero, but the fields in without, which are named by their path.
@@ -85,7 +87,10 @@ func fill(t *rapid.T, m protoreflect.Message, path string, without []string) {
 	case *chartergatev1.Usage:
 		m.ContextOverheadTokens = rapid.Int64Range(1, m.InputTokens).Draw(t, "overhead")
 	case *chartergatev1.Estimate:
-		m.CachedInputTokens = rapid.Int64Range(1, m.InputTokens).Draw(t, "cached")
+		m.InputTokens = max(m.InputTokens, 3)
+		m.CachedInputTokens = rapid.Int64Range(1, m.InputTokens-2).Draw(t, "cached")
+		m.CacheWrite_5MTokens = rapid.Int64Range(1, m.InputTokens-m.CachedInputTokens-1).Draw(t, "written for 5 minutes")
+		m.CacheWrite_1HTokens = m.InputTokens - m.CachedInputTokens - m.CacheWrite_5MTokens
 	}
 }
 

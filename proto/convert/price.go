@@ -75,12 +75,7 @@ func priceFromProto(p *chartergatev1.Price, effective time.Time, currency string
 	to.Provider = p.GetProvider()
 	to.Source, to.OverheadPPM = p.GetSource(), p.GetOverheadPpm()
 	to.GPUPerMInput, to.GPUPerMOutput = p.GetGpuMillisecondsPerMtokInput(), p.GetGpuMillisecondsPerMtokOutput()
-	if len(p.GetToolCallNanos()) > 0 {
-		to.Tools = make(map[string]money.Nanos, len(p.GetToolCallNanos()))
-		for tool, rate := range p.GetToolCallNanos() {
-			to.Tools[tool] = money.Nanos(rate)
-		}
-	}
+	to.Tools, to.Accelerators = byName[money.Nanos](p.GetToolCallNanos()), byName[money.Nanos](p.GetGpuHourByAcceleratorNanos())
 	return to
 }
 
@@ -127,11 +122,18 @@ func PriceToProto(p *pricing.Price) *chartergatev1.Price {
 	if tokens, whole := p.Factors(); tokens != whole || tokens != (pricing.Ratio{Num: 1, Den: 1}) {
 		to.TokenFactor, to.Factor = ratioToProto(tokens), ratioToProto(whole)
 	}
-	if len(p.Tools) > 0 {
-		to.ToolCallNanos = make(map[string]int64, len(p.Tools))
-		for tool, rate := range p.Tools {
-			to.ToolCallNanos[tool] = int64(rate)
-		}
+	to.ToolCallNanos, to.GpuHourByAcceleratorNanos = byName[int64](p.Tools), byName[int64](p.Accelerators)
+	return to
+}
+
+// byName converts rates by name; none are nil.
+func byName[To, From ~int64](rates map[string]From) map[string]To {
+	if len(rates) == 0 {
+		return nil
+	}
+	to := make(map[string]To, len(rates))
+	for name, rate := range rates {
+		to[name] = To(rate)
 	}
 	return to
 }

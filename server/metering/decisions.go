@@ -94,16 +94,19 @@ type askedCall struct {
 }
 
 type askedEstimate struct {
-	InputTokens       int64            `json:"input_tokens,omitempty"`
-	CachedInputTokens int64            `json:"cached_input_tokens,omitempty"`
-	MaxOutputTokens   int64            `json:"max_output_tokens,omitempty"`
-	RetrievalHops     int64            `json:"retrieval_hops,omitempty"`
-	EmbeddingTokens   int64            `json:"embedding_tokens,omitempty"`
-	VectorQueries     int64            `json:"vector_queries,omitempty"`
-	ToolCalls         map[string]int64 `json:"tool_calls,omitempty"`
-	GPUMilliseconds   int64            `json:"gpu_milliseconds,omitempty"`
-	StorageBytes      int64            `json:"storage_bytes,omitempty"`
-	EgressBytes       int64            `json:"egress_bytes,omitempty"`
+	InputTokens        int64            `json:"input_tokens,omitempty"`
+	CachedInputTokens  int64            `json:"cached_input_tokens,omitempty"`
+	CacheWrite5mTokens int64            `json:"cache_write_5m_tokens,omitempty"`
+	CacheWrite1hTokens int64            `json:"cache_write_1h_tokens,omitempty"`
+	MaxOutputTokens    int64            `json:"max_output_tokens,omitempty"`
+	RetrievalHops      int64            `json:"retrieval_hops,omitempty"`
+	EmbeddingTokens    int64            `json:"embedding_tokens,omitempty"`
+	VectorQueries      int64            `json:"vector_queries,omitempty"`
+	ToolCalls          map[string]int64 `json:"tool_calls,omitempty"`
+	GPUMilliseconds    int64            `json:"gpu_milliseconds,omitempty"`
+	Accelerator        string           `json:"accelerator,omitempty"`
+	StorageBytes       int64            `json:"storage_bytes,omitempty"`
+	EgressBytes        int64            `json:"egress_bytes,omitempty"`
 }
 
 type decidedBudget struct {

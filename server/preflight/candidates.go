@@ -55,6 +55,17 @@ func (s *Service) models(plan *routing.Plan, c *charter.Charter, catalog *charte
 	return m
 }
 
+// cheapestFirst gives the permitted models that a plan names, all where it names none, from the cheapest tier to the
+// dearest.
+func (s *Service) cheapestFirst(plan *routing.Plan, c *charter.Charter, catalog *charter.Catalog) []*charter.Model {
+	if len(plan.Models)+len(plan.Tiers) == 0 {
+		return s.models(nil, c, catalog)
+	}
+	models := slices.Clone(s.models(plan, c, catalog))
+	slices.SortStableFunc(models, func(a, b *charter.Model) int { return catalog.Rank(a.Tier) - catalog.Rank(b.Tier) })
+	return models
+}
+
 func expand(plan *routing.Plan, c *charter.Charter, catalog *charter.Catalog) []*charter.Model {
 	var models []*charter.Model
 	add := func(m *charter.Model) {
@@ -96,7 +107,10 @@ func permitted(c *charter.Charter, m *charter.Model) bool {
 
 // price gives those of the models that can serve the call, in order, with their cost; and why each of the others cannot.
 func (s *Service) price(dst []candidate, reasons []Reason, q *query, plan *routing.Plan, models []*charter.Model) ([]candidate, []Reason, error) {
-	est := &q.call.Estimate
+	est, cache := &q.call.Estimate, routing.CacheUnspecified
+	if plan != nil {
+		cache = plan.PromptCache
+	}
 	for _, m := range models {
 		if missing := lacks(m, q.call.Capabilities); missing != "" {
 			reasons = append(reasons, Reason{Code: CodeCapabilityMissing, Message: fmt.Sprintf("model %s lacks the capability %q", m.ID, missing)})
@@ -126,7 +140,7 @@ func (s *Service) price(dst []candidate, reasons []Reason, q *query, plan *routi
 		var err error
 		if c.price, err = q.snap.Prices().For(m.ID, pricing.Terms{ServiceTier: q.call.ServiceTier, Region: q.call.Region, Time: q.now}); err == nil {
 			if c.price, err = q.snap.Prices().In(c.price, q.currency, q.now); err == nil {
-				c.cost, err = est.Cost(c.price, c.maxOutput)
+				c.cost, err = est.Cost(c.price, c.maxOutput, cache)
 			}
 		}
 		if noRate, ok := errors.AsType[*pricing.NoRateError](err); ok {

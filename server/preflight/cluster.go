@@ -166,9 +166,14 @@ const (
 	shownFor    = time.Hour
 )
 
+// Here tells how this replica stands, without the others.
+func (s *Service) Here() *Cluster {
+	return &Cluster{Standing: s.Standing(), MaxTTL: s.MaxTTL, Quarantine: ledger.Quarantine(s.MaxTTL)}
+}
+
 // Cluster tells how all replicas stand. Without an answer from etcd it tells what this one knows, and the problem.
 func (s *Service) Cluster(ctx context.Context) *Cluster {
-	c := &Cluster{Standing: s.Standing(), MaxTTL: s.MaxTTL, Quarantine: ledger.Quarantine(s.MaxTTL)}
+	c := s.Here()
 	ctx, cancel := context.WithTimeout(ctx, censusTime)
 	defer cancel()
 	census, err := s.Ledger.Census(ctx, shownClosed)

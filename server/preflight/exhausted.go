@@ -99,10 +99,10 @@ func (s *Service) spent(ctx context.Context, q *query, d *Decision, r *ledger.Re
 	return deny(d, Reason{CodeBudgetExhausted, left, name})
 }
 
-// overflow pays for the call on the cheapest permitted tier from the charter's overflow allowance, in place of the leaf
-// budget. A nil decision says that the allowance cannot.
+// overflow pays for the call on the cheapest tier that charter and policy permit from the charter's overflow allowance, in
+// place of the leaf budget. A nil decision says that the allowance cannot.
 func (s *Service) overflow(ctx context.Context, q *query, d *Decision, plan *routing.Plan) (*Decision, *ledger.Hold, error) {
-	candidates, _, err := s.price(q.candidates[:0], nil, q, plan, s.models(nil, q.charter, q.snap.Catalog()))
+	candidates, _, err := s.price(q.candidates[:0], nil, q, plan, s.cheapestFirst(plan, q.charter, q.snap.Catalog()))
 	if err != nil || len(candidates) == 0 {
 		return nil, nil, err
 	}

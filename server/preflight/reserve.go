@@ -152,13 +152,18 @@ func (s *Service) decide(ctx context.Context, call *routing.Call, ttl time.Durat
 		if ctx.Err() != nil {
 			return nil, nil, ctx.Err()
 		}
-		s.Log.Error("the routing policy gave no decision", "feature", c.ID, "error", err)
+		s.policyFailed(c, now, err)
 		d.Reasons = append(d.Reasons, Reason{Code: CodePolicyFailed, Message: "the charter's fail mode applies: " + err.Error()})
 		if c.FailMode != charter.FailStrictestTier {
 			d.Effect = routing.Deny
 			return d, nil, nil
 		}
-		plan = &routing.Plan{Effect: routing.Downgrade, Tiers: s.strictest(c, snap.Catalog())}
+		strictest := &routing.Plan{Effect: routing.Downgrade, Tiers: s.strictest(c, snap.Catalog())}
+		if plan == nil {
+			plan = strictest
+		} else { // what the other policies say stands
+			plan = routing.Combine(snap.Catalog(), plan, strictest)
+		}
 	}
 	d.PolicyRevision = plan.Revision
 	d.Reasons = slices.Grow(d.Reasons, len(plan.Reasons)+1)

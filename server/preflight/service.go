@@ -21,7 +21,8 @@ import (
 	"github.com/chartergate/chartergate/store"
 )
 
-// Decider asks the routing policy. Plans are shared and must not be changed.
+// Decider asks the policies that are attached to a call. Plans are shared and must not be changed. With an error the plan
+// is what the policies say that gave a decision; nil if none did.
 type Decider interface {
 	Decide(ctx context.Context, in *routing.Input) (*routing.Plan, error)
 }
@@ -39,6 +40,8 @@ type Metrics interface {
 	RefusedElsewhere(x money.Nanos)
 	// Event counts what happens between replicas.
 	Event(e Event)
+	// PolicyFailed counts a call for which the policy gave no decision.
+	PolicyFailed(why routing.PolicyFailure)
 }
 
 // Meter is told what is to be counted and kept. Its methods never wait, and keep nothing of what they are given but the
@@ -93,6 +96,7 @@ type Service struct {
 	Config
 	sealer     *sealer
 	trickle    trickle
+	failures   policyFailures
 	signals    usage.Tracker
 	spans      atomic.Pointer[sync.Map] // *charter.Budget -> *charter.Span
 	expanded   atomic.Pointer[expansions]

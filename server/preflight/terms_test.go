@@ -8,6 +8,7 @@ import (
 	"github.com/chartergate/chartergate/core/charter"
 	"github.com/chartergate/chartergate/core/money"
 	"github.com/chartergate/chartergate/core/pricing"
+	"github.com/chartergate/chartergate/core/routing"
 	"github.com/chartergate/chartergate/core/usage"
 	"github.com/chartergate/chartergate/server/preflight"
 )
@@ -64,5 +65,37 @@ func TestTermsOfTheCallArePriced(t *testing.T) {
 	_, err := w.gate.RecordUsage(context.Background(), &preflight.Use{Call: *call(1, 1), Model: "small", Usage: usage.Usage{InputTokens: 1}, RequestID: "r"})
 	if e, ok := errors.AsType[*pricing.NoRateError](err); !ok || e.From != "EUR" || e.To != "USD" {
 		t.Errorf("usage without an exchange rate: %v", err)
+	}
+}
+
+// What the decision advises to write to the provider's cache is held at the rate of a write, so that settling it forces
+// nothing.
+func TestAdvisedCacheWritesAreHeld(t *testing.T) {
+	w := newWorld(t)
+	w.company(1000 * money.Unit)
+	past := noon.AddDate(-1, 0, 0)
+	w.apply(&charter.PriceBook{ID: "lab", Currency: "USD", Prices: []*pricing.Price{pricing.New("small", past, "USD", map[pricing.Unit]money.Nanos{
+		pricing.Input: money.Unit, pricing.CacheWrite5m: money.Unit * 5 / 4, pricing.CacheWrite1h: 2 * money.Unit, pricing.Output: 2 * money.Unit,
+	})}})
+	told := call(2000, 500)
+	told.Estimate.CacheWrite1hTokens = 1500
+	for _, c := range []struct {
+		call *routing.Call
+		held money.Nanos
+		used usage.Usage
+	}{
+		{call(1000, 500), 2_000_000, usage.Usage{InputTokens: 1000, OutputTokens: 500}}, // too short for advice
+		{call(2000, 500), 3_500_000, usage.Usage{CacheWrite5mTokens: 2000, OutputTokens: 500}},
+		{told, 4_500_000, usage.Usage{InputTokens: 500, CacheWrite1hTokens: 1500, OutputTokens: 500}},
+	} {
+		d, h := w.reserve(c.call)
+		if h == nil || h.Amount != c.held || d.Cost != c.held {
+			t.Errorf("%+v holds %+v, want %s", c.call.Estimate, h, c.held)
+			continue
+		}
+		s, err := w.gate.Settle(t.Context(), h.Token, &c.used, "", usage.OutcomeUnknown)
+		if err != nil || s.Cost != c.held || s.Forced != 0 {
+			t.Errorf("%+v settles %+v, %v", c.used, s, err)
+		}
 	}
 }

@@ -50,6 +50,7 @@ type metrics struct {
 	mu      sync.Mutex
 	effects map[routing.Effect]int
 	alerts  int
+	failed  []routing.PolicyFailure
 }
 
 func (m *metrics) Decision(e routing.Effect) {
@@ -67,6 +68,11 @@ func (m *metrics) Batch(int, float64)     {}
 func (m *metrics) Event(preflight.Event)  {}
 
 func (m *metrics) RefusedElsewhere(money.Nanos) {}
+func (m *metrics) PolicyFailed(why routing.PolicyFailure) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failed = append(m.failed, why)
+}
 
 // world is a gate on a real etcd.
 type world struct {

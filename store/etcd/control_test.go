@@ -67,7 +67,7 @@ func TestControlTooManyChanges(t *testing.T) {
 	}
 	_, err = c.Commit(t.Context(), func(*charter.Snapshot) ([]charter.Change, error) {
 		huge := make([]byte, embedded.MaxRequestBytes)
-		return []charter.Change{charter.Set(&charter.PolicyRevision{Hash: "5f2a77c0", Modules: map[string]string{"a.rego": string(huge)}})}, nil
+		return []charter.Change{charter.Set(&charter.PolicyRevision{Policy: charter.RoutingPolicy, Hash: "5f2a77c0", Modules: map[string]string{"a.rego": string(huge)}})}, nil
 	})
 	if tooLarge := (*etcd.TooLargeError)(nil); !errors.As(err, &tooLarge) || tooLarge.Bytes < embedded.MaxRequestBytes {
 		t.Errorf("too many bytes: error %v, want a TooLargeError", err)

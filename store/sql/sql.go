@@ -92,7 +92,8 @@ func (s *Store) openSQLite(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	file := url.URL{Scheme: "file", Opaque: filepath.ToSlash(path)}
+	// SQLite decodes a path before it opens it, and ends it at ? and #.
+	file := url.URL{Scheme: "file", Opaque: strings.NewReplacer("%", "%25", "?", "%3F", "#", "%23").Replace(filepath.ToSlash(path))}
 	dsn := func(more ...string) string {
 		q := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-32768)", "mmap_size(1073741824)"}}
 		for i := 0; i < len(more); i += 2 {

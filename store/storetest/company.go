@@ -17,8 +17,11 @@ func company(t *testing.T) []charter.Record {
 	support := root(t, "support", 20_000*money.Unit)
 	support.Parent, support.Per, support.OnExpiry = "acme", charter.PerUser, charter.OnExpiryCharge
 	support.RolloverCap, support.AlertThresholdsPermille = 500*money.Unit, []int32{500, 900}
-	revision := &charter.PolicyRevision{
-		Hash: "5f2a77c0d1e94b36", Modules: map[string]string{"routing.rego": "package chartergate.routing\n"}, Message: "first",
+	revision := func(policy, hash string) *charter.PolicyRevision {
+		return &charter.PolicyRevision{
+			Policy: policy, Hash: hash, Modules: map[string]string{"routing.rego": "package chartergate.routing\n"}, Message: "first",
+			Author: "ada@example.com", Tests: 3,
+		}
 	}
 	january := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	mini := pricing.New("gpt-4o-mini", january, "USD", map[pricing.Unit]money.Nanos{
@@ -36,8 +39,14 @@ func company(t *testing.T) []charter.Record {
 			}},
 		},
 		&charter.PriceBook{ID: "openai", Currency: "USD", Prices: []*pricing.Price{mini}},
-		revision,
-		&charter.Policy{Active: revision.Hash},
+		revision(charter.RoutingPolicy, "5f2a77c0d1e94b36"),
+		&charter.Policy{ID: charter.RoutingPolicy, Active: "5f2a77c0d1e94b36"},
+		revision("team.support", "5f2a77c0d1e94b37"),
+		revision("team.support", "5f2a77c0d1e94b38"),
+		&charter.Policy{
+			ID: "team.support", Active: "5f2a77c0d1e94b37", Earlier: []string{"5f2a77c0d1e94b38"},
+			Shadow: "5f2a77c0d1e94b38", ShadowPPM: 10_000,
+		},
 		&charter.Charter{
 			ID: "support-copilot", DisplayName: "Support copilot", Owner: charter.Owner{Name: "Mira Keller", Email: "mira@example.com"},
 			Team: "support", Stage: charter.StageProduction, Budget: "support",

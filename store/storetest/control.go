@@ -50,7 +50,7 @@ func RunControl(t *testing.T, open func(t *testing.T) (a, b store.Control)) {
 
 func empty(t *testing.T, a, _ store.Control) {
 	s := a.Snapshot()
-	if c, b := s.Counts(); s.Epoch != 0 || c != 0 || b != 0 || s.Catalog() != nil || s.Policy() != nil || len(s.PriceBooks()) != 0 || len(s.PolicyRevisions()) != 0 {
+	if c, b := s.Counts(); s.Epoch != 0 || c != 0 || b != 0 || s.Catalog() != nil || len(s.Policies()) != 0 || len(s.PriceBooks()) != 0 || len(s.PolicyRevisions("")) != 0 {
 		t.Errorf("an empty store has something: %+v", s)
 	}
 	after, err := a.Commit(t.Context(), func(*charter.Snapshot) ([]charter.Change, error) { return nil, nil })

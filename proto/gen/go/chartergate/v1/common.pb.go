@@ -231,6 +231,9 @@ type Usage struct {
 	// GPU time of a self-hosted model, in milliseconds summed over its GPUs. When 0 it is derived from the
 	// token counts by the price's gpu_milliseconds_per_mtok rates, if it has them.
 	GpuMilliseconds int64 `protobuf:"varint,14,opt,name=gpu_milliseconds,json=gpuMilliseconds,proto3" json:"gpu_milliseconds,omitempty"`
+	// The accelerator that the GPU time is of, reported or derived, as the price's gpu_hour_by_accelerator names it, such as
+	// `h100`. Empty: the price's gpu_hour rate. Sums name one only where all of them do.
+	Accelerator string `protobuf:"bytes,20,opt,name=accelerator,proto3" json:"accelerator,omitempty"`
 	// Bytes read from storage for the call.
 	StorageBytes int64 `protobuf:"varint,15,opt,name=storage_bytes,json=storageBytes,proto3" json:"storage_bytes,omitempty"`
 	// Bytes sent out of the provider's network for the call.
@@ -388,6 +391,13 @@ func (x *Usage) GetGpuMilliseconds() int64 {
 	return 0
 }
 
+func (x *Usage) GetAccelerator() string {
+	if x != nil {
+		return x.Accelerator
+	}
+	return ""
+}
+
 func (x *Usage) GetStorageBytes() int64 {
 	if x != nil {
 		return x.StorageBytes
@@ -405,7 +415,7 @@ func (x *Usage) GetEgressBytes() int64 {
 // One line of a cost: the lines of a cost add up to it exactly.
 type CostLine struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The unit, such as `input_tokens`, `gpu_milliseconds`, `tool_calls/web_search` or `overhead`.
+	// The unit, such as `input_tokens`, `gpu_milliseconds/h100`, `tool_calls/web_search` or `overhead`.
 	Unit string `protobuf:"bytes,1,opt,name=unit,proto3" json:"unit,omitempty"`
 	// How many units.
 	Quantity int64 `protobuf:"varint,2,opt,name=quantity,proto3" json:"quantity,omitempty"`
@@ -542,7 +552,8 @@ const file_chartergate_v1_common_proto_rawDesc = "" +
 	"\x05Owner\x12\x1d\n" +
 	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\x04name\x12 \n" +
 	"\x05email\x18\x02 \x01(\tB\n" +
-	"\xbaH\a\xd8\x01\x01r\x02`\x01R\x05email\"\xe6\t\n" +
+	"\xbaH\a\xd8\x01\x01r\x02`\x01R\x05email\"\x91\n" +
+	"\n" +
 	"\x05Usage\x121\n" +
 	"\finput_tokens\x18\x01 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\vinputTokens\x12:\n" +
 	"\x11cache_read_tokens\x18\x02 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x0fcacheReadTokens\x12A\n" +
@@ -565,7 +576,8 @@ const file_chartergate_v1_common_proto_rawDesc = "" +
 	"\n" +
 	"tool_calls\x18\r \x03(\v2$.chartergate.v1.Usage.ToolCallsEntryB\x1c\xbaH\x19\x9a\x01\x16\x10 \"\x06r\x04\x10\x01\x18@*\n" +
 	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\ttoolCalls\x129\n" +
-	"\x10gpu_milliseconds\x18\x0e \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x0fgpuMilliseconds\x125\n" +
+	"\x10gpu_milliseconds\x18\x0e \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x0fgpuMilliseconds\x12)\n" +
+	"\vaccelerator\x18\x14 \x01(\tB\a\xbaH\x04r\x02\x18@R\vaccelerator\x125\n" +
 	"\rstorage_bytes\x18\x0f \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00R\fstorageBytes\x123\n" +
 	"\fegress_bytes\x18\x10 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00R\vegressBytes\x1a<\n" +
 	"\x0eToolCallsEntry\x12\x10\n" +

@@ -90,7 +90,9 @@ func (ReplicaState) EnumDescriptor() ([]byte, []int) {
 
 // Request of GetStatus.
 type GetStatusRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only how the replica that is asked stands: nothing is read from etcd, and no other replica is asked.
+	Local         bool `protobuf:"varint,1,opt,name=local,proto3" json:"local,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -123,6 +125,13 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
 	return file_chartergate_v1_operations_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *GetStatusRequest) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
 }
 
 // How a replica stands.
@@ -356,7 +365,15 @@ type Replica struct {
 	// The id of the replica that looks after it.
 	Successor string `protobuf:"bytes,8,opt,name=successor,proto3" json:"successor,omitempty"`
 	// When it was closed.
-	CloseTime     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=close_time,json=closeTime,proto3" json:"close_time,omitempty"`
+	CloseTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=close_time,json=closeTime,proto3" json:"close_time,omitempty"`
+	// The etcd revision of the control state whose policies decide on it: that of an activation, its etag, or a later one
+	// once the replica decides by it. Not set where the replica did not answer within 1 s, or does not live.
+	PolicyControlRevision *int64 `protobuf:"varint,10,opt,name=policy_control_revision,json=policyControlRevision,proto3,oneof" json:"policy_control_revision,omitempty"`
+	// The policy revisions that decide on it, the organisation's first; at most 100.
+	PolicyRevisions []string `protobuf:"bytes,11,rep,name=policy_revisions,json=policyRevisions,proto3" json:"policy_revisions,omitempty"`
+	// Why policies of a later control state do not decide on it, or calls are decided by the fail mode of their charter: a
+	// revision does not compile. Empty where all do.
+	PolicyProblem string `protobuf:"bytes,12,opt,name=policy_problem,json=policyProblem,proto3" json:"policy_problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -452,6 +469,27 @@ func (x *Replica) GetCloseTime() *timestamppb.Timestamp {
 		return x.CloseTime
 	}
 	return nil
+}
+
+func (x *Replica) GetPolicyControlRevision() int64 {
+	if x != nil && x.PolicyControlRevision != nil {
+		return *x.PolicyControlRevision
+	}
+	return 0
+}
+
+func (x *Replica) GetPolicyRevisions() []string {
+	if x != nil {
+		return x.PolicyRevisions
+	}
+	return nil
+}
+
+func (x *Replica) GetPolicyProblem() string {
+	if x != nil {
+		return x.PolicyProblem
+	}
+	return ""
 }
 
 // Money in one currency, all amounts in nanos.
@@ -641,8 +679,9 @@ var File_chartergate_v1_operations_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_operations_proto_rawDesc = "" +
 	"\n" +
-	"\x1fchartergate/v1/operations.proto\x12\x0echartergate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\x88\a\n" +
+	"\x1fchartergate/v1/operations.proto\x12\x0echartergate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"(\n" +
+	"\x10GetStatusRequest\x12\x14\n" +
+	"\x05local\x18\x01 \x01(\bR\x05local\"\x88\a\n" +
 	"\x11GetStatusResponse\x121\n" +
 	"\areplica\x18\x01 \x01(\v2\x17.chartergate.v1.ReplicaR\areplica\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
@@ -665,7 +704,7 @@ const file_chartergate_v1_operations_proto_rawDesc = "" +
 	"\x0etight_accounts\x18\x10 \x01(\x03R\rtightAccounts\x12+\n" +
 	"\x11draining_accounts\x18\x11 \x01(\x03R\x10drainingAccounts\x129\n" +
 	"\x18pending_acknowledgements\x18\x12 \x01(\x03R\x17pendingAcknowledgements\x124\n" +
-	"\ajournal\x18\x13 \x01(\v2\x1a.chartergate.v1.JournalLagR\ajournal\"\xe5\x02\n" +
+	"\ajournal\x18\x13 \x01(\v2\x1a.chartergate.v1.JournalLagR\ajournal\"\x90\x04\n" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -677,7 +716,12 @@ const file_chartergate_v1_operations_proto_rawDesc = "" +
 	"\x0fquarantine_left\x18\a \x01(\v2\x19.google.protobuf.DurationR\x0equarantineLeft\x12\x1c\n" +
 	"\tsuccessor\x18\b \x01(\tR\tsuccessor\x129\n" +
 	"\n" +
-	"close_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tcloseTime\"\xba\x02\n" +
+	"close_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tcloseTime\x12;\n" +
+	"\x17policy_control_revision\x18\n" +
+	" \x01(\x03H\x00R\x15policyControlRevision\x88\x01\x01\x12)\n" +
+	"\x10policy_revisions\x18\v \x03(\tR\x0fpolicyRevisions\x12%\n" +
+	"\x0epolicy_problem\x18\f \x01(\tR\rpolicyProblemB\x1a\n" +
+	"\x18_policy_control_revision\"\xba\x02\n" +
 	"\fMoneySummary\x12\x1a\n" +
 	"\bcurrency\x18\x01 \x01(\tR\bcurrency\x12#\n" +
 	"\rgranted_nanos\x18\x02 \x01(\x03R\fgrantedNanos\x12\x1d\n" +
@@ -756,6 +800,7 @@ func file_chartergate_v1_operations_proto_init() {
 	if File_chartergate_v1_operations_proto != nil {
 		return
 	}
+	file_chartergate_v1_operations_proto_msgTypes[2].OneofWrappers = []any{}
 	file_chartergate_v1_operations_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -33,9 +33,9 @@ type Policy struct {
 	ActiveRevision string `protobuf:"bytes,2,opt,name=active_revision,json=activeRevision,proto3" json:"active_revision,omitempty"`
 	// Rego files by name, as in PolicyRevision. In a manifest, with apply: stored and activated. Empty in answers.
 	Modules map[string]string `protobuf:"bytes,3,rep,name=modules,proto3" json:"modules,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Why this revision, in a manifest.
+	// Why this revision, in a manifest; in answers, that of the active one.
 	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
-	// Who made this revision, in a manifest.
+	// Who made this revision, in a manifest; in answers, that of the active one.
 	Author string `protobuf:"bytes,10,opt,name=author,proto3" json:"author,omitempty"`
 	// Set by the server: changes with every activation.
 	Etag string `protobuf:"bytes,5,opt,name=etag,proto3" json:"etag,omitempty"`

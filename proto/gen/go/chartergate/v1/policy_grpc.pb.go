@@ -40,10 +40,10 @@ const (
 //
 // Keeps policies as immutable revisions of Rego modules, and says which of them decide.
 //
-// A policy is attached to the organisation (`policies/routing`), to a team (`policies/team.{team}`) or to a feature
-// (`policies/feature.{feature}`). All that are attached to a call's feature, its team and the organisation decide, and
-// what they answer is combined: each can only narrow what those above it leave. Where nothing is attached the policy
-// that ships with the server decides.
+// A policy is attached to the organisation (`policies/routing`), to a team (`policies/team.{team}`, where the team is that
+// of the charter) or to a feature (`policies/feature.{feature}`). All that are attached to a call's feature, its team and
+// the organisation decide, and what they answer is combined: each can only narrow what those above it leave. The policy
+// that ships with the server decides calls that none is attached to. There are at most 1,000 policies.
 type PolicyServiceClient interface {
 	// Compiles a revision, runs its tests and stores it; does not activate it. The same modules give the same revision.
 	// Errors: POLICY_INVALID, with file, line and column; POLICY_TESTS_FAILED; POLICY_TOO_COSTLY (compiling or testing was cut off).
@@ -231,10 +231,10 @@ func (c *policyServiceClient) ExplainDecision(ctx context.Context, in *ExplainDe
 //
 // Keeps policies as immutable revisions of Rego modules, and says which of them decide.
 //
-// A policy is attached to the organisation (`policies/routing`), to a team (`policies/team.{team}`) or to a feature
-// (`policies/feature.{feature}`). All that are attached to a call's feature, its team and the organisation decide, and
-// what they answer is combined: each can only narrow what those above it leave. Where nothing is attached the policy
-// that ships with the server decides.
+// A policy is attached to the organisation (`policies/routing`), to a team (`policies/team.{team}`, where the team is that
+// of the charter) or to a feature (`policies/feature.{feature}`). All that are attached to a call's feature, its team and
+// the organisation decide, and what they answer is combined: each can only narrow what those above it leave. The policy
+// that ships with the server decides calls that none is attached to. There are at most 1,000 policies.
 type PolicyServiceServer interface {
 	// Compiles a revision, runs its tests and stores it; does not activate it. The same modules give the same revision.
 	// Errors: POLICY_INVALID, with file, line and column; POLICY_TESTS_FAILED; POLICY_TOO_COSTLY (compiling or testing was cut off).

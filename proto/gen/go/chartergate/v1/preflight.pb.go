@@ -794,6 +794,12 @@ type Estimate struct {
 	InputTokens int64 `protobuf:"varint,1,opt,name=input_tokens,json=inputTokens,proto3" json:"input_tokens,omitempty"`
 	// The part of input_tokens that should be read from a prompt cache. At most input_tokens.
 	CachedInputTokens int64 `protobuf:"varint,2,opt,name=cached_input_tokens,json=cachedInputTokens,proto3" json:"cached_input_tokens,omitempty"`
+	// The part of input_tokens, beside the cached, that will be written to a 5-minute prompt cache. Cached and written
+	// tokens are at most input_tokens. Where neither this nor cache_write_1h_tokens is given, and the decision says
+	// prompt_cache, all uncached input is held as written, if that is dearer.
+	CacheWrite_5MTokens int64 `protobuf:"varint,12,opt,name=cache_write_5m_tokens,json=cacheWrite5mTokens,proto3" json:"cache_write_5m_tokens,omitempty"`
+	// The part of input_tokens that will be written to a 1-hour prompt cache.
+	CacheWrite_1HTokens int64 `protobuf:"varint,13,opt,name=cache_write_1h_tokens,json=cacheWrite1hTokens,proto3" json:"cache_write_1h_tokens,omitempty"`
 	// The most output tokens the call will ask for, reasoning included. 0 means the model's own maximum.
 	MaxOutputTokens int64 `protobuf:"varint,3,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
 	// Retrieval hops; each counts one vector query unless vector_queries is given.
@@ -806,6 +812,8 @@ type Estimate struct {
 	ToolCalls map[string]int64 `protobuf:"bytes,7,rep,name=tool_calls,json=toolCalls,proto3" json:"tool_calls,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// GPU time of a self-hosted model, in milliseconds. 0 derives it from the tokens where the price says how.
 	GpuMilliseconds int64 `protobuf:"varint,8,opt,name=gpu_milliseconds,json=gpuMilliseconds,proto3" json:"gpu_milliseconds,omitempty"`
+	// The accelerator that the GPU time is of, reported or derived, as Usage.accelerator.
+	Accelerator string `protobuf:"bytes,11,opt,name=accelerator,proto3" json:"accelerator,omitempty"`
 	// Bytes read from storage.
 	StorageBytes int64 `protobuf:"varint,9,opt,name=storage_bytes,json=storageBytes,proto3" json:"storage_bytes,omitempty"`
 	// Bytes sent out of the provider's network.
@@ -858,6 +866,20 @@ func (x *Estimate) GetCachedInputTokens() int64 {
 	return 0
 }
 
+func (x *Estimate) GetCacheWrite_5MTokens() int64 {
+	if x != nil {
+		return x.CacheWrite_5MTokens
+	}
+	return 0
+}
+
+func (x *Estimate) GetCacheWrite_1HTokens() int64 {
+	if x != nil {
+		return x.CacheWrite_1HTokens
+	}
+	return 0
+}
+
 func (x *Estimate) GetMaxOutputTokens() int64 {
 	if x != nil {
 		return x.MaxOutputTokens
@@ -898,6 +920,13 @@ func (x *Estimate) GetGpuMilliseconds() int64 {
 		return x.GpuMilliseconds
 	}
 	return 0
+}
+
+func (x *Estimate) GetAccelerator() string {
+	if x != nil {
+		return x.Accelerator
+	}
+	return ""
 }
 
 func (x *Estimate) GetStorageBytes() int64 {
@@ -1073,7 +1102,8 @@ type Decision struct {
 	EstimatedCostNanos int64 `protobuf:"varint,12,opt,name=estimated_cost_nanos,json=estimatedCostNanos,proto3" json:"estimated_cost_nanos,omitempty"`
 	// ISO 4217 code of every amount in the answer.
 	Currency string `protobuf:"bytes,13,opt,name=currency,proto3" json:"currency,omitempty"`
-	// The routing policy revision that decided, such as `policies/routing/revisions/5f2a…` or `builtin/…`.
+	// The policy revision that decided, such as `policies/routing/revisions/5f2a…` or `builtin/…`. Where several are attached
+	// to the call, all that decided, the organisation's first: `policies/routing/revisions/5f2a…, policies/team.support/revisions/…`.
 	PolicyRevision string `protobuf:"bytes,14,opt,name=policy_revision,json=policyRevision,proto3" json:"policy_revision,omitempty"`
 	// The etcd revision of the price that the estimate was made with.
 	PriceRevision int64 `protobuf:"varint,15,opt,name=price_revision,json=priceRevision,proto3" json:"price_revision,omitempty"`
@@ -2532,12 +2562,16 @@ const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\x04fact\x18\x0f \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x04fact\x120\n" +
 	"\radvanced_math\x18\x10 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\fadvancedMath\x122\n" +
 	"\x0eexpert_science\x18\x11 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\rexpertScience\x12!\n" +
-	"\x05tools\x18\x12 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x05tools\"\x9c\x05\n" +
+	"\x05tools\x18\x12 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x05tools\"\xcb\x06\n" +
 	"\bEstimate\x120\n" +
 	"\finput_tokens\x18\x01 \x01(\x03B\r\xbaH\n" +
 	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\vinputTokens\x12=\n" +
 	"\x13cached_input_tokens\x18\x02 \x01(\x03B\r\xbaH\n" +
-	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\x11cachedInputTokens\x129\n" +
+	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\x11cachedInputTokens\x12@\n" +
+	"\x15cache_write_5m_tokens\x18\f \x01(\x03B\r\xbaH\n" +
+	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\x12cacheWrite5mTokens\x12@\n" +
+	"\x15cache_write_1h_tokens\x18\r \x01(\x03B\r\xbaH\n" +
+	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\x12cacheWrite1hTokens\x129\n" +
 	"\x11max_output_tokens\x18\x03 \x01(\x03B\r\xbaH\n" +
 	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\x0fmaxOutputTokens\x122\n" +
 	"\x0eretrieval_hops\x18\x04 \x01(\x03B\v\xbaH\b\"\x06\x18\xc0\x84=(\x00R\rretrievalHops\x128\n" +
@@ -2547,7 +2581,8 @@ const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\n" +
 	"tool_calls\x18\a \x03(\v2'.chartergate.v1.Estimate.ToolCallsEntryB\x1a\xbaH\x17\x9a\x01\x14\x10 \"\x06r\x04\x10\x01\x18@*\b\"\x06\x18\xc0\x84=(\x00R\ttoolCalls\x128\n" +
 	"\x10gpu_milliseconds\x18\b \x01(\x03B\r\xbaH\n" +
-	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\x0fgpuMilliseconds\x123\n" +
+	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\x0fgpuMilliseconds\x12)\n" +
+	"\vaccelerator\x18\v \x01(\tB\a\xbaH\x04r\x02\x18@R\vaccelerator\x123\n" +
 	"\rstorage_bytes\x18\t \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\fstorageBytes\x121\n" +
 	"\fegress_bytes\x18\n" +
 	" \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\vegressBytes\x1a<\n" +

@@ -508,6 +508,23 @@ func (m *Estimate) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.CacheWrite_1HTokens != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.CacheWrite_1HTokens))
+		i--
+		dAtA[i] = 0x68
+	}
+	if m.CacheWrite_5MTokens != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.CacheWrite_5MTokens))
+		i--
+		dAtA[i] = 0x60
+	}
+	if len(m.Accelerator) > 0 {
+		i -= len(m.Accelerator)
+		copy(dAtA[i:], m.Accelerator)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.Accelerator)))
+		i--
+		dAtA[i] = 0x5a
+	}
 	if m.EgressBytes != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.EgressBytes))
 		i--
@@ -2310,6 +2327,16 @@ func (m *Estimate) SizeVT() (n int) {
 	}
 	if m.EgressBytes != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.EgressBytes))
+	}
+	l = len(m.Accelerator)
+	if l > 0 {
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if m.CacheWrite_5MTokens != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.CacheWrite_5MTokens))
+	}
+	if m.CacheWrite_1HTokens != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.CacheWrite_1HTokens))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -4851,6 +4878,80 @@ func (m *Estimate) UnmarshalVTUnsafe(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.EgressBytes |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 11:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Accelerator", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.Accelerator = stringValue
+			iNdEx = postIndex
+		case 12:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field CacheWrite_5MTokens", wireType)
+			}
+			m.CacheWrite_5MTokens = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.CacheWrite_5MTokens |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 13:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field CacheWrite_1HTokens", wireType)
+			}
+			m.CacheWrite_1HTokens = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.CacheWrite_1HTokens |= int64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

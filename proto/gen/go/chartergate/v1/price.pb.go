@@ -27,7 +27,7 @@ const (
 // What a model costs from a time on, until the model's next price takes effect. A rate that is absent has no price;
 // 0 is free. Rates are in nanos per million units, so that every published price is exact. In a manifest write the
 // rate in whole currency without `_nanos`: `input: 2.50`.
-// The cost of a call is the sum of units x rate / 1,000,000, plus GPU milliseconds x gpu_hour rate / 3,600,000, all
+// The cost of a call is the sum of units x rate / 1,000,000, plus GPU milliseconds x GPU-hour rate / 3,600,000, all
 // times (1 + overhead), rounded once, half up, to a nano.
 type Price struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -65,8 +65,11 @@ type Price struct {
 	VectorQueryNanos *int64 `protobuf:"varint,13,opt,name=vector_query_nanos,json=vectorQueryNanos,proto3,oneof" json:"vector_query_nanos,omitempty"`
 	// Nanos per million calls, by tool name.
 	ToolCallNanos map[string]int64 `protobuf:"bytes,14,rep,name=tool_call_nanos,json=toolCallNanos,proto3" json:"tool_call_nanos,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	// Nanos per GPU-hour of a self-hosted model.
+	// Nanos per GPU-hour of a self-hosted model, for usage that names no accelerator.
 	GpuHourNanos *int64 `protobuf:"varint,15,opt,name=gpu_hour_nanos,json=gpuHourNanos,proto3,oneof" json:"gpu_hour_nanos,omitempty"`
+	// Nanos per GPU-hour by accelerator, as usage names it, such as `h100`; variants do not change them. An accelerator
+	// without a rate has no price.
+	GpuHourByAcceleratorNanos map[string]int64 `protobuf:"bytes,34,rep,name=gpu_hour_by_accelerator_nanos,json=gpuHourByAcceleratorNanos,proto3" json:"gpu_hour_by_accelerator_nanos,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// GPU milliseconds per million input tokens, to derive GPU time that a call does not report.
 	GpuMillisecondsPerMtokInput int64 `protobuf:"varint,16,opt,name=gpu_milliseconds_per_mtok_input,json=gpuMillisecondsPerMtokInput,proto3" json:"gpu_milliseconds_per_mtok_input,omitempty"`
 	// GPU milliseconds per million output tokens, to derive GPU time that a call does not report.
@@ -256,6 +259,13 @@ func (x *Price) GetGpuHourNanos() int64 {
 		return *x.GpuHourNanos
 	}
 	return 0
+}
+
+func (x *Price) GetGpuHourByAcceleratorNanos() map[string]int64 {
+	if x != nil {
+		return x.GpuHourByAcceleratorNanos
+	}
+	return nil
 }
 
 func (x *Price) GetGpuMillisecondsPerMtokInput() int64 {
@@ -2142,7 +2152,7 @@ var File_chartergate_v1_price_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_price_proto_rawDesc = "" +
 	"\n" +
-	"\x1achartergate/v1/price.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x12\n" +
+	"\x1achartergate/v1/price.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe7\x13\n" +
 	"\x05Price\x12 \n" +
 	"\x05model\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x05model\x12I\n" +
@@ -2165,7 +2175,8 @@ const file_chartergate_v1_price_proto_rawDesc = "" +
 	"\x0fembedding_nanos\x18\f \x01(\x03B\a\xbaH\x04\"\x02(\x00H\fR\x0eembeddingNanos\x88\x01\x01\x12:\n" +
 	"\x12vector_query_nanos\x18\r \x01(\x03B\a\xbaH\x04\"\x02(\x00H\rR\x10vectorQueryNanos\x88\x01\x01\x12h\n" +
 	"\x0ftool_call_nanos\x18\x0e \x03(\v2(.chartergate.v1.Price.ToolCallNanosEntryB\x16\xbaH\x13\x9a\x01\x10\x10@\"\x06r\x04\x10\x01\x18@*\x04\"\x02(\x00R\rtoolCallNanos\x122\n" +
-	"\x0egpu_hour_nanos\x18\x0f \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x0eR\fgpuHourNanos\x88\x01\x01\x12M\n" +
+	"\x0egpu_hour_nanos\x18\x0f \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x0eR\fgpuHourNanos\x88\x01\x01\x12\x8e\x01\n" +
+	"\x1dgpu_hour_by_accelerator_nanos\x18\" \x03(\v24.chartergate.v1.Price.GpuHourByAcceleratorNanosEntryB\x16\xbaH\x13\x9a\x01\x10\x10@\"\x06r\x04\x10\x01\x18@*\x04\"\x02(\x00R\x19gpuHourByAcceleratorNanos\x12M\n" +
 	"\x1fgpu_milliseconds_per_mtok_input\x18\x10 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x1bgpuMillisecondsPerMtokInput\x12O\n" +
 	" gpu_milliseconds_per_mtok_output\x18\x11 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x1cgpuMillisecondsPerMtokOutput\x12B\n" +
 	"\x16storage_megabyte_nanos\x18\x12 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x0fR\x14storageMegabyteNanos\x88\x01\x01\x12@\n" +
@@ -2184,6 +2195,9 @@ const file_chartergate_v1_price_proto_rawDesc = "" +
 	"\ftoken_factor\x18  \x01(\v2\x15.chartergate.v1.RatioR\vtokenFactor\x12-\n" +
 	"\x06factor\x18! \x01(\v2\x15.chartergate.v1.RatioR\x06factor\x1a@\n" +
 	"\x12ToolCallNanosEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1aL\n" +
+	"\x1eGpuHourByAcceleratorNanosEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01B\x0e\n" +
 	"\f_input_nanosB\x13\n" +
@@ -2413,7 +2427,7 @@ func file_chartergate_v1_price_proto_rawDescGZIP() []byte {
 	return file_chartergate_v1_price_proto_rawDescData
 }
 
-var file_chartergate_v1_price_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_chartergate_v1_price_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_chartergate_v1_price_proto_goTypes = []any{
 	(*Price)(nil),                       // 0: chartergate.v1.Price
 	(*Ratio)(nil),                       // 1: chartergate.v1.Ratio
@@ -2439,62 +2453,64 @@ var file_chartergate_v1_price_proto_goTypes = []any{
 	(*RestatedSum)(nil),                 // 21: chartergate.v1.RestatedSum
 	(*UnrestatedSum)(nil),               // 22: chartergate.v1.UnrestatedSum
 	nil,                                 // 23: chartergate.v1.Price.ToolCallNanosEntry
-	nil,                                 // 24: chartergate.v1.ModelCoverage.CostNanosEntry
-	(*timestamppb.Timestamp)(nil),       // 25: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 26: google.protobuf.Duration
+	nil,                                 // 24: chartergate.v1.Price.GpuHourByAcceleratorNanosEntry
+	nil,                                 // 25: chartergate.v1.ModelCoverage.CostNanosEntry
+	(*timestamppb.Timestamp)(nil),       // 26: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 27: google.protobuf.Duration
 }
 var file_chartergate_v1_price_proto_depIdxs = []int32{
-	25, // 0: chartergate.v1.Price.effective_time:type_name -> google.protobuf.Timestamp
+	26, // 0: chartergate.v1.Price.effective_time:type_name -> google.protobuf.Timestamp
 	23, // 1: chartergate.v1.Price.tool_call_nanos:type_name -> chartergate.v1.Price.ToolCallNanosEntry
-	3,  // 2: chartergate.v1.Price.variants:type_name -> chartergate.v1.PriceVariant
-	25, // 3: chartergate.v1.Price.expire_time:type_name -> google.protobuf.Timestamp
-	2,  // 4: chartergate.v1.Price.corrects:type_name -> chartergate.v1.PriceCorrection
-	1,  // 5: chartergate.v1.Price.token_factor:type_name -> chartergate.v1.Ratio
-	1,  // 6: chartergate.v1.Price.factor:type_name -> chartergate.v1.Ratio
-	25, // 7: chartergate.v1.PriceCorrection.effective_time:type_name -> google.protobuf.Timestamp
-	4,  // 8: chartergate.v1.PriceVariant.rates:type_name -> chartergate.v1.PriceRates
-	1,  // 9: chartergate.v1.PriceVariant.token_factor:type_name -> chartergate.v1.Ratio
-	25, // 10: chartergate.v1.PriceAdjustment.start_time:type_name -> google.protobuf.Timestamp
-	25, // 11: chartergate.v1.PriceAdjustment.end_time:type_name -> google.protobuf.Timestamp
-	25, // 12: chartergate.v1.ExchangeRate.effective_time:type_name -> google.protobuf.Timestamp
-	0,  // 13: chartergate.v1.PriceBook.prices:type_name -> chartergate.v1.Price
-	25, // 14: chartergate.v1.PriceBook.create_time:type_name -> google.protobuf.Timestamp
-	25, // 15: chartergate.v1.PriceBook.update_time:type_name -> google.protobuf.Timestamp
-	5,  // 16: chartergate.v1.PriceBook.adjustments:type_name -> chartergate.v1.PriceAdjustment
-	6,  // 17: chartergate.v1.PriceBook.exchange_rates:type_name -> chartergate.v1.ExchangeRate
-	7,  // 18: chartergate.v1.CreatePriceBookRequest.price_book:type_name -> chartergate.v1.PriceBook
-	7,  // 19: chartergate.v1.ListPriceBooksResponse.price_books:type_name -> chartergate.v1.PriceBook
-	7,  // 20: chartergate.v1.UpdatePriceBookRequest.price_book:type_name -> chartergate.v1.PriceBook
-	25, // 21: chartergate.v1.LookupPriceRequest.time:type_name -> google.protobuf.Timestamp
-	26, // 22: chartergate.v1.ReportPriceCoverageRequest.window:type_name -> google.protobuf.Duration
-	18, // 23: chartergate.v1.ReportPriceCoverageResponse.models:type_name -> chartergate.v1.ModelCoverage
-	24, // 24: chartergate.v1.ModelCoverage.cost_nanos:type_name -> chartergate.v1.ModelCoverage.CostNanosEntry
-	0,  // 25: chartergate.v1.ModelCoverage.price:type_name -> chartergate.v1.Price
-	25, // 26: chartergate.v1.ModelCoverage.book_update_time:type_name -> google.protobuf.Timestamp
-	21, // 27: chartergate.v1.RestateSettlementsResponse.sums:type_name -> chartergate.v1.RestatedSum
-	22, // 28: chartergate.v1.RestateSettlementsResponse.unrestated:type_name -> chartergate.v1.UnrestatedSum
-	25, // 29: chartergate.v1.RestateSettlementsResponse.since_time:type_name -> google.protobuf.Timestamp
-	8,  // 30: chartergate.v1.PriceService.CreatePriceBook:input_type -> chartergate.v1.CreatePriceBookRequest
-	9,  // 31: chartergate.v1.PriceService.GetPriceBook:input_type -> chartergate.v1.GetPriceBookRequest
-	10, // 32: chartergate.v1.PriceService.ListPriceBooks:input_type -> chartergate.v1.ListPriceBooksRequest
-	12, // 33: chartergate.v1.PriceService.UpdatePriceBook:input_type -> chartergate.v1.UpdatePriceBookRequest
-	13, // 34: chartergate.v1.PriceService.DeletePriceBook:input_type -> chartergate.v1.DeletePriceBookRequest
-	15, // 35: chartergate.v1.PriceService.LookupPrice:input_type -> chartergate.v1.LookupPriceRequest
-	16, // 36: chartergate.v1.PriceService.ReportPriceCoverage:input_type -> chartergate.v1.ReportPriceCoverageRequest
-	19, // 37: chartergate.v1.PriceService.RestateSettlements:input_type -> chartergate.v1.RestateSettlementsRequest
-	7,  // 38: chartergate.v1.PriceService.CreatePriceBook:output_type -> chartergate.v1.PriceBook
-	7,  // 39: chartergate.v1.PriceService.GetPriceBook:output_type -> chartergate.v1.PriceBook
-	11, // 40: chartergate.v1.PriceService.ListPriceBooks:output_type -> chartergate.v1.ListPriceBooksResponse
-	7,  // 41: chartergate.v1.PriceService.UpdatePriceBook:output_type -> chartergate.v1.PriceBook
-	14, // 42: chartergate.v1.PriceService.DeletePriceBook:output_type -> chartergate.v1.DeletePriceBookResponse
-	0,  // 43: chartergate.v1.PriceService.LookupPrice:output_type -> chartergate.v1.Price
-	17, // 44: chartergate.v1.PriceService.ReportPriceCoverage:output_type -> chartergate.v1.ReportPriceCoverageResponse
-	20, // 45: chartergate.v1.PriceService.RestateSettlements:output_type -> chartergate.v1.RestateSettlementsResponse
-	38, // [38:46] is the sub-list for method output_type
-	30, // [30:38] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	24, // 2: chartergate.v1.Price.gpu_hour_by_accelerator_nanos:type_name -> chartergate.v1.Price.GpuHourByAcceleratorNanosEntry
+	3,  // 3: chartergate.v1.Price.variants:type_name -> chartergate.v1.PriceVariant
+	26, // 4: chartergate.v1.Price.expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 5: chartergate.v1.Price.corrects:type_name -> chartergate.v1.PriceCorrection
+	1,  // 6: chartergate.v1.Price.token_factor:type_name -> chartergate.v1.Ratio
+	1,  // 7: chartergate.v1.Price.factor:type_name -> chartergate.v1.Ratio
+	26, // 8: chartergate.v1.PriceCorrection.effective_time:type_name -> google.protobuf.Timestamp
+	4,  // 9: chartergate.v1.PriceVariant.rates:type_name -> chartergate.v1.PriceRates
+	1,  // 10: chartergate.v1.PriceVariant.token_factor:type_name -> chartergate.v1.Ratio
+	26, // 11: chartergate.v1.PriceAdjustment.start_time:type_name -> google.protobuf.Timestamp
+	26, // 12: chartergate.v1.PriceAdjustment.end_time:type_name -> google.protobuf.Timestamp
+	26, // 13: chartergate.v1.ExchangeRate.effective_time:type_name -> google.protobuf.Timestamp
+	0,  // 14: chartergate.v1.PriceBook.prices:type_name -> chartergate.v1.Price
+	26, // 15: chartergate.v1.PriceBook.create_time:type_name -> google.protobuf.Timestamp
+	26, // 16: chartergate.v1.PriceBook.update_time:type_name -> google.protobuf.Timestamp
+	5,  // 17: chartergate.v1.PriceBook.adjustments:type_name -> chartergate.v1.PriceAdjustment
+	6,  // 18: chartergate.v1.PriceBook.exchange_rates:type_name -> chartergate.v1.ExchangeRate
+	7,  // 19: chartergate.v1.CreatePriceBookRequest.price_book:type_name -> chartergate.v1.PriceBook
+	7,  // 20: chartergate.v1.ListPriceBooksResponse.price_books:type_name -> chartergate.v1.PriceBook
+	7,  // 21: chartergate.v1.UpdatePriceBookRequest.price_book:type_name -> chartergate.v1.PriceBook
+	26, // 22: chartergate.v1.LookupPriceRequest.time:type_name -> google.protobuf.Timestamp
+	27, // 23: chartergate.v1.ReportPriceCoverageRequest.window:type_name -> google.protobuf.Duration
+	18, // 24: chartergate.v1.ReportPriceCoverageResponse.models:type_name -> chartergate.v1.ModelCoverage
+	25, // 25: chartergate.v1.ModelCoverage.cost_nanos:type_name -> chartergate.v1.ModelCoverage.CostNanosEntry
+	0,  // 26: chartergate.v1.ModelCoverage.price:type_name -> chartergate.v1.Price
+	26, // 27: chartergate.v1.ModelCoverage.book_update_time:type_name -> google.protobuf.Timestamp
+	21, // 28: chartergate.v1.RestateSettlementsResponse.sums:type_name -> chartergate.v1.RestatedSum
+	22, // 29: chartergate.v1.RestateSettlementsResponse.unrestated:type_name -> chartergate.v1.UnrestatedSum
+	26, // 30: chartergate.v1.RestateSettlementsResponse.since_time:type_name -> google.protobuf.Timestamp
+	8,  // 31: chartergate.v1.PriceService.CreatePriceBook:input_type -> chartergate.v1.CreatePriceBookRequest
+	9,  // 32: chartergate.v1.PriceService.GetPriceBook:input_type -> chartergate.v1.GetPriceBookRequest
+	10, // 33: chartergate.v1.PriceService.ListPriceBooks:input_type -> chartergate.v1.ListPriceBooksRequest
+	12, // 34: chartergate.v1.PriceService.UpdatePriceBook:input_type -> chartergate.v1.UpdatePriceBookRequest
+	13, // 35: chartergate.v1.PriceService.DeletePriceBook:input_type -> chartergate.v1.DeletePriceBookRequest
+	15, // 36: chartergate.v1.PriceService.LookupPrice:input_type -> chartergate.v1.LookupPriceRequest
+	16, // 37: chartergate.v1.PriceService.ReportPriceCoverage:input_type -> chartergate.v1.ReportPriceCoverageRequest
+	19, // 38: chartergate.v1.PriceService.RestateSettlements:input_type -> chartergate.v1.RestateSettlementsRequest
+	7,  // 39: chartergate.v1.PriceService.CreatePriceBook:output_type -> chartergate.v1.PriceBook
+	7,  // 40: chartergate.v1.PriceService.GetPriceBook:output_type -> chartergate.v1.PriceBook
+	11, // 41: chartergate.v1.PriceService.ListPriceBooks:output_type -> chartergate.v1.ListPriceBooksResponse
+	7,  // 42: chartergate.v1.PriceService.UpdatePriceBook:output_type -> chartergate.v1.PriceBook
+	14, // 43: chartergate.v1.PriceService.DeletePriceBook:output_type -> chartergate.v1.DeletePriceBookResponse
+	0,  // 44: chartergate.v1.PriceService.LookupPrice:output_type -> chartergate.v1.Price
+	17, // 45: chartergate.v1.PriceService.ReportPriceCoverage:output_type -> chartergate.v1.ReportPriceCoverageResponse
+	20, // 46: chartergate.v1.PriceService.RestateSettlements:output_type -> chartergate.v1.RestateSettlementsResponse
+	39, // [39:47] is the sub-list for method output_type
+	31, // [31:39] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_v1_price_proto_init() }
@@ -2510,7 +2526,7 @@ func file_chartergate_v1_price_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chartergate_v1_price_proto_rawDesc), len(file_chartergate_v1_price_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,6 @@
+# expect: cut off: eval_conflict_error
+package chartergate.routing
+
+decision := {"effect": "deny"}
+
+decision := {"effect": "allow", "tiers": ["economy"]}

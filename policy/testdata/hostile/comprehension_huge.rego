@@ -1,0 +1,6 @@
+# expect: too costly: it took longer than 10ms
+package chartergate.routing
+
+ns := numbers.range(1, 20000)
+
+decision := {"effect": "deny"} if count([[a, b] | some a in ns; some b in ns]) < 0

@@ -1,0 +1,8 @@
+# expect: refused: recursive
+package chartergate.routing
+
+decision := x
+
+x := y
+
+y := x

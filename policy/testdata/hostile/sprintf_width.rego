@@ -1,0 +1,4 @@
+# expect: too costly: sprintf: it would make a text of more than 262144 bytes
+package chartergate.routing
+
+decision := {"effect": "deny", "reasons": [sprintf("%0900000d", [1])]}
