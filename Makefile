@@ -7,7 +7,7 @@ GENERATE := $(BUF) generate && $(BUF) generate --template buf.gen.hot.yaml
 CONCURRENT := ./clients/... ./core/ledger ./policy ./replay ./server/... ./store/...
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.2
 
-.PHONY: build demo test race bench bench-policy fuzz policy-fuzz millions rollups replays crash chaos failpoints sim mutants hostile generate check lint breaking clean
+.PHONY: build demo test race bench router-eval bench-policy fuzz policy-fuzz millions rollups replays crash chaos failpoints sim mutants hostile generate check lint breaking clean
 
 build: ## bin/chartergate
 	@go build -trimpath -o bin/chartergate ./cmd/chartergate
@@ -27,6 +27,11 @@ bench: build ## what a decision costs: over gRPC as a ratio to an empty call wit
 	@bin/chartergate bench --replicas 3
 	@bin/chartergate bench --hot --replicas 3
 	go test -run '^$$' -bench . -benchmem ./server/preflight ./policy ./core/pricing
+
+CASES := policy/testdata/cases
+router-eval: build ## what the shipped routing policy saves and keeps: on the cases that it was tuned on, and on those that it was not
+	@for part in train heldout; do echo "== $$part"; go run $(CASES)/generate.go $(CASES)/$$part.txt | \
+	bin/chartergate policy evaluate --cases - --at 2026-11-23 || exit 1; done
 
 bench-policy: ## what a policy's decision costs over the Azure trace, beside plain OPA: the shipped one, one on raw token counts, one that is not compiled
 	CHARTERGATE_POLICY_BENCH=1 go test ./policy -run 'TestBenchPolicies$$' -v -count=1

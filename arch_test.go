@@ -40,7 +40,7 @@ var rules = []rule{
 	{"server", []string{module + "core", module + "store", module + "billing", module + "server", module + "proto", "google.golang.org",
 		"github.com/grpc-ecosystem/grpc-gateway", "buf.build/go/protovalidate", "github.com/prometheus", "go.opentelemetry.io", "golang.org/x/net"},
 		"handlers convert, call, convert; storage and Rego are injected"},
-	{"clients/go", []string{generated, module + "proto/codec", module + "proto/convert", module + "core/money", module + "core/pricing", module + "core/routing", module + "core/usage", "google.golang.org"},
+	{"clients/go", []string{generated, module + "proto/codec", module + "proto/convert", module + "core/complexity", module + "core/money", module + "core/pricing", module + "core/routing", module + "core/usage", "google.golang.org"},
 		"a client's users must not carry the server; leased calls are priced in the client by the server's own arithmetic"},
 	{"billing", []string{module + "core", module + "store", "github.com/parquet-go/parquet-go", "golang.org/x/text"}, "bills are read and kept without knowing a database or a server"},
 	{"manifest", []string{module + "core/money", module + "proto/gen", "google.golang.org/protobuf", "buf.build/go/protovalidate", "go.yaml.in/yaml"},

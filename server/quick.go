@@ -25,6 +25,7 @@ const (
 	maxUsageBytes  = 1_000_000_000_000_000
 	maxRawUsage    = 65_536
 	maxPrefix      = 512
+	maxPromptCount = 65_536
 	maxBlockTokens = 65_536
 	maxLatency     = 3_600_000
 )
@@ -93,7 +94,7 @@ func validCall(c *chartergatev1.Call) bool {
 			return false
 		}
 	}
-	if len(c.PrefixHashes) > maxPrefix || !in(int64(c.PrefixBlockTokens), maxBlockTokens) {
+	if len(c.PrefixHashes) > maxPrefix || !in(int64(c.PrefixBlockTokens), maxBlockTokens) || !validPrompt(c.PromptFeatures) {
 		return false
 	}
 	e := c.Estimate
@@ -101,6 +102,27 @@ func validCall(c *chartergatev1.Call) bool {
 		in(e.MaxOutputTokens, maxEstimate) && in(e.RetrievalHops, maxCalls) && in(e.EmbeddingTokens, maxEstimate) &&
 		in(e.VectorQueries, maxCalls) && validCounts(e.ToolCalls, 32, maxCalls) && in(e.GpuMilliseconds, maxEstimate) &&
 		len(e.Accelerator) <= maxShortID && in(e.StorageBytes, maxBytes) && in(e.EgressBytes, maxBytes)
+}
+
+func validPrompt(f *chartergatev1.PromptFeatures) bool {
+	if f == nil {
+		return true
+	}
+	c := f.Cues
+	if c == nil {
+		c = new(chartergatev1.PromptCues)
+	}
+	for _, n := range [...]int32{
+		f.Words, f.Sentences, f.Lines, f.CodeLines, f.Digits, f.MathSigns, f.Questions, f.Choices, f.Examples, f.Constraints,
+		f.Names, f.Letters, f.OtherScripts, f.Accents, c.Classify, c.Extract, c.Translate, c.Summarize, c.Rewrite, c.Explain,
+		c.Write, c.Compute, c.Implement, c.Debug, c.Design, c.Prove, c.Optimize, c.Reason, c.Fact, c.AdvancedMath,
+		c.ExpertScience, c.Tools,
+	} {
+		if !in(int64(n), maxPromptCount) {
+			return false
+		}
+	}
+	return in(f.Bytes, maxBytes)
 }
 
 func validUse(u *chartergatev1.Usage, raw *chartergatev1.RawUsage) bool {

@@ -110,7 +110,7 @@ func (c *Client) Lease(like *chartergatev1.ReserveRequest) (*Lease, error) {
 // template is a call without its estimate.
 func template(c *chartergatev1.Call) *chartergatev1.Call {
 	return &chartergatev1.Call{
-		Feature: c.GetFeature(), TaskClass: c.GetTaskClass(), Complexity: c.GetComplexity(),
+		Feature: c.GetFeature(), TaskClass: c.GetTaskClass(), Complexity: convert.Complexity(c),
 		RequiredCapabilities: slices.Clone(c.GetRequiredCapabilities()), User: c.GetUser(), Cohort: c.GetCohort(), Agent: c.GetAgent(),
 		Run: c.GetRun(), PromptPattern: c.GetPromptPattern(), Task: c.GetTask(), Model: c.GetModel(), Tier: c.GetTier(), Labels: maps.Clone(c.GetLabels()),
 		ServiceTier: c.GetServiceTier(), Region: c.GetRegion(),
@@ -120,7 +120,7 @@ func template(c *chartergatev1.Call) *chartergatev1.Call {
 
 // like says whether a call is one of the lease, but for its estimate.
 func (l *Lease) like(c *chartergatev1.Call) bool {
-	return c.GetTaskClass() == l.call.TaskClass && c.GetComplexity() == l.call.Complexity && c.GetUser() == l.call.User &&
+	return c.GetTaskClass() == l.call.TaskClass && convert.Complexity(c) == l.call.Complexity && c.GetUser() == l.call.User &&
 		c.GetCohort() == l.call.Cohort && c.GetAgent() == l.call.Agent && c.GetRun() == l.call.Run &&
 		c.GetPromptPattern() == l.call.PromptPattern && c.GetTask() == l.call.Task && c.GetModel() == l.call.Model && c.GetTier() == l.call.Tier &&
 		c.GetServiceTier() == l.call.ServiceTier && c.GetRegion() == l.call.Region &&

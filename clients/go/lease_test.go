@@ -247,6 +247,9 @@ func TestCallsThatAreNotLeased(t *testing.T) {
 		"another model":    func(r *chartergatev1.ReserveRequest) { r.Call.Model = "small" },
 		"with capability":  func(r *chartergatev1.ReserveRequest) { r.Call.RequiredCapabilities = []string{"chat"} },
 		"other complexity": func(r *chartergatev1.ReserveRequest) { r.Call.Complexity = 21 },
+		"another prompt": func(r *chartergatev1.ReserveRequest) {
+			r.Call.Complexity, r.Call.PromptFeatures = 0, PromptFeatures("Prove that the sequence converges.")
+		},
 	} {
 		r := chat(2000, 500)
 		if c.leases.reserve(r) == nil {

@@ -30,7 +30,7 @@ server decides calls that none is attached to.`,
 		},
 	}
 	cmd.AddCommand(
-		newPolicyTestCommand(), newPolicyFmtCommand(), newPolicyLintCommand(), newPolicyBenchCommand(),
+		newPolicyTestCommand(), newPolicyFmtCommand(), newPolicyLintCommand(), newPolicyBenchCommand(), newPolicyEvaluateCommand(),
 		newPolicyCreateCommand(), newPolicyListCommand(), newPolicyShowCommand(), newPolicyDiffCommand(),
 		newPolicyActivateCommand(), newPolicyRollbackCommand(), newPolicyDeleteCommand(),
 		newPolicyShadowCommand(), newPolicySimulateCommand(), newPolicyExplainCommand(), newPolicyDecisionsCommand(),

@@ -115,7 +115,7 @@ func TestLimits(t *testing.T) {
 	costly("clock", "100ms", "longer than", func(v *Vetter) { v.Wall = 100 * time.Millisecond }, map[string]string{"routing.rego": long()})
 	costly("memory", "64 MiB", "of memory", func(v *Vetter) { v.Memory = 64 << 20 }, big())
 	costly("decision", "10ms", "deciding an example", nil, map[string]string{"routing.rego": head +
-		"decision := {\"effect\": \"deny\"} if {\n\tsome a in numbers.range(1, 9000)\n\tsome b in numbers.range(1, 9000)\n\ta * b < 0\n}\n"})
+		"decision := {\"effect\": \"deny\"} if {\n\tsome a in numbers.range(1, 9000)\n\tsome b in numbers.range(1, 9000)\n\ta * b < 0\n} else := {\"effect\": \"allow\"}\n"})
 }
 
 func TestCancelledCaller(t *testing.T) {

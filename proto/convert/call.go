@@ -10,7 +10,7 @@ import (
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 )
 
-// CallFromProto converts a call with its estimate. It shares the call's labels, capabilities, tool calls
+// CallFromProto converts a call with its estimate; its complexity may come from the features of its prompt. It shares the call's labels, capabilities, tool calls
 // and prefix hashes.
 func CallFromProto(dst *routing.Call, p *chartergatev1.Call) error {
 	estimate, err := EstimateFromProto(p.GetEstimate())
@@ -24,7 +24,7 @@ func CallFromProto(dst *routing.Call, p *chartergatev1.Call) error {
 		}
 	}
 	*dst = routing.Call{
-		Feature: p.GetFeature(), TaskClass: p.GetTaskClass(), Complexity: p.GetComplexity(),
+		Feature: p.GetFeature(), TaskClass: p.GetTaskClass(), Complexity: Complexity(p),
 		Capabilities: p.GetRequiredCapabilities(), Estimate: estimate, User: p.GetUser(), Cohort: p.GetCohort(),
 		Agent: p.GetAgent(), Run: p.GetRun(), PromptPattern: p.GetPromptPattern(), Task: p.GetTask(), Model: p.GetModel(), Tier: p.GetTier(),
 		Labels: p.GetLabels(), ServiceTier: p.GetServiceTier(), Region: p.GetRegion(),

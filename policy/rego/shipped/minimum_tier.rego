@@ -2,6 +2,7 @@
 # for it.
 package chartergate.shipped.minimum_tier
 
+import data.chartergate.lib.tasks
 import data.chartergate.lib.tiers
 
 decision := object.union({"effect": effect, "reasons": reasons}, choice)
@@ -21,51 +22,56 @@ choice := choice_from(start) if effect != "deny"
 
 # --- What the task needs ----------------------------------------------------------------------------------------------
 
-# 0: the cheapest tier will do; 1: the middle one; 2: the dearest.
-task_levels := {
-	"classify": 0,
-	"extract": 0,
-	"moderate": 0,
-	"route": 0,
-	"summarize": 0,
-	"translate": 0,
-	"chat": 1,
-	"rag": 1,
-	"rewrite": 1,
-	"search": 1,
-	"agent": 2,
-	"code": 2,
-	"plan": 2,
-	"reason": 2,
-	"research": 2,
-}
-
-complexity_level := 0 if {
-	input.request.complexity <= 30
-} else := 1 if {
-	input.request.complexity <= 70
-} else := 2
-
 complexity_known if input.request.complexity > 0
 
-class_known if task_levels[input.request.task_class] >= 0
+class_known if tasks.base > 0
+
+# Where the complexity stands among the cut-offs 25, 30, 50, 70 and 75: of the call itself, which says more than the class
+# of its task, or else of the class and the length. Comparing it with literals lets the gate remember decisions by bands.
+band := known_band if {
+	complexity_known
+} else := band_of(tasks.complexity)
+
+known_band := 0 if {
+	input.request.complexity <= 25
+} else := 1 if {
+	input.request.complexity <= 30
+} else := 2 if {
+	input.request.complexity <= 50
+} else := 3 if {
+	input.request.complexity <= 70
+} else := 4 if {
+	input.request.complexity <= 75
+} else := 5
+
+band_of(complexity) := count([cut | some cut in [25, 30, 50, 70, 75]; complexity > cut])
 
 # The place of a tier in the catalog, 0 for the cheapest.
 rank[tier] := i if some i, tier in input.catalog.tiers
 
-middle := floor(count(input.catalog.tiers) / 2)
+# The rank that each band needs. Of two tiers the cheaper one serves up to 50, of three up to 30 and the middle one up to
+# 70; of more the cheapest up to 25, the dearest above 75, and two at thirds in between.
+ranks := [0, 0, 0, 0, 0, 0] if {
+	tier_count <= 1
+} else := [0, 0, 0, 1, 1, 1] if {
+	tier_count == 2
+} else := [0, 0, 1, 1, 2, 2] if {
+	tier_count == 3
+} else := [0, third, third, two_thirds, two_thirds, tier_count - 1]
 
-level_ranks := [0, middle, count(input.catalog.tiers) - 1]
+tier_count := count(input.catalog.tiers)
 
-# The complexity of this very call says more than the class of its task. Where neither is known, the caller's wish is
-# taken for the need, and the middle tier where there is no wish.
-need := level_ranks[complexity_level] if {
-	complexity_known
-} else := level_ranks[task_levels[input.request.task_class]] if {
-	class_known
+third := floor(tier_count / 3)
+
+two_thirds := floor((2 * tier_count) / 3)
+
+# Where neither complexity nor class is known, the caller's wish is taken for the need, and the middle tier where there is
+# no wish.
+need := ranks[band] if {
+	band >= 0
 } else := rank[asked_tier] if {
 	asked_tier
-} else := middle
+} else := ranks[3]
 
 # The tier that the caller wishes: that of the model asked for, if it can serve the call, or else the tier asked for.
 asked_tier := tier if {
@@ -143,7 +149,7 @@ asked_model_able if input.request.model in input.able.models[_]
 
 task := "A call for a cheaper tier than the task needs" if {
 	rank[asked_tier] < need
-} else := sprintf("A task of %s complexity", [["low", "medium", "high"][complexity_level]]) if {
+} else := sprintf("A task of %s complexity", [["low", "low", "medium", "medium", "high", "high"][known_band]]) if {
 	complexity_known
 } else := sprintf("A task of class %s", [input.request.task_class]) if {
 	class_known

@@ -4,3 +4,5 @@ package chartergate.routing
 ns := numbers.range(1, 20000)
 
 decision := {"effect": "deny"} if count([[a, b] | some a in ns; some b in ns]) < 0
+
+default decision := {"effect": "deny"}

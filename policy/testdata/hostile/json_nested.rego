@@ -4,3 +4,5 @@ package chartergate.routing
 open := concat("", ["[" | some _ in numbers.range(1, 5000)])
 
 decision := {"effect": "deny"} if json.unmarshal(open) != null
+
+default decision := {"effect": "deny"}

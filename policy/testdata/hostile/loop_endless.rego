@@ -8,3 +8,5 @@ decision := {"effect": "deny"} if {
 	some b in ns
 	a * b < 0
 }
+
+default decision := {"effect": "deny"}

@@ -2,3 +2,5 @@
 package chartergate.routing
 
 decision := {"effect": "deny"} if round(to_number("1e1000000000")) > 1
+
+default decision := {"effect": "deny"}

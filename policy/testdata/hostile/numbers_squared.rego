@@ -20,3 +20,5 @@ x7 := x6 * x6
 x8 := x7 * x7
 
 decision := {"effect": "deny"} if x8 > 1
+
+default decision := {"effect": "deny"}

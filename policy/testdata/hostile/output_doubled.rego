@@ -1,4 +1,4 @@
-# expect: cut off: decision.effect is an array, which it cannot be
+# expect: refused: decision.effect is an array, it must be a string
 package chartergate.routing
 
 x0 := ["allow"]

@@ -2,3 +2,5 @@
 package chartergate.routing
 
 decision := {"effect": "deny"} if count(numbers.range(1, 1000000000000)) > 0
+
+default decision := {"effect": "deny"}

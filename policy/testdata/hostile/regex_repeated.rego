@@ -4,3 +4,5 @@ package chartergate.routing
 text := concat("", ["xxxxxxxxxx" | some _ in numbers.range(1, 2000)])
 
 decision := {"effect": "deny"} if regex.match("(x{1,50}){1,20}y", text)
+
+default decision := {"effect": "deny"}

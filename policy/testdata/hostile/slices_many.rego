@@ -4,3 +4,5 @@ package chartergate.routing
 ns := numbers.range(1, 20000)
 
 decision := {"effect": "deny"} if count([array.slice(ns, i, 20000) | some i in numbers.range(1, 100)]) > 0
+
+default decision := {"effect": "deny"}

@@ -162,3 +162,5 @@ x39 := [v | some _ in [1, 2]; v := x38]
 y39 := [v | some _ in [1, 2]; v := y38]
 
 decision := {"effect": "deny"} if x39 == y39
+
+default decision := {"effect": "deny"}

@@ -193,7 +193,7 @@ type Call struct {
 	Feature string `protobuf:"bytes,1,opt,name=feature,proto3" json:"feature,omitempty"`
 	// What kind of task it is, such as `chat`, `summarize` or `code`. Policies route by it.
 	TaskClass string `protobuf:"bytes,2,opt,name=task_class,json=taskClass,proto3" json:"task_class,omitempty"`
-	// How hard the task is, from 1 (trivial) to 100. 0 means unknown.
+	// How hard the task is, from 1 (trivial) to 100. 0 means unknown: then prompt_features tell, if they are there.
 	Complexity int32 `protobuf:"varint,3,opt,name=complexity,proto3" json:"complexity,omitempty"`
 	// Capabilities that the model must have, such as `vision`, `tools` or `long-context`; at most 16.
 	RequiredCapabilities []string `protobuf:"bytes,4,rep,name=required_capabilities,json=requiredCapabilities,proto3" json:"required_capabilities,omitempty"`
@@ -236,9 +236,12 @@ type Call struct {
 	PrefixBlockTokens int32 `protobuf:"varint,21,opt,name=prefix_block_tokens,json=prefixBlockTokens,proto3" json:"prefix_block_tokens,omitempty"`
 	// When the call was made, in a replay of recorded calls: prefixes are compared by it. Absent: now. Money, periods and
 	// prices are always of now.
-	RecordedTime  *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=recorded_time,json=recordedTime,proto3" json:"recorded_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RecordedTime *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=recorded_time,json=recordedTime,proto3" json:"recorded_time,omitempty"`
+	// Counts over the prompt from which the server estimates complexity where that is 0. Optional; the prompt itself stays
+	// with the caller. They are neither kept nor logged.
+	PromptFeatures *PromptFeatures `protobuf:"bytes,19,opt,name=prompt_features,json=promptFeatures,proto3" json:"prompt_features,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Call) Reset() {
@@ -418,6 +421,394 @@ func (x *Call) GetRecordedTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Call) GetPromptFeatures() *PromptFeatures {
+	if x != nil {
+		return x.PromptFeatures
+	}
+	return nil
+}
+
+// What can be counted of a prompt, in one pass over its first 64 KiB, without telling what it says. clients/go has
+// PromptFeatures to count them.
+type PromptFeatures struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Length of the whole prompt as UTF-8, in bytes.
+	Bytes int64 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Words.
+	Words int32 `protobuf:"varint,2,opt,name=words,proto3" json:"words,omitempty"`
+	// Sentences.
+	Sentences int32 `protobuf:"varint,3,opt,name=sentences,proto3" json:"sentences,omitempty"`
+	// Lines that are not empty.
+	Lines int32 `protobuf:"varint,4,opt,name=lines,proto3" json:"lines,omitempty"`
+	// Lines in code fences, or that look like code.
+	CodeLines int32 `protobuf:"varint,5,opt,name=code_lines,json=codeLines,proto3" json:"code_lines,omitempty"`
+	// Decimal digits.
+	Digits int32 `protobuf:"varint,6,opt,name=digits,proto3" json:"digits,omitempty"`
+	// Signs such as + = ^ \\ %.
+	MathSigns int32 `protobuf:"varint,7,opt,name=math_signs,json=mathSigns,proto3" json:"math_signs,omitempty"`
+	// Question marks.
+	Questions int32 `protobuf:"varint,8,opt,name=questions,proto3" json:"questions,omitempty"`
+	// Answers to choose from: lines such as `B) …`.
+	Choices int32 `protobuf:"varint,9,opt,name=choices,proto3" json:"choices,omitempty"`
+	// Lines that begin as examples do: `Input: …`, `Q: …`.
+	Examples int32 `protobuf:"varint,10,opt,name=examples,proto3" json:"examples,omitempty"`
+	// Words such as must, exactly and without, and items of lists.
+	Constraints int32 `protobuf:"varint,11,opt,name=constraints,proto3" json:"constraints,omitempty"`
+	// Capitalised words within sentences.
+	Names int32 `protobuf:"varint,12,opt,name=names,proto3" json:"names,omitempty"`
+	// Letters of any script.
+	Letters int32 `protobuf:"varint,13,opt,name=letters,proto3" json:"letters,omitempty"`
+	// Letters that are not Latin.
+	OtherScripts int32 `protobuf:"varint,14,opt,name=other_scripts,json=otherScripts,proto3" json:"other_scripts,omitempty"`
+	// Latin letters with marks.
+	Accents int32 `protobuf:"varint,15,opt,name=accents,proto3" json:"accents,omitempty"`
+	// Words that say what is asked.
+	Cues          *PromptCues `protobuf:"bytes,16,opt,name=cues,proto3" json:"cues,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromptFeatures) Reset() {
+	*x = PromptFeatures{}
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromptFeatures) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromptFeatures) ProtoMessage() {}
+
+func (x *PromptFeatures) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromptFeatures.ProtoReflect.Descriptor instead.
+func (*PromptFeatures) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PromptFeatures) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *PromptFeatures) GetWords() int32 {
+	if x != nil {
+		return x.Words
+	}
+	return 0
+}
+
+func (x *PromptFeatures) GetSentences() int32 {
+	if x != nil {
+		return x.Sentences
+	}
+	return 0
+}
+
+func (x *PromptFeatures) GetLines() int32 {
+	if x != nil {
+		return x.Lines
+	}
+	return 0
+}
+
+func (x *PromptFeatures) GetCodeLines() int32 {
+	if x != nil {
+		return x.CodeLines
+	}
+	return 0
+}
+
+func (x *PromptFeatures) GetDigits() int32 {
+	if x != nil {
+		return x.Digits
+	}
+	return 0
+}
+
+func (x *PromptFeatures) GetMathSigns() int32 {
+	if x != nil {
+		return x.MathSigns
+	}
+	return 0
+}
+
+func (x *PromptFeatures) GetQuestions() int32 {
+	if x != nil {
+		return x.Questions
+	}
+	return 0
+}
+
+func (x *PromptFeatures) GetChoices() int32 {
+	if x != nil {
+		return x.Choices
+	}
+	return 0
+}
+
+func (x *PromptFeatures) GetExamples() int32 {
+	if x != nil {
+		return x.Examples
+	}
+	return 0
+}
+
+func (x *PromptFeatures) GetConstraints() int32 {
+	if x != nil {
+		return x.Constraints
+	}
+	return 0
+}
+
+func (x *PromptFeatures) GetNames() int32 {
+	if x != nil {
+		return x.Names
+	}
+	return 0
+}
+
+func (x *PromptFeatures) GetLetters() int32 {
+	if x != nil {
+		return x.Letters
+	}
+	return 0
+}
+
+func (x *PromptFeatures) GetOtherScripts() int32 {
+	if x != nil {
+		return x.OtherScripts
+	}
+	return 0
+}
+
+func (x *PromptFeatures) GetAccents() int32 {
+	if x != nil {
+		return x.Accents
+	}
+	return 0
+}
+
+func (x *PromptFeatures) GetCues() *PromptCues {
+	if x != nil {
+		return x.Cues
+	}
+	return nil
+}
+
+// How many words of a prompt ask for what.
+type PromptCues struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Classes, labels, sentiment.
+	Classify int32 `protobuf:"varint,1,opt,name=classify,proto3" json:"classify,omitempty"`
+	// Fields and entities of a given text.
+	Extract int32 `protobuf:"varint,2,opt,name=extract,proto3" json:"extract,omitempty"`
+	// Translation.
+	Translate int32 `protobuf:"varint,3,opt,name=translate,proto3" json:"translate,omitempty"`
+	// Summaries.
+	Summarize int32 `protobuf:"varint,4,opt,name=summarize,proto3" json:"summarize,omitempty"`
+	// Rewriting, grammar.
+	Rewrite int32 `protobuf:"varint,5,opt,name=rewrite,proto3" json:"rewrite,omitempty"`
+	// Explanations and descriptions.
+	Explain int32 `protobuf:"varint,6,opt,name=explain,proto3" json:"explain,omitempty"`
+	// Texts to be written.
+	Write int32 `protobuf:"varint,7,opt,name=write,proto3" json:"write,omitempty"`
+	// Numbers to be worked out.
+	Compute int32 `protobuf:"varint,8,opt,name=compute,proto3" json:"compute,omitempty"`
+	// Code to be written.
+	Implement int32 `protobuf:"varint,9,opt,name=implement,proto3" json:"implement,omitempty"`
+	// Errors to be found.
+	Debug int32 `protobuf:"varint,10,opt,name=debug,proto3" json:"debug,omitempty"`
+	// Architectures, plans, strategies.
+	Design int32 `protobuf:"varint,11,opt,name=design,proto3" json:"design,omitempty"`
+	// Proofs and derivations.
+	Prove int32 `protobuf:"varint,12,opt,name=prove,proto3" json:"prove,omitempty"`
+	// Optimisation, efficiency.
+	Optimize int32 `protobuf:"varint,13,opt,name=optimize,proto3" json:"optimize,omitempty"`
+	// Why, compare, step by step, trade-offs.
+	Reason int32 `protobuf:"varint,14,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Who, when, where.
+	Fact int32 `protobuf:"varint,15,opt,name=fact,proto3" json:"fact,omitempty"`
+	// Terms of mathematics above school.
+	AdvancedMath int32 `protobuf:"varint,16,opt,name=advanced_math,json=advancedMath,proto3" json:"advanced_math,omitempty"`
+	// Terms of the sciences, medicine and law.
+	ExpertScience int32 `protobuf:"varint,17,opt,name=expert_science,json=expertScience,proto3" json:"expert_science,omitempty"`
+	// Words of an agent's work: tools, repositories, tickets.
+	Tools         int32 `protobuf:"varint,18,opt,name=tools,proto3" json:"tools,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromptCues) Reset() {
+	*x = PromptCues{}
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromptCues) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromptCues) ProtoMessage() {}
+
+func (x *PromptCues) ProtoReflect() protoreflect.Message {
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromptCues.ProtoReflect.Descriptor instead.
+func (*PromptCues) Descriptor() ([]byte, []int) {
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PromptCues) GetClassify() int32 {
+	if x != nil {
+		return x.Classify
+	}
+	return 0
+}
+
+func (x *PromptCues) GetExtract() int32 {
+	if x != nil {
+		return x.Extract
+	}
+	return 0
+}
+
+func (x *PromptCues) GetTranslate() int32 {
+	if x != nil {
+		return x.Translate
+	}
+	return 0
+}
+
+func (x *PromptCues) GetSummarize() int32 {
+	if x != nil {
+		return x.Summarize
+	}
+	return 0
+}
+
+func (x *PromptCues) GetRewrite() int32 {
+	if x != nil {
+		return x.Rewrite
+	}
+	return 0
+}
+
+func (x *PromptCues) GetExplain() int32 {
+	if x != nil {
+		return x.Explain
+	}
+	return 0
+}
+
+func (x *PromptCues) GetWrite() int32 {
+	if x != nil {
+		return x.Write
+	}
+	return 0
+}
+
+func (x *PromptCues) GetCompute() int32 {
+	if x != nil {
+		return x.Compute
+	}
+	return 0
+}
+
+func (x *PromptCues) GetImplement() int32 {
+	if x != nil {
+		return x.Implement
+	}
+	return 0
+}
+
+func (x *PromptCues) GetDebug() int32 {
+	if x != nil {
+		return x.Debug
+	}
+	return 0
+}
+
+func (x *PromptCues) GetDesign() int32 {
+	if x != nil {
+		return x.Design
+	}
+	return 0
+}
+
+func (x *PromptCues) GetProve() int32 {
+	if x != nil {
+		return x.Prove
+	}
+	return 0
+}
+
+func (x *PromptCues) GetOptimize() int32 {
+	if x != nil {
+		return x.Optimize
+	}
+	return 0
+}
+
+func (x *PromptCues) GetReason() int32 {
+	if x != nil {
+		return x.Reason
+	}
+	return 0
+}
+
+func (x *PromptCues) GetFact() int32 {
+	if x != nil {
+		return x.Fact
+	}
+	return 0
+}
+
+func (x *PromptCues) GetAdvancedMath() int32 {
+	if x != nil {
+		return x.AdvancedMath
+	}
+	return 0
+}
+
+func (x *PromptCues) GetExpertScience() int32 {
+	if x != nil {
+		return x.ExpertScience
+	}
+	return 0
+}
+
+func (x *PromptCues) GetTools() int32 {
+	if x != nil {
+		return x.Tools
+	}
+	return 0
+}
+
 // What a call is expected to use at most. Its price is what Reserve holds.
 type Estimate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -455,7 +846,7 @@ type Estimate struct {
 
 func (x *Estimate) Reset() {
 	*x = Estimate{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[1]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +858,7 @@ func (x *Estimate) String() string {
 func (*Estimate) ProtoMessage() {}
 
 func (x *Estimate) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[1]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +871,7 @@ func (x *Estimate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Estimate.ProtoReflect.Descriptor instead.
 func (*Estimate) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{1}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Estimate) GetInputTokens() int64 {
@@ -589,7 +980,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[2]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -601,7 +992,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[2]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -614,7 +1005,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{2}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Reason) GetCode() ReasonCode {
@@ -654,7 +1045,7 @@ type Alternate struct {
 
 func (x *Alternate) Reset() {
 	*x = Alternate{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[3]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +1057,7 @@ func (x *Alternate) String() string {
 func (*Alternate) ProtoMessage() {}
 
 func (x *Alternate) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[3]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +1070,7 @@ func (x *Alternate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alternate.ProtoReflect.Descriptor instead.
 func (*Alternate) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{3}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Alternate) GetTier() string {
@@ -746,7 +1137,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[4]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +1149,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[4]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +1162,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{4}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Decision) GetEffect() Effect {
@@ -903,7 +1294,7 @@ type Hold struct {
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[5]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -915,7 +1306,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[5]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -928,7 +1319,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{5}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Hold) GetToken() string {
@@ -963,7 +1354,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[6]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1366,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[6]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1379,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{6}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CheckRequest) GetCall() *Call {
@@ -1009,7 +1400,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[7]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1412,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[7]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1425,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{7}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CheckResponse) GetDecision() *Decision {
@@ -1061,7 +1452,7 @@ type ReserveRequest struct {
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[8]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1073,7 +1464,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[8]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,7 +1477,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{8}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReserveRequest) GetCall() *Call {
@@ -1123,7 +1514,7 @@ type ReserveResponse struct {
 
 func (x *ReserveResponse) Reset() {
 	*x = ReserveResponse{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[9]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1526,7 @@ func (x *ReserveResponse) String() string {
 func (*ReserveResponse) ProtoMessage() {}
 
 func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[9]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1539,7 @@ func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveResponse.ProtoReflect.Descriptor instead.
 func (*ReserveResponse) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{9}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReserveResponse) GetDecision() *Decision {
@@ -1186,7 +1577,7 @@ type SettleRequest struct {
 
 func (x *SettleRequest) Reset() {
 	*x = SettleRequest{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[10]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1198,7 +1589,7 @@ func (x *SettleRequest) String() string {
 func (*SettleRequest) ProtoMessage() {}
 
 func (x *SettleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[10]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1211,7 +1602,7 @@ func (x *SettleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleRequest.ProtoReflect.Descriptor instead.
 func (*SettleRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{10}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SettleRequest) GetHold() string {
@@ -1290,7 +1681,7 @@ type Settlement struct {
 
 func (x *Settlement) Reset() {
 	*x = Settlement{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[11]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +1693,7 @@ func (x *Settlement) String() string {
 func (*Settlement) ProtoMessage() {}
 
 func (x *Settlement) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[11]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,7 +1706,7 @@ func (x *Settlement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settlement.ProtoReflect.Descriptor instead.
 func (*Settlement) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{11}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Settlement) GetFeature() string {
@@ -1406,7 +1797,7 @@ type SettleResponse struct {
 
 func (x *SettleResponse) Reset() {
 	*x = SettleResponse{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[12]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1809,7 @@ func (x *SettleResponse) String() string {
 func (*SettleResponse) ProtoMessage() {}
 
 func (x *SettleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[12]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1822,7 @@ func (x *SettleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleResponse.ProtoReflect.Descriptor instead.
 func (*SettleResponse) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{12}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SettleResponse) GetSettlement() *Settlement {
@@ -1454,7 +1845,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[13]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1857,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[13]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1870,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{13}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReleaseRequest) GetHold() string {
@@ -1507,7 +1898,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[14]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1519,7 +1910,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[14]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1532,7 +1923,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{14}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReleaseResponse) GetReleasedNanos() int64 {
@@ -1557,7 +1948,7 @@ type ExtendRequest struct {
 
 func (x *ExtendRequest) Reset() {
 	*x = ExtendRequest{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[15]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1960,7 @@ func (x *ExtendRequest) String() string {
 func (*ExtendRequest) ProtoMessage() {}
 
 func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[15]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1973,7 @@ func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendRequest.ProtoReflect.Descriptor instead.
 func (*ExtendRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{15}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExtendRequest) GetHold() string {
@@ -1617,7 +2008,7 @@ type ExtendResponse struct {
 
 func (x *ExtendResponse) Reset() {
 	*x = ExtendResponse{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[16]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +2020,7 @@ func (x *ExtendResponse) String() string {
 func (*ExtendResponse) ProtoMessage() {}
 
 func (x *ExtendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[16]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +2033,7 @@ func (x *ExtendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendResponse.ProtoReflect.Descriptor instead.
 func (*ExtendResponse) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{16}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExtendResponse) GetHold() *Hold {
@@ -1673,7 +2064,7 @@ type SessionOperation struct {
 
 func (x *SessionOperation) Reset() {
 	*x = SessionOperation{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[17]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +2076,7 @@ func (x *SessionOperation) String() string {
 func (*SessionOperation) ProtoMessage() {}
 
 func (x *SessionOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[17]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +2089,7 @@ func (x *SessionOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOperation.ProtoReflect.Descriptor instead.
 func (*SessionOperation) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{17}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SessionOperation) GetId() uint64 {
@@ -1810,7 +2201,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[18]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +2213,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[18]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +2226,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{18}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SessionRequest) GetOperations() []*SessionOperation {
@@ -1860,7 +2251,7 @@ type SessionError struct {
 
 func (x *SessionError) Reset() {
 	*x = SessionError{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[19]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +2263,7 @@ func (x *SessionError) String() string {
 func (*SessionError) ProtoMessage() {}
 
 func (x *SessionError) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[19]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +2276,7 @@ func (x *SessionError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionError.ProtoReflect.Descriptor instead.
 func (*SessionError) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{19}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SessionError) GetCode() int32 {
@@ -1931,7 +2322,7 @@ type SessionResult struct {
 
 func (x *SessionResult) Reset() {
 	*x = SessionResult{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[20]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2334,7 @@ func (x *SessionResult) String() string {
 func (*SessionResult) ProtoMessage() {}
 
 func (x *SessionResult) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[20]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2347,7 @@ func (x *SessionResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResult.ProtoReflect.Descriptor instead.
 func (*SessionResult) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{20}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SessionResult) GetId() uint64 {
@@ -2084,7 +2475,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[21]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2096,7 +2487,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chartergate_v1_preflight_proto_msgTypes[21]
+	mi := &file_chartergate_v1_preflight_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2109,7 +2500,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{21}
+	return file_chartergate_v1_preflight_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SessionResponse) GetResults() []*SessionResult {
@@ -2123,7 +2514,7 @@ var File_chartergate_v1_preflight_proto protoreflect.FileDescriptor
 
 const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\n" +
-	"\x1echartergate/v1/preflight.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\b\n" +
+	"\x1echartergate/v1/preflight.proto\x12\x0echartergate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bchartergate/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd2\b\n" +
 	"\x04Call\x12#\n" +
 	"\afeature\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\afeature\x12&\n" +
 	"\n" +
@@ -2150,10 +2541,52 @@ const file_chartergate_v1_preflight_proto_rawDesc = "" +
 	"\tresidency\x18\x11 \x01(\tB\a\xbaH\x04r\x02(@R\tresidency\x12.\n" +
 	"\rprefix_hashes\x18\x14 \x03(\x06B\t\xbaH\x06\x92\x01\x03\x10\x80\x04R\fprefixHashes\x12;\n" +
 	"\x13prefix_block_tokens\x18\x15 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x11prefixBlockTokens\x12?\n" +
-	"\rrecorded_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\frecordedTime\x1a9\n" +
+	"\rrecorded_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\frecordedTime\x12G\n" +
+	"\x0fprompt_features\x18\x13 \x01(\v2\x1e.chartergate.v1.PromptFeaturesR\x0epromptFeatures\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcb\x06\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa1\x05\n" +
+	"\x0ePromptFeatures\x12$\n" +
+	"\x05bytes\x18\x01 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x05bytes\x12!\n" +
+	"\x05words\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x05words\x12)\n" +
+	"\tsentences\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\tsentences\x12!\n" +
+	"\x05lines\x18\x04 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x05lines\x12*\n" +
+	"\n" +
+	"code_lines\x18\x05 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\tcodeLines\x12#\n" +
+	"\x06digits\x18\x06 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x06digits\x12*\n" +
+	"\n" +
+	"math_signs\x18\a \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\tmathSigns\x12)\n" +
+	"\tquestions\x18\b \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\tquestions\x12%\n" +
+	"\achoices\x18\t \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\achoices\x12'\n" +
+	"\bexamples\x18\n" +
+	" \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\bexamples\x12-\n" +
+	"\vconstraints\x18\v \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\vconstraints\x12!\n" +
+	"\x05names\x18\f \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x05names\x12%\n" +
+	"\aletters\x18\r \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\aletters\x120\n" +
+	"\rother_scripts\x18\x0e \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\fotherScripts\x12%\n" +
+	"\aaccents\x18\x0f \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\aaccents\x12.\n" +
+	"\x04cues\x18\x10 \x01(\v2\x1a.chartergate.v1.PromptCuesR\x04cues\"\xd8\x05\n" +
+	"\n" +
+	"PromptCues\x12'\n" +
+	"\bclassify\x18\x01 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\bclassify\x12%\n" +
+	"\aextract\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\aextract\x12)\n" +
+	"\ttranslate\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\ttranslate\x12)\n" +
+	"\tsummarize\x18\x04 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\tsummarize\x12%\n" +
+	"\arewrite\x18\x05 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\arewrite\x12%\n" +
+	"\aexplain\x18\x06 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\aexplain\x12!\n" +
+	"\x05write\x18\a \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x05write\x12%\n" +
+	"\acompute\x18\b \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\acompute\x12)\n" +
+	"\timplement\x18\t \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\timplement\x12!\n" +
+	"\x05debug\x18\n" +
+	" \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x05debug\x12#\n" +
+	"\x06design\x18\v \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x06design\x12!\n" +
+	"\x05prove\x18\f \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x05prove\x12'\n" +
+	"\boptimize\x18\r \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\boptimize\x12#\n" +
+	"\x06reason\x18\x0e \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x06reason\x12\x1f\n" +
+	"\x04fact\x18\x0f \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x04fact\x120\n" +
+	"\radvanced_math\x18\x10 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\fadvancedMath\x122\n" +
+	"\x0eexpert_science\x18\x11 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\rexpertScience\x12!\n" +
+	"\x05tools\x18\x12 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\x05tools\"\xcb\x06\n" +
 	"\bEstimate\x120\n" +
 	"\finput_tokens\x18\x01 \x01(\x03B\r\xbaH\n" +
 	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\vinputTokens\x12=\n" +
@@ -2346,98 +2779,102 @@ func file_chartergate_v1_preflight_proto_rawDescGZIP() []byte {
 }
 
 var file_chartergate_v1_preflight_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_chartergate_v1_preflight_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_chartergate_v1_preflight_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_chartergate_v1_preflight_proto_goTypes = []any{
 	(ReasonCode)(0),               // 0: chartergate.v1.ReasonCode
 	(PromptCache)(0),              // 1: chartergate.v1.PromptCache
 	(*Call)(nil),                  // 2: chartergate.v1.Call
-	(*Estimate)(nil),              // 3: chartergate.v1.Estimate
-	(*Reason)(nil),                // 4: chartergate.v1.Reason
-	(*Alternate)(nil),             // 5: chartergate.v1.Alternate
-	(*Decision)(nil),              // 6: chartergate.v1.Decision
-	(*Hold)(nil),                  // 7: chartergate.v1.Hold
-	(*CheckRequest)(nil),          // 8: chartergate.v1.CheckRequest
-	(*CheckResponse)(nil),         // 9: chartergate.v1.CheckResponse
-	(*ReserveRequest)(nil),        // 10: chartergate.v1.ReserveRequest
-	(*ReserveResponse)(nil),       // 11: chartergate.v1.ReserveResponse
-	(*SettleRequest)(nil),         // 12: chartergate.v1.SettleRequest
-	(*Settlement)(nil),            // 13: chartergate.v1.Settlement
-	(*SettleResponse)(nil),        // 14: chartergate.v1.SettleResponse
-	(*ReleaseRequest)(nil),        // 15: chartergate.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),       // 16: chartergate.v1.ReleaseResponse
-	(*ExtendRequest)(nil),         // 17: chartergate.v1.ExtendRequest
-	(*ExtendResponse)(nil),        // 18: chartergate.v1.ExtendResponse
-	(*SessionOperation)(nil),      // 19: chartergate.v1.SessionOperation
-	(*SessionRequest)(nil),        // 20: chartergate.v1.SessionRequest
-	(*SessionError)(nil),          // 21: chartergate.v1.SessionError
-	(*SessionResult)(nil),         // 22: chartergate.v1.SessionResult
-	(*SessionResponse)(nil),       // 23: chartergate.v1.SessionResponse
-	nil,                           // 24: chartergate.v1.Call.LabelsEntry
-	nil,                           // 25: chartergate.v1.Estimate.ToolCallsEntry
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
-	(Effect)(0),                   // 27: chartergate.v1.Effect
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
-	(*Usage)(nil),                 // 29: chartergate.v1.Usage
-	(*RawUsage)(nil),              // 30: chartergate.v1.RawUsage
-	(Outcome)(0),                  // 31: chartergate.v1.Outcome
-	(*CostLine)(nil),              // 32: chartergate.v1.CostLine
+	(*PromptFeatures)(nil),        // 3: chartergate.v1.PromptFeatures
+	(*PromptCues)(nil),            // 4: chartergate.v1.PromptCues
+	(*Estimate)(nil),              // 5: chartergate.v1.Estimate
+	(*Reason)(nil),                // 6: chartergate.v1.Reason
+	(*Alternate)(nil),             // 7: chartergate.v1.Alternate
+	(*Decision)(nil),              // 8: chartergate.v1.Decision
+	(*Hold)(nil),                  // 9: chartergate.v1.Hold
+	(*CheckRequest)(nil),          // 10: chartergate.v1.CheckRequest
+	(*CheckResponse)(nil),         // 11: chartergate.v1.CheckResponse
+	(*ReserveRequest)(nil),        // 12: chartergate.v1.ReserveRequest
+	(*ReserveResponse)(nil),       // 13: chartergate.v1.ReserveResponse
+	(*SettleRequest)(nil),         // 14: chartergate.v1.SettleRequest
+	(*Settlement)(nil),            // 15: chartergate.v1.Settlement
+	(*SettleResponse)(nil),        // 16: chartergate.v1.SettleResponse
+	(*ReleaseRequest)(nil),        // 17: chartergate.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),       // 18: chartergate.v1.ReleaseResponse
+	(*ExtendRequest)(nil),         // 19: chartergate.v1.ExtendRequest
+	(*ExtendResponse)(nil),        // 20: chartergate.v1.ExtendResponse
+	(*SessionOperation)(nil),      // 21: chartergate.v1.SessionOperation
+	(*SessionRequest)(nil),        // 22: chartergate.v1.SessionRequest
+	(*SessionError)(nil),          // 23: chartergate.v1.SessionError
+	(*SessionResult)(nil),         // 24: chartergate.v1.SessionResult
+	(*SessionResponse)(nil),       // 25: chartergate.v1.SessionResponse
+	nil,                           // 26: chartergate.v1.Call.LabelsEntry
+	nil,                           // 27: chartergate.v1.Estimate.ToolCallsEntry
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(Effect)(0),                   // 29: chartergate.v1.Effect
+	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
+	(*Usage)(nil),                 // 31: chartergate.v1.Usage
+	(*RawUsage)(nil),              // 32: chartergate.v1.RawUsage
+	(Outcome)(0),                  // 33: chartergate.v1.Outcome
+	(*CostLine)(nil),              // 34: chartergate.v1.CostLine
 }
 var file_chartergate_v1_preflight_proto_depIdxs = []int32{
-	3,  // 0: chartergate.v1.Call.estimate:type_name -> chartergate.v1.Estimate
-	24, // 1: chartergate.v1.Call.labels:type_name -> chartergate.v1.Call.LabelsEntry
-	26, // 2: chartergate.v1.Call.recorded_time:type_name -> google.protobuf.Timestamp
-	25, // 3: chartergate.v1.Estimate.tool_calls:type_name -> chartergate.v1.Estimate.ToolCallsEntry
-	0,  // 4: chartergate.v1.Reason.code:type_name -> chartergate.v1.ReasonCode
-	27, // 5: chartergate.v1.Decision.effect:type_name -> chartergate.v1.Effect
-	5,  // 6: chartergate.v1.Decision.alternates:type_name -> chartergate.v1.Alternate
-	1,  // 7: chartergate.v1.Decision.prompt_cache:type_name -> chartergate.v1.PromptCache
-	4,  // 8: chartergate.v1.Decision.reasons:type_name -> chartergate.v1.Reason
-	28, // 9: chartergate.v1.Decision.retry_delay:type_name -> google.protobuf.Duration
-	26, // 10: chartergate.v1.Hold.expire_time:type_name -> google.protobuf.Timestamp
-	2,  // 11: chartergate.v1.CheckRequest.call:type_name -> chartergate.v1.Call
-	6,  // 12: chartergate.v1.CheckResponse.decision:type_name -> chartergate.v1.Decision
-	2,  // 13: chartergate.v1.ReserveRequest.call:type_name -> chartergate.v1.Call
-	28, // 14: chartergate.v1.ReserveRequest.ttl:type_name -> google.protobuf.Duration
-	6,  // 15: chartergate.v1.ReserveResponse.decision:type_name -> chartergate.v1.Decision
-	7,  // 16: chartergate.v1.ReserveResponse.hold:type_name -> chartergate.v1.Hold
-	29, // 17: chartergate.v1.SettleRequest.usage:type_name -> chartergate.v1.Usage
-	30, // 18: chartergate.v1.SettleRequest.raw_usage:type_name -> chartergate.v1.RawUsage
-	31, // 19: chartergate.v1.SettleRequest.outcome:type_name -> chartergate.v1.Outcome
-	32, // 20: chartergate.v1.Settlement.lines:type_name -> chartergate.v1.CostLine
-	26, // 21: chartergate.v1.Settlement.settle_time:type_name -> google.protobuf.Timestamp
-	13, // 22: chartergate.v1.SettleResponse.settlement:type_name -> chartergate.v1.Settlement
-	28, // 23: chartergate.v1.ExtendRequest.ttl:type_name -> google.protobuf.Duration
-	7,  // 24: chartergate.v1.ExtendResponse.hold:type_name -> chartergate.v1.Hold
-	8,  // 25: chartergate.v1.SessionOperation.check:type_name -> chartergate.v1.CheckRequest
-	10, // 26: chartergate.v1.SessionOperation.reserve:type_name -> chartergate.v1.ReserveRequest
-	12, // 27: chartergate.v1.SessionOperation.settle:type_name -> chartergate.v1.SettleRequest
-	15, // 28: chartergate.v1.SessionOperation.release:type_name -> chartergate.v1.ReleaseRequest
-	17, // 29: chartergate.v1.SessionOperation.extend:type_name -> chartergate.v1.ExtendRequest
-	19, // 30: chartergate.v1.SessionRequest.operations:type_name -> chartergate.v1.SessionOperation
-	9,  // 31: chartergate.v1.SessionResult.check:type_name -> chartergate.v1.CheckResponse
-	11, // 32: chartergate.v1.SessionResult.reserve:type_name -> chartergate.v1.ReserveResponse
-	14, // 33: chartergate.v1.SessionResult.settle:type_name -> chartergate.v1.SettleResponse
-	16, // 34: chartergate.v1.SessionResult.release:type_name -> chartergate.v1.ReleaseResponse
-	18, // 35: chartergate.v1.SessionResult.extend:type_name -> chartergate.v1.ExtendResponse
-	21, // 36: chartergate.v1.SessionResult.error:type_name -> chartergate.v1.SessionError
-	22, // 37: chartergate.v1.SessionResponse.results:type_name -> chartergate.v1.SessionResult
-	8,  // 38: chartergate.v1.PreflightService.Check:input_type -> chartergate.v1.CheckRequest
-	10, // 39: chartergate.v1.PreflightService.Reserve:input_type -> chartergate.v1.ReserveRequest
-	12, // 40: chartergate.v1.PreflightService.Settle:input_type -> chartergate.v1.SettleRequest
-	15, // 41: chartergate.v1.PreflightService.Release:input_type -> chartergate.v1.ReleaseRequest
-	17, // 42: chartergate.v1.PreflightService.Extend:input_type -> chartergate.v1.ExtendRequest
-	20, // 43: chartergate.v1.PreflightService.Session:input_type -> chartergate.v1.SessionRequest
-	9,  // 44: chartergate.v1.PreflightService.Check:output_type -> chartergate.v1.CheckResponse
-	11, // 45: chartergate.v1.PreflightService.Reserve:output_type -> chartergate.v1.ReserveResponse
-	14, // 46: chartergate.v1.PreflightService.Settle:output_type -> chartergate.v1.SettleResponse
-	16, // 47: chartergate.v1.PreflightService.Release:output_type -> chartergate.v1.ReleaseResponse
-	18, // 48: chartergate.v1.PreflightService.Extend:output_type -> chartergate.v1.ExtendResponse
-	23, // 49: chartergate.v1.PreflightService.Session:output_type -> chartergate.v1.SessionResponse
-	44, // [44:50] is the sub-list for method output_type
-	38, // [38:44] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	5,  // 0: chartergate.v1.Call.estimate:type_name -> chartergate.v1.Estimate
+	26, // 1: chartergate.v1.Call.labels:type_name -> chartergate.v1.Call.LabelsEntry
+	28, // 2: chartergate.v1.Call.recorded_time:type_name -> google.protobuf.Timestamp
+	3,  // 3: chartergate.v1.Call.prompt_features:type_name -> chartergate.v1.PromptFeatures
+	4,  // 4: chartergate.v1.PromptFeatures.cues:type_name -> chartergate.v1.PromptCues
+	27, // 5: chartergate.v1.Estimate.tool_calls:type_name -> chartergate.v1.Estimate.ToolCallsEntry
+	0,  // 6: chartergate.v1.Reason.code:type_name -> chartergate.v1.ReasonCode
+	29, // 7: chartergate.v1.Decision.effect:type_name -> chartergate.v1.Effect
+	7,  // 8: chartergate.v1.Decision.alternates:type_name -> chartergate.v1.Alternate
+	1,  // 9: chartergate.v1.Decision.prompt_cache:type_name -> chartergate.v1.PromptCache
+	6,  // 10: chartergate.v1.Decision.reasons:type_name -> chartergate.v1.Reason
+	30, // 11: chartergate.v1.Decision.retry_delay:type_name -> google.protobuf.Duration
+	28, // 12: chartergate.v1.Hold.expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 13: chartergate.v1.CheckRequest.call:type_name -> chartergate.v1.Call
+	8,  // 14: chartergate.v1.CheckResponse.decision:type_name -> chartergate.v1.Decision
+	2,  // 15: chartergate.v1.ReserveRequest.call:type_name -> chartergate.v1.Call
+	30, // 16: chartergate.v1.ReserveRequest.ttl:type_name -> google.protobuf.Duration
+	8,  // 17: chartergate.v1.ReserveResponse.decision:type_name -> chartergate.v1.Decision
+	9,  // 18: chartergate.v1.ReserveResponse.hold:type_name -> chartergate.v1.Hold
+	31, // 19: chartergate.v1.SettleRequest.usage:type_name -> chartergate.v1.Usage
+	32, // 20: chartergate.v1.SettleRequest.raw_usage:type_name -> chartergate.v1.RawUsage
+	33, // 21: chartergate.v1.SettleRequest.outcome:type_name -> chartergate.v1.Outcome
+	34, // 22: chartergate.v1.Settlement.lines:type_name -> chartergate.v1.CostLine
+	28, // 23: chartergate.v1.Settlement.settle_time:type_name -> google.protobuf.Timestamp
+	15, // 24: chartergate.v1.SettleResponse.settlement:type_name -> chartergate.v1.Settlement
+	30, // 25: chartergate.v1.ExtendRequest.ttl:type_name -> google.protobuf.Duration
+	9,  // 26: chartergate.v1.ExtendResponse.hold:type_name -> chartergate.v1.Hold
+	10, // 27: chartergate.v1.SessionOperation.check:type_name -> chartergate.v1.CheckRequest
+	12, // 28: chartergate.v1.SessionOperation.reserve:type_name -> chartergate.v1.ReserveRequest
+	14, // 29: chartergate.v1.SessionOperation.settle:type_name -> chartergate.v1.SettleRequest
+	17, // 30: chartergate.v1.SessionOperation.release:type_name -> chartergate.v1.ReleaseRequest
+	19, // 31: chartergate.v1.SessionOperation.extend:type_name -> chartergate.v1.ExtendRequest
+	21, // 32: chartergate.v1.SessionRequest.operations:type_name -> chartergate.v1.SessionOperation
+	11, // 33: chartergate.v1.SessionResult.check:type_name -> chartergate.v1.CheckResponse
+	13, // 34: chartergate.v1.SessionResult.reserve:type_name -> chartergate.v1.ReserveResponse
+	16, // 35: chartergate.v1.SessionResult.settle:type_name -> chartergate.v1.SettleResponse
+	18, // 36: chartergate.v1.SessionResult.release:type_name -> chartergate.v1.ReleaseResponse
+	20, // 37: chartergate.v1.SessionResult.extend:type_name -> chartergate.v1.ExtendResponse
+	23, // 38: chartergate.v1.SessionResult.error:type_name -> chartergate.v1.SessionError
+	24, // 39: chartergate.v1.SessionResponse.results:type_name -> chartergate.v1.SessionResult
+	10, // 40: chartergate.v1.PreflightService.Check:input_type -> chartergate.v1.CheckRequest
+	12, // 41: chartergate.v1.PreflightService.Reserve:input_type -> chartergate.v1.ReserveRequest
+	14, // 42: chartergate.v1.PreflightService.Settle:input_type -> chartergate.v1.SettleRequest
+	17, // 43: chartergate.v1.PreflightService.Release:input_type -> chartergate.v1.ReleaseRequest
+	19, // 44: chartergate.v1.PreflightService.Extend:input_type -> chartergate.v1.ExtendRequest
+	22, // 45: chartergate.v1.PreflightService.Session:input_type -> chartergate.v1.SessionRequest
+	11, // 46: chartergate.v1.PreflightService.Check:output_type -> chartergate.v1.CheckResponse
+	13, // 47: chartergate.v1.PreflightService.Reserve:output_type -> chartergate.v1.ReserveResponse
+	16, // 48: chartergate.v1.PreflightService.Settle:output_type -> chartergate.v1.SettleResponse
+	18, // 49: chartergate.v1.PreflightService.Release:output_type -> chartergate.v1.ReleaseResponse
+	20, // 50: chartergate.v1.PreflightService.Extend:output_type -> chartergate.v1.ExtendResponse
+	25, // 51: chartergate.v1.PreflightService.Session:output_type -> chartergate.v1.SessionResponse
+	46, // [46:52] is the sub-list for method output_type
+	40, // [40:46] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_chartergate_v1_preflight_proto_init() }
@@ -2446,14 +2883,14 @@ func file_chartergate_v1_preflight_proto_init() {
 		return
 	}
 	file_chartergate_v1_common_proto_init()
-	file_chartergate_v1_preflight_proto_msgTypes[17].OneofWrappers = []any{
+	file_chartergate_v1_preflight_proto_msgTypes[19].OneofWrappers = []any{
 		(*SessionOperation_Check)(nil),
 		(*SessionOperation_Reserve)(nil),
 		(*SessionOperation_Settle)(nil),
 		(*SessionOperation_Release)(nil),
 		(*SessionOperation_Extend)(nil),
 	}
-	file_chartergate_v1_preflight_proto_msgTypes[20].OneofWrappers = []any{
+	file_chartergate_v1_preflight_proto_msgTypes[22].OneofWrappers = []any{
 		(*SessionResult_Check)(nil),
 		(*SessionResult_Reserve)(nil),
 		(*SessionResult_Settle)(nil),
@@ -2467,7 +2904,7 @@ func file_chartergate_v1_preflight_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chartergate_v1_preflight_proto_rawDesc), len(file_chartergate_v1_preflight_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

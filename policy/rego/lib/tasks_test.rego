@@ -1,0 +1,27 @@
+# core/complexity has the same table; TestTaskTable compares the two.
+package chartergate.lib.tasks_test
+
+import data.chartergate.lib.tasks
+
+complexity(class, tokens) := n if {
+	n := tasks.complexity with input as {"request": {"task_class": class, "input_tokens": tokens}}
+}
+
+test_a_class_by_its_names if {
+	complexity("classify", 10) == 10
+	complexity("Sentiment Analysis", 10) == 10
+}
+
+test_a_class_of_several_words_is_as_hard_as_the_hardest if {
+	complexity("label-code", 10) == complexity("code", 10)
+}
+
+test_an_unknown_class_has_no_complexity if not complexity("haiku", 10)
+
+test_length_adds if {
+	complexity("classify", 2000) == 10
+	complexity("classify", 2001) == 13
+	complexity("classify", 8001) == 18
+	complexity("classify", 32001) == 24
+	complexity("code", 1001) == complexity("code", 10) + 12
+}
