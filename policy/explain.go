@@ -101,7 +101,7 @@ func (w *watcher) TraceEvent(e topdown.Event) {
 	}
 	switch node := e.Node.(type) {
 	case *ast.Rule:
-		if e.Op == topdown.ExitOp && len(w.rules) < maxHits {
+		if e.Op == topdown.ExitOp && len(w.rules) < maxHits && !isConstant(node) {
 			w.hit(node, e.Locals)
 		}
 	case *ast.Expr:
@@ -109,6 +109,13 @@ func (w *watcher) TraceEvent(e topdown.Event) {
 			w.expression(node, e.Locals)
 		}
 	}
+}
+
+// isConstant reports whether a rule only gives a name to a value, such as a table, which says nothing of a decision.
+func isConstant(r *ast.Rule) bool {
+	return r.Head.Value != nil && r.Head.Value.IsGround() && r.Head.Key == nil && len(r.Head.Args) == 0 && !r.Default && r.Else == nil &&
+		len(r.Body) == 1 && r.Body[0].Equal(ast.NewExpr(ast.BooleanTerm(true))) && r.Head.Name != "decision" &&
+		slices.Contains(r.Module.Rules, r) // and is no last else
 }
 
 func (w *watcher) hit(r *ast.Rule, locals *ast.ValueMap) {
