@@ -24,9 +24,8 @@ const maxLogged = 64
 
 // decisionEvents turns kept decisions into events of OPA's decision log. It is for one goroutine.
 type decisionEvents struct {
-	labels  map[string]string
-	bundled func(name string) map[string]string // modules of a bundle's revision; nil: there are none
-	known   map[string]*policy.Policy
+	labels map[string]string
+	known  map[string]*policy.Policy
 }
 
 // of gives an event for each policy that decided. Input is rebuilt from what is kept, and the charter, catalog and prices
@@ -80,7 +79,7 @@ func (l *decisionEvents) of(ctx context.Context, snap *charter.Snapshot, d *usag
 	return events, nil
 }
 
-// policy compiles the revision that decided; nil where it is not stored any more.
+// policy compiles the revision that decided; nil where it is not stored, as one of a bundle.
 func (l *decisionEvents) policy(snap *charter.Snapshot, name string) *policy.Policy {
 	if p, ok := l.known[name]; ok {
 		return p
@@ -90,8 +89,6 @@ func (l *decisionEvents) policy(snap *charter.Snapshot, name string) *policy.Pol
 		modules = r.Modules
 	} else if name == policy.BuiltinPrefix+policy.Hash(policy.Builtin()) {
 		modules = policy.Builtin()
-	} else if l.bundled != nil {
-		modules = l.bundled(name)
 	}
 	if modules == nil {
 		return nil
@@ -107,8 +104,9 @@ func (l *decisionEvents) policy(snap *charter.Snapshot, name string) *policy.Pol
 	return p
 }
 
-// logDecisions sends decisions to a file or URL as they are kept, until ctx ends; wait then. Empty: to nowhere.
-func logDecisions(ctx context.Context, location string, meter *metering.Meter, control store.Control, registry prometheus.Registerer, log *slog.Logger) (wait func(), err error) {
+// logDecisions sends decisions to a file or URL as they are kept, until stop, which sends what waits still. Empty: to
+// nowhere.
+func logDecisions(location string, meter *metering.Meter, control store.Control, registry prometheus.Registerer, log *slog.Logger) (stop func(), err error) {
 	if location == "" {
 		return func() {}, nil
 	}
@@ -131,10 +129,14 @@ func logDecisions(ctx context.Context, location string, meter *metering.Meter, c
 		count("chartergate_decision_log_sent_total", "Decisions that were sent to the decision log.", func() int64 { n, _ := sink.Counts(); return n }),
 		count("chartergate_decision_log_dropped_total", "Decisions that were to be sent to the decision log and were dropped.", func() int64 { _, n := sink.Counts(); return n }),
 	)
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		sink.Run(ctx)
 	}()
-	return func() { <-done }, nil
+	return func() {
+		cancel()
+		<-done
+	}, nil
 }
