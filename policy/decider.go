@@ -116,6 +116,22 @@ func (d *Decider) attach(r *Revision, before *attached) *attached {
 	return &attached{r, newEvaluator(r.Policy, r.Name, d.limit, d.slots)}
 }
 
+// Policy gives a revision that is in use; nil for others.
+func (d *Decider) Policy(revision string) *Policy {
+	s := d.inUse.Load()
+	if a := s.organisation; a != nil && a.Name == revision {
+		return a.Revision.Policy
+	}
+	for _, of := range [...]map[string]*attached{s.teams, s.features} {
+		for _, a := range of {
+			if a.Name == revision {
+				return a.Revision.Policy
+			}
+		}
+	}
+	return nil
+}
+
 // levels appends the policies that are attached to a charter, the organisation's first.
 func (s *set) levels(dst []*attached, c *charter.Charter) []*attached {
 	for _, a := range [...]*attached{s.organisation, s.teams[c.Team], s.features[c.ID]} {

@@ -25,6 +25,7 @@ const maxLogged = 64
 // decisionEvents turns kept decisions into events of OPA's decision log. It is for one goroutine.
 type decisionEvents struct {
 	labels map[string]string
+	inUse  func(revision string) *policy.Policy // that need not be stored, as one of a bundle; nil: none
 	known  map[string]*policy.Policy
 }
 
@@ -70,7 +71,11 @@ func (l *decisionEvents) of(ctx context.Context, snap *charter.Snapshot, d *usag
 		}
 		attached, _, _ := strings.Cut(name, "/revisions/")
 		e.Bundles = map[string]decisionlog.Bundle{attached: {Revision: name}}
-		if p := l.policy(snap, name); p != nil {
+		if p := l.policy(snap, name); p == nil {
+			if e.Input, err = policy.Input(in); err != nil {
+				return nil, err
+			}
+		} else {
 			// A policy that gave no decision then gives none now: the event has no result.
 			e.Input, e.Result, _ = p.Ask(ctx, in)
 		}
@@ -79,8 +84,13 @@ func (l *decisionEvents) of(ctx context.Context, snap *charter.Snapshot, d *usag
 	return events, nil
 }
 
-// policy compiles the revision that decided; nil where it is not stored, as one of a bundle.
+// policy compiles the revision that decided; nil where it is neither in use nor stored.
 func (l *decisionEvents) policy(snap *charter.Snapshot, name string) *policy.Policy {
+	if l.inUse != nil {
+		if p := l.inUse(name); p != nil {
+			return p
+		}
+	}
 	if p, ok := l.known[name]; ok {
 		return p
 	}
@@ -106,7 +116,7 @@ func (l *decisionEvents) policy(snap *charter.Snapshot, name string) *policy.Pol
 
 // logDecisions sends decisions to a file or URL as they are kept, until stop, which sends what waits still. Empty: to
 // nowhere.
-func logDecisions(location string, meter *metering.Meter, control store.Control, registry prometheus.Registerer, log *slog.Logger) (stop func(), err error) {
+func logDecisions(location string, meter *metering.Meter, control store.Control, decider *policy.Decider, registry prometheus.Registerer, log *slog.Logger) (stop func(), err error) {
 	if location == "" {
 		return func() {}, nil
 	}
@@ -114,7 +124,7 @@ func logDecisions(location string, meter *metering.Meter, control store.Control,
 	if err != nil {
 		host = "unknown"
 	}
-	events := &decisionEvents{labels: map[string]string{"app": "chartergate", "version": version(), "host": host}}
+	events := &decisionEvents{labels: map[string]string{"app": "chartergate", "version": version(), "host": host}, inUse: decider.Policy}
 	sink, err := decisionlog.NewSink(location, log, func(ctx context.Context, d usage.Decision) ([]decisionlog.Event, error) {
 		return events.of(ctx, control.Snapshot(), &d)
 	})

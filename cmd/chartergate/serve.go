@@ -194,7 +194,7 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeUsage()) }()
-	stopLog, err := logDecisions(o.decisionLog, meter, control, registry, log)
+	stopLog, err := logDecisions(o.decisionLog, meter, control, decider, registry, log)
 	if err != nil {
 		return err
 	}
