@@ -51,7 +51,7 @@ var policyComparison = comparison{
 			m := benchCall("charter-0")
 			m.TaskClass, m.Complexity, m.User = classes[n%int64(len(classes))], 0, fmt.Sprint("u-", n%500)
 			m.Estimate.InputTokens = 200 + n*7919%9000
-			_, err := benchReserve(ctx, unary(c.session.Reserve), m, time.Second)
+			_, err := benchReserve(ctx, c.client.Preflight.Reserve, m, time.Second)
 			return err
 		}
 	},
