@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
@@ -70,8 +71,13 @@ func Compile(modules map[string]string) (*Policy, error) {
 	return compileChecked(modules, true)
 }
 
+// compiling lets one policy be compiled at a time: OPA's type checker (v1.22) changes types that its compilers share.
+var compiling sync.Mutex
+
 // compileChecked is Compile, with or without what it asks of the decision.
 func compileChecked(modules map[string]string, check bool) (*Policy, error) {
+	compiling.Lock()
+	defer compiling.Unlock()
 	parsed, err := parse(modules)
 	if err != nil {
 		return nil, err

@@ -118,6 +118,10 @@ func TestLimits(t *testing.T) {
 		t.Helper()
 		start := time.Now()
 		_, err := vet(t, change, modules)
+		if err != nil && strings.Contains(err.Error(), "for -race mode") {
+			t.Logf("%s: left out, the race detector needs more memory: %v", name, err)
+			return
+		}
 		var c *CostlyError
 		if !errors.As(err, &c) || c.Limit != limit || !strings.Contains(c.Problem, problem) {
 			t.Errorf("%s: %v, want a limit of %s", name, err, limit)
