@@ -53,7 +53,6 @@ var rules = []rule{
 	{"chaos/oracle", []string{module + "proto/gen/go/chartergate/store", module + "store/archive", "google.golang.org/protobuf", "go.etcd.io/etcd/client", "github.com/anishathalye/porcupine"},
 		"a judge shares no code with what it judges but the messages of the records"},
 	{"chaos", nil, "tests only"},
-	{"sim", nil, "tests only: the production code on a simulated etcd, network and clock"},
 	{"examples", nil, "data"},
 	{"internal/dataset", nil, "tests only: where the public data is"},
 	{"sim", nil, "tests only: it puts the production code into a simulated world"},
