@@ -103,7 +103,7 @@ func Test(ctx context.Context, modules map[string]string, o TestOptions) (*TestR
 // runTests runs the tests of a policy that compiles.
 func runTests(ctx context.Context, modules map[string]string, o TestOptions) (*TestReport, error) {
 	all, tests, err := parseTests(modules)
-	if err != nil || len(tests) == 0 {
+	if err != nil || len(tests) == 0 && !o.Coverage {
 		return &TestReport{}, err
 	}
 	data, err := Data(modules)
@@ -233,13 +233,17 @@ func testResult(r *tester.Result) TestResult {
 	default:
 		t.Problem = failure(r)
 	}
+	t.Problem = clip(t.Problem, maxProblem)
 	return t
 }
 
 const notTrue = "it is not true"
 
-// maxValue bounds the text of a value in a failure.
-const maxValue = 200
+// Bounds of texts in a failure, in characters.
+const (
+	maxValue   = 200
+	maxProblem = 2000 // all of it
+)
 
 // failure tells the expression of a test that was not true, the one that it got furthest with, and what its variables
 // were.
@@ -280,7 +284,7 @@ func valuesAt(e *topdown.Event) string {
 			name = m.Name
 		}
 		if value := e.Locals.Get(v); value != nil && !name.IsGenerated() && !name.IsWildcard() {
-			values[string(name)] = clip(value.String())
+			values[string(name)] = clip(value.String(), maxValue)
 		}
 		return false
 	})
@@ -291,9 +295,9 @@ func valuesAt(e *topdown.Event) string {
 	return strings.Join(list, ", ")
 }
 
-func clip(text string) string {
-	if runes := []rune(text); len(runes) > maxValue {
-		return string(runes[:maxValue]) + "…"
+func clip(text string, most int) string {
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most]) + "…"
 	}
 	return text
 }
