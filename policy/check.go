@@ -369,13 +369,17 @@ func (c *checker) paths(modules map[string]*ast.Module, tree *ast.TreeNode) {
 		if !below(modules[name].Package.Path, ast.MustParseRef(routingPackage)) {
 			continue
 		}
-		ast.WalkRefs(modules[name], func(r ast.Ref) bool {
-			if r[0].Equal(ast.DefaultRootDocument) {
-				c.path(r, tree.Child(ast.DefaultRootDocument.Value))
-			}
-			return false
-		})
+		c.refs(modules[name], tree)
 	}
+}
+
+func (c *checker) refs(m *ast.Module, tree *ast.TreeNode) {
+	ast.WalkRefs(m, func(r ast.Ref) bool {
+		if r[0].Equal(ast.DefaultRootDocument) {
+			c.path(r, tree.Child(ast.DefaultRootDocument.Value))
+		}
+		return false
+	})
 }
 
 func (c *checker) path(r ast.Ref, node *ast.TreeNode) {

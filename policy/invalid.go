@@ -75,6 +75,9 @@ func message(err *ast.Error) string {
 	if name, ok := strings.CutPrefix(text, "undefined function "); ok {
 		return text + didYouMean(name, functions())
 	}
+	if text == "var cannot be used for rule name" {
+		return text + ": a rule begins with its name, and after that comes :=, contains or if"
+	}
 	detail, ok := err.Details.(*ast.RefErrInvalidDetail)
 	if !ok || len(detail.OneOf) == 0 {
 		return text

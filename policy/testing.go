@@ -110,6 +110,9 @@ func runTests(ctx context.Context, modules map[string]string, o TestOptions) (*T
 	if err != nil {
 		return nil, err
 	}
+	if err := checkTests(all, tests, data); err != nil {
+		return nil, err
+	}
 	r := testRun{all, inmem.NewFromObject(data)}
 	report := &TestReport{}
 	var covered *cover.Cover
@@ -126,6 +129,36 @@ func runTests(ctx context.Context, modules map[string]string, o TestOptions) (*T
 		report.Coverage = coverage(covered, modules, all)
 	}
 	return report, nil
+}
+
+// checkTests refuses tests that name what no file has: they would fail, or pass, for another reason than they seem to.
+func checkTests(all map[string]*ast.Module, tests []string, data map[string]any) error {
+	modules := copies(all)
+	var err error
+	if modules[DataFile], err = configModule(data["config"].(map[string]any)); err != nil {
+		return err
+	}
+	var written map[string]*ast.Module
+	// What does not compile the tester tells.
+	compiler := ast.NewCompiler().WithCapabilities(testCapabilities()).WithDefaultRegoVersion(ast.RegoV1).
+		WithStageAfterID(ast.StageResolveRefs, ast.CompilerStageDefinition{
+			Name: "Written", MetricName: "written",
+			Stage: func(c *ast.Compiler) *ast.Error {
+				written = copies(c.Modules)
+				return nil
+			},
+		})
+	if compiler.Compile(modules); written == nil || compiler.RuleTree == nil {
+		return nil
+	}
+	checker := newChecker(nil, nil)
+	for _, name := range tests {
+		checker.refs(written[name], compiler.RuleTree)
+	}
+	if len(checker.problems) > 0 {
+		return &InvalidError{checker.problems}
+	}
+	return nil
 }
 
 // testRun is tests with the data that they see.
@@ -151,7 +184,7 @@ func (r testRun) run(ctx context.Context, only *regexp.Regexp, covered *cover.Co
 	}
 	results, err := runner.RunTests(ctx, txn)
 	if err != nil {
-		return nil, invalid(err)
+		return nil, hinted(invalid(err), r.modules)
 	}
 	var list []TestResult
 	for r := range results {
