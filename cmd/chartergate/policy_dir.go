@@ -74,7 +74,7 @@ func readModule(path string) (string, error) {
 // oneDir takes one argument, a directory.
 func oneDir(cmd *cobra.Command) {
 	cmd.Args = func(_ *cobra.Command, args []string) error {
-		if len(args) != 1 {
+		if len(args) != 1 || args[0] == "" {
 			return usagef("name one directory: %s", cmd.UseLine())
 		}
 		return nil

@@ -145,6 +145,7 @@ func TestPolicyInitSays(t *testing.T) {
 		c.fails(exitFailed, []string{file}, "policy", "init", filepath.Join(file, "below"))
 		c.fails(exitUsage, []string{`"team.Support" is not a policy`}, "policy", "init", "new", "--policy", "team.Support")
 		c.fails(exitUsage, []string{"name one directory"}, "policy", "init")
+		c.fails(exitUsage, []string{"name one directory"}, "policy", "init", "")
 
 		stale := filepath.Join("support", scaffold.ToolsDir, "lib", "gone.rego")
 		if err := os.WriteFile(stale, []byte("stale"), 0o600); err != nil {
