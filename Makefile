@@ -4,7 +4,7 @@ TOOL := go tool -modfile=tools/go.mod
 BUF  := $(TOOL) buf
 GENERATE := $(BUF) generate && $(BUF) generate --template buf.gen.hot.yaml
 # What runs concurrently is tested with the race detector too, which needs a C compiler.
-CONCURRENT := ./clients/... ./core/ledger ./policy ./replay ./server/... ./store/...
+CONCURRENT := ./clients/... ./core/ledger ./policy/... ./replay ./server/... ./store/...
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.2
 
 .PHONY: build demo test race bench router-eval bench-policy fuzz policy-fuzz millions rollups replays crash chaos failpoints sim mutants hostile generate check lint breaking clean

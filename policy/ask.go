@@ -9,6 +9,9 @@ import (
 	"github.com/chartergate/chartergate/core/routing"
 )
 
+// Input is what a policy sees of a call, as a JSON value.
+func Input(in *routing.Input) (any, error) { return ast.JSON((&inputs{prices: true}).build(in)) }
+
 // Ask gives what a policy sees of a call and what it says of it, as JSON values: what plain OPA says of that input.
 // Errors: those of an evaluation; input is given all the same.
 func (p *Policy) Ask(ctx context.Context, in *routing.Input) (input, result any, err error) {

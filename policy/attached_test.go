@@ -89,6 +89,51 @@ func TestAttachedPoliciesDecide(t *testing.T) {
 	}
 }
 
+// Where guardrails leave the choice the shipped policy chooses below them; where they end the call they end it.
+func TestGuardrailsLeaveTheChoice(t *testing.T) {
+	d := patient(t)
+	in := supportInput(t)
+	shipped, err := d.Decide(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	org := revision(t, "policies/routing/revisions/1", module(`decision := {"effect": "downgrade", "max_output_tokens": 300, "reasons": ["capped"]}`))
+	team := revision(t, "policies/team.support/revisions/2", module(`decision := {"effect": "allow", "max_input_tokens": 5000}`))
+	teams := map[string]*Revision{"support": team}
+	chosen := revision(t, "policies/feature.support-copilot/revisions/3", says("economy", "feature"))
+	deny := revision(t, "policies/feature.support-copilot/revisions/4", module(`decision := {"effect": "deny", "reasons": ["closed"]}`))
+	for _, test := range []struct {
+		set       Set
+		effect    routing.Effect
+		tiers     []string
+		revisions string
+		output    int64
+	}{
+		{Set{Organisation: org}, routing.Downgrade, shipped.Tiers, org.Name + ", " + d.Builtin(), 300},
+		{Set{Teams: teams}, shipped.Effect, shipped.Tiers, team.Name + ", " + d.Builtin(), shipped.MaxOutputTokens},
+		{Set{Organisation: org, Teams: teams}, routing.Downgrade, shipped.Tiers, org.Name + ", " + team.Name + ", " + d.Builtin(), 300},
+		{Set{org, teams, map[string]*Revision{"support-copilot": chosen}}, routing.Downgrade, []string{"economy"}, org.Name + ", " + team.Name + ", " + chosen.Name, 300},
+		{Set{org, teams, map[string]*Revision{"support-copilot": deny}}, routing.Deny, nil, org.Name + ", " + team.Name + ", " + deny.Name, 300},
+	} {
+		d.Use(&test.set)
+		plan, err := d.Decide(t.Context(), in)
+		if err != nil || plan.Effect != test.effect || !slices.Equal(plan.Tiers, test.tiers) || plan.Revision != test.revisions || plan.MaxOutputTokens != test.output {
+			t.Errorf("%+v, %v; want %v of %s by %s", plan, err, test.effect, test.tiers, test.revisions)
+		}
+		told, err := d.Explain(t.Context(), in, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, x := range told {
+			names = append(names, x.Revision)
+		}
+		if got := strings.Join(names, routing.RevisionSeparator); got != test.revisions {
+			t.Errorf("the explanation is of %s, the decision of %s", got, test.revisions)
+		}
+	}
+}
+
 // A policy that gives no decision takes nothing away from what the others say.
 func TestAttachedPolicyFails(t *testing.T) {
 	d := patient(t)

@@ -14,8 +14,9 @@ const (
 	mostCombinations = 65_536
 )
 
-// combination is the plans of the levels that decide a call, in order; those at the end may be nil.
-type combination [maxLevels]*routing.Plan
+// combination is the plans of the levels that decide a call, in order, and that of the shipped policy where they leave the
+// choice; those at the end may be nil.
+type combination [maxLevels + 1]*routing.Plan
 
 // combinations remembers what plans of several levels say together under one catalog.
 type combinations struct {

@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -116,6 +117,22 @@ func (d *Decider) attach(r *Revision, before *attached) *attached {
 	return &attached{r, newEvaluator(r.Policy, r.Name, d.limit, d.slots)}
 }
 
+// Policy gives a revision that is in use; nil for others.
+func (d *Decider) Policy(revision string) *Policy {
+	s := d.inUse.Load()
+	if a := s.organisation; a != nil && a.Name == revision {
+		return a.Revision.Policy
+	}
+	for _, of := range [...]map[string]*attached{s.teams, s.features} {
+		for _, a := range of {
+			if a.Name == revision {
+				return a.Revision.Policy
+			}
+		}
+	}
+	return nil
+}
+
 // levels appends the policies that are attached to a charter, the organisation's first.
 func (s *set) levels(dst []*attached, c *charter.Charter) []*attached {
 	for _, a := range [...]*attached{s.organisation, s.teams[c.Team], s.features[c.ID]} {
@@ -127,18 +144,16 @@ func (s *set) levels(dst []*attached, c *charter.Charter) []*attached {
 }
 
 // Decide gives what the policies in use say together; in.Call and in.Charter must be set. The plan is shared: do not
-// change it. A plan that is remembered costs a map lookup for each policy, and one for their combination, and no
+// change it. Where no policy names a tier or a model for a call that is to run, the shipped one chooses among all, below
+// them. A plan that is remembered costs a map lookup for each policy, and one for their combination, and no
 // allocation. Errors: *EvalError, which is not remembered, for each policy that gave no decision; the plan is then what
 // the others say, and nil if there are none. Besides, ctx's own, without a plan.
 func (d *Decider) Decide(ctx context.Context, in *routing.Input) (*routing.Plan, error) {
 	s := d.inUse.Load()
 	var room [maxLevels]*attached
 	levels := s.levels(room[:0], in.Charter)
-	switch len(levels) {
-	case 0:
+	if len(levels) == 0 {
 		return d.shipped.decide(ctx, in)
-	case 1:
-		return levels[0].decide(ctx, in)
 	}
 	var key combination
 	n := 0
@@ -158,5 +173,17 @@ func (d *Decider) Decide(ctx context.Context, in *routing.Input) (*routing.Plan,
 	if n == 0 {
 		return nil, failed
 	}
+	if failed == nil && leaveChoice(key[:n]) {
+		plan, err := d.shipped.decide(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		key[n] = plan
+	}
 	return s.combine(in.Catalog, key), failed
+}
+
+// leaveChoice reports whether a call is to run, and nothing names a tier or a model for it.
+func leaveChoice(plans []*routing.Plan) bool {
+	return !slices.ContainsFunc(plans, func(p *routing.Plan) bool { return !p.LeavesChoice() })
 }

@@ -101,7 +101,7 @@ func (w *watcher) TraceEvent(e topdown.Event) {
 	}
 	switch node := e.Node.(type) {
 	case *ast.Rule:
-		if e.Op == topdown.ExitOp && len(w.rules) < maxHits {
+		if e.Op == topdown.ExitOp && len(w.rules) < maxHits && !isConstant(node) {
 			w.hit(node, e.Locals)
 		}
 	case *ast.Expr:
@@ -109,6 +109,13 @@ func (w *watcher) TraceEvent(e topdown.Event) {
 			w.expression(node, e.Locals)
 		}
 	}
+}
+
+// isConstant reports whether a rule only gives a name to a value, such as a table, which says nothing of a decision.
+func isConstant(r *ast.Rule) bool {
+	return r.Head.Value != nil && r.Head.Value.IsGround() && r.Head.Key == nil && len(r.Head.Args) == 0 && !r.Default && r.Else == nil &&
+		len(r.Body) == 1 && r.Body[0].Equal(ast.NewExpr(ast.BooleanTerm(true))) && r.Head.Name != "decision" &&
+		slices.Contains(r.Module.Rules, r) // and is no last else
 }
 
 func (w *watcher) hit(r *ast.Rule, locals *ast.ValueMap) {
@@ -250,20 +257,28 @@ func (w *watcher) pretty() string {
 // Explain tells what each policy says that is asked for a call, the organisation's first, and why. in is as for Decide.
 // trace adds OPA's. Error: ctx's.
 func (d *Decider) Explain(ctx context.Context, in *routing.Input, trace bool) ([]routing.Explanation, error) {
-	levels := d.inUse.Load().levels(nil, in.Charter)
-	if len(levels) == 0 {
-		levels = []*attached{{&Revision{Name: d.shipped.revision, Policy: d.shipped.policy}, d.shipped}}
-	}
-	list := make([]routing.Explanation, 0, len(levels))
-	for _, a := range levels {
-		x := &routing.Explanation{Revision: a.Name, Problem: a.Problem}
-		if a.Policy != nil {
+	var list []routing.Explanation
+	leftOpen := true // no policy names a tier or a model
+	ask := func(name string, p *Policy, problem string) error {
+		x := &routing.Explanation{Revision: name, Problem: problem}
+		if p != nil {
 			var err error
-			if x, err = a.Policy.explain(ctx, a.Name, in, trace); err != nil {
-				return nil, err
+			if x, err = p.explain(ctx, name, in, trace); err != nil {
+				return err
 			}
 		}
-		list = append(list, *x)
+		list, leftOpen = append(list, *x), leftOpen && x.Plan != nil && x.Plan.LeavesChoice()
+		return nil
+	}
+	for _, a := range d.inUse.Load().levels(nil, in.Charter) {
+		if err := ask(a.Name, a.Policy, a.Problem); err != nil {
+			return nil, err
+		}
+	}
+	if leftOpen {
+		if err := ask(d.shipped.revision, d.shipped.policy, ""); err != nil {
+			return nil, err
+		}
 	}
 	return list, nil
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/types"
 )
 
 // Problem is one thing that is wrong with a policy. Line and Column count from 1; 0 where the problem has no place.
@@ -78,6 +79,19 @@ func message(err *ast.Error) string {
 	if text == "var cannot be used for rule name" {
 		return text + ": a rule begins with its name, and after that comes :=, contains or if"
 	}
+	switch detail := err.Details.(type) {
+	case *ast.UnificationErrDetail:
+		return fmt.Sprintf("%s: %s never equals %s", text, kindsOf(detail.Left), kindsOf(detail.Right))
+	case *ast.ArgErrDetail:
+		var have, want []string
+		for _, t := range detail.Have {
+			have = append(have, kindsOf(t))
+		}
+		for _, t := range detail.Want.Args[:min(len(detail.Want.Args), len(have))] {
+			want = append(want, kindsOf(t))
+		}
+		return fmt.Sprintf("%s: it takes %s, not %s", text, strings.Join(want, ", "), strings.Join(have, ", "))
+	}
 	detail, ok := err.Details.(*ast.RefErrInvalidDetail)
 	if !ok || len(detail.OneOf) == 0 {
 		return text
@@ -89,6 +103,20 @@ func message(err *ast.Error) string {
 	slices.Sort(names)
 	word := strings.Trim(detail.Ref[detail.Pos].Value.String(), `"`)
 	return fmt.Sprintf("%s: there is no %s, there is %s%s", text, word, strings.Join(names, ", "), didYouMean(word, names))
+}
+
+// kindsOf tells a type in a few words.
+func kindsOf(t types.Type) string {
+	names := typeNames(t)
+	if len(names) == 0 {
+		return "any value"
+	}
+	slices.Sort(names)
+	var kinds []string
+	for _, name := range slices.Compact(names) {
+		kinds = append(kinds, kindNamed(name))
+	}
+	return strings.Join(kinds, " or ")
 }
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

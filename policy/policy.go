@@ -119,6 +119,7 @@ func compileChecked(modules map[string]string, check bool) (*Policy, error) {
 	if check {
 		checker := newChecker(written, compiler.TypeEnv)
 		checker.paths(written, compiler.RuleTree)
+		checker.comparisons(written)
 		checker.decision()
 		if len(checker.problems) == 0 {
 			checker.defined(entryPoint)

@@ -35,6 +35,7 @@ type benchFlags struct {
 	replicas    int
 	hot         bool
 	usage       bool
+	policy      bool
 	inFlight    int
 	output      string
 	emptyServer string // hidden: be the empty server, on this address
@@ -55,8 +56,9 @@ this machine.
 With --replicas it starts that many servers on one etcd and spreads the calls over them. With --hot all calls go through
 one budget until it is used up: what is refused near the ceiling although there was room, and that nothing is overspent.
 
-With --usage it measures what counting settlements into the usage database costs: Reserve+Settle on a server that does,
-next to one that does not.
+With --policy it measures what policies cost: Reserve on a server with the shipped set for the organisation, a policy of
+the team and one of the feature, next to one whose policy is a constant. With --usage it measures what counting
+settlements into the usage database costs: Reserve+Settle on a server that does, next to one that does not.
 
 With --charters it measures growth instead: for each number, Reserve, memory and start-up with that many charters,
 each with a budget of its own.`,
@@ -80,7 +82,9 @@ each with a budget of its own.`,
 			case len(f.charters) > 0:
 				return benchGrowth(ctx, cmd, &f)
 			case f.usage:
-				return benchUsage(ctx, cmd, &f)
+				return usageComparison.run(ctx, cmd, &f)
+			case f.policy:
+				return policyComparison.run(ctx, cmd, &f)
 			case f.hot:
 				return benchHot(ctx, cmd, &f)
 			}
@@ -92,6 +96,7 @@ each with a budget of its own.`,
 	fl.IntSliceVar(&f.charters, "charters", nil, "measure growth with these numbers of charters, such as 100,10000,100000")
 	fl.IntVar(&f.replicas, "replicas", 1, "servers on one etcd, over which the calls are spread")
 	fl.BoolVar(&f.usage, "usage", false, "compare Reserve+Settle with and without the usage database")
+	fl.BoolVar(&f.policy, "policy", false, "compare Reserve with policies and with a constant")
 	fl.BoolVar(&f.hot, "hot", false, "use up one budget with all calls")
 	fl.IntVar(&f.inFlight, "in-flight", 768, "with --hot: calls in flight over all replicas")
 	fl.StringVarP(&f.output, "output", "o", "table", "table or json")
@@ -188,11 +193,7 @@ func bench(ctx context.Context, cmd *cobra.Command, f *benchFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.stop()) }()
-	emptyAddr, err := freeAddress()
-	if err != nil {
-		return err
-	}
-	empty, err := startChild(ctx, dir, emptyAddr, "", "bench", "--empty-server", emptyAddr)
+	empty, err := startEmpty(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -210,15 +211,8 @@ func bench(ctx context.Context, cmd *cobra.Command, f *benchFlags) (err error) {
 	if err := applyBench(ctx, callers[0].client, 1); err != nil {
 		return err
 	}
-	emptyClient, err := chartergate.Dial(emptyAddr)
-	if err != nil {
-		return err
-	}
-	defer emptyClient.Close()
 	subjects := []subject{
-		{"empty unary call", func(ctx context.Context, _ int64, _ *replay.Latencies) error {
-			return emptyClient.Conn().Invoke(ctx, emptyMethod, &emptypb.Empty{}, new(emptypb.Empty))
-		}},
+		empty.subject,
 		{"Reserve", spread(callers, func(c caller) call { return reserveOnly(c.client.Preflight.Reserve) })},
 		{"Reserve + Settle", spread(callers, func(c caller) call {
 			return reserveAndSettle(c.client.Preflight.Reserve, c.client.Preflight.Settle)
@@ -362,14 +356,14 @@ func unary[Req, Resp any](call func(context.Context, Req) (Resp, error)) func(co
 // reserveOnly leaves its holds to expire, after a second.
 func reserveOnly(reserve reserveFunc) func(context.Context, int64, *replay.Latencies) error {
 	return func(ctx context.Context, n int64, _ *replay.Latencies) error {
-		_, err := benchReserve(ctx, reserve, "charter-0", time.Second)
+		_, err := benchReserve(ctx, reserve, benchCall("charter-0"), time.Second)
 		return err
 	}
 }
 
 func reserveAndSettle(reserve reserveFunc, settle settleFunc) func(context.Context, int64, *replay.Latencies) error {
 	return func(ctx context.Context, n int64, times *replay.Latencies) error {
-		hold, err := benchReserve(ctx, reserve, "charter-0", time.Minute)
+		hold, err := benchReserve(ctx, reserve, benchCall("charter-0"), time.Minute)
 		if err != nil {
 			return err
 		}
@@ -382,9 +376,9 @@ func reserveAndSettle(reserve reserveFunc, settle settleFunc) func(context.Conte
 	}
 }
 
-func benchReserve(ctx context.Context, reserve reserveFunc, feature string, ttl time.Duration) (hold string, err error) {
+func benchReserve(ctx context.Context, reserve reserveFunc, call *pb.Call, ttl time.Duration) (hold string, err error) {
 	r, err := reserve(ctx, &pb.ReserveRequest{
-		Call: benchCall(feature), Ttl: durationpb.New(ttl), RequestId: requestID(),
+		Call: call, Ttl: durationpb.New(ttl), RequestId: requestID(),
 	})
 	if err != nil {
 		return "", err
@@ -443,6 +437,30 @@ func writeBench(w io.Writer, output string, start time.Duration, replicas int, r
 
 // emptyMethod does nothing: what gRPC itself costs.
 const emptyMethod = "/chartergate.bench.Empty/Call"
+
+// emptyServer is a child, and how to call it.
+type emptyServer struct {
+	*childServer
+	subject subject
+}
+
+func startEmpty(ctx context.Context, dir string) (*emptyServer, error) {
+	addr, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	child, err := startChild(ctx, dir, addr, "", "bench", "--empty-server", addr)
+	if err != nil {
+		return nil, err
+	}
+	client, err := chartergate.Dial(addr)
+	if err != nil {
+		return nil, errors.Join(err, child.stop())
+	}
+	return &emptyServer{child, subject{"empty unary call", func(ctx context.Context, _ int64, _ *replay.Latencies) error {
+		return client.Conn().Invoke(ctx, emptyMethod, &emptypb.Empty{}, new(emptypb.Empty))
+	}}}, nil
+}
 
 func serveEmpty(ctx context.Context, addr string) error {
 	l, err := net.Listen("tcp", addr)

@@ -118,7 +118,7 @@ func growthOf(ctx context.Context, cmd *cobra.Command, f *benchFlags, n int) (ro
 	// A hundred features spread over all, as few are busy at any time; the warm-up opens their budgets.
 	spread := func(ctx context.Context, i int64, _ *replay.Latencies) error {
 		feature := fmt.Sprintf("charter-%d", i%100*int64(max(1, n))/100)
-		_, err := benchReserve(ctx, client.Preflight.Reserve, feature, time.Second)
+		_, err := benchReserve(ctx, client.Preflight.Reserve, benchCall(feature), time.Second)
 		return err
 	}
 	s := subject{"Reserve", spread}

@@ -24,9 +24,9 @@ const maxLogged = 64
 
 // decisionEvents turns kept decisions into events of OPA's decision log. It is for one goroutine.
 type decisionEvents struct {
-	labels  map[string]string
-	bundled func(name string) map[string]string // modules of a bundle's revision; nil: there are none
-	known   map[string]*policy.Policy
+	labels map[string]string
+	inUse  func(revision string) *policy.Policy // that need not be stored, as one of a bundle; nil: none
+	known  map[string]*policy.Policy
 }
 
 // of gives an event for each policy that decided. Input is rebuilt from what is kept, and the charter, catalog and prices
@@ -71,7 +71,11 @@ func (l *decisionEvents) of(ctx context.Context, snap *charter.Snapshot, d *usag
 		}
 		attached, _, _ := strings.Cut(name, "/revisions/")
 		e.Bundles = map[string]decisionlog.Bundle{attached: {Revision: name}}
-		if p := l.policy(snap, name); p != nil {
+		if p := l.policy(snap, name); p == nil {
+			if e.Input, err = policy.Input(in); err != nil {
+				return nil, err
+			}
+		} else {
 			// A policy that gave no decision then gives none now: the event has no result.
 			e.Input, e.Result, _ = p.Ask(ctx, in)
 		}
@@ -80,8 +84,13 @@ func (l *decisionEvents) of(ctx context.Context, snap *charter.Snapshot, d *usag
 	return events, nil
 }
 
-// policy compiles the revision that decided; nil where it is not stored any more.
+// policy compiles the revision that decided; nil where it is neither in use nor stored.
 func (l *decisionEvents) policy(snap *charter.Snapshot, name string) *policy.Policy {
+	if l.inUse != nil {
+		if p := l.inUse(name); p != nil {
+			return p
+		}
+	}
 	if p, ok := l.known[name]; ok {
 		return p
 	}
@@ -90,8 +99,6 @@ func (l *decisionEvents) policy(snap *charter.Snapshot, name string) *policy.Pol
 		modules = r.Modules
 	} else if name == policy.BuiltinPrefix+policy.Hash(policy.Builtin()) {
 		modules = policy.Builtin()
-	} else if l.bundled != nil {
-		modules = l.bundled(name)
 	}
 	if modules == nil {
 		return nil
@@ -107,8 +114,9 @@ func (l *decisionEvents) policy(snap *charter.Snapshot, name string) *policy.Pol
 	return p
 }
 
-// logDecisions sends decisions to a file or URL as they are kept, until ctx ends; wait then. Empty: to nowhere.
-func logDecisions(ctx context.Context, location string, meter *metering.Meter, control store.Control, registry prometheus.Registerer, log *slog.Logger) (wait func(), err error) {
+// logDecisions sends decisions to a file or URL as they are kept, until stop, which sends what waits still. Empty: to
+// nowhere.
+func logDecisions(location string, meter *metering.Meter, control store.Control, decider *policy.Decider, registry prometheus.Registerer, log *slog.Logger) (stop func(), err error) {
 	if location == "" {
 		return func() {}, nil
 	}
@@ -116,7 +124,7 @@ func logDecisions(ctx context.Context, location string, meter *metering.Meter, c
 	if err != nil {
 		host = "unknown"
 	}
-	events := &decisionEvents{labels: map[string]string{"app": "chartergate", "version": version(), "host": host}}
+	events := &decisionEvents{labels: map[string]string{"app": "chartergate", "version": version(), "host": host}, inUse: decider.Policy}
 	sink, err := decisionlog.NewSink(location, log, func(ctx context.Context, d usage.Decision) ([]decisionlog.Event, error) {
 		return events.of(ctx, control.Snapshot(), &d)
 	})
@@ -131,10 +139,14 @@ func logDecisions(ctx context.Context, location string, meter *metering.Meter, c
 		count("chartergate_decision_log_sent_total", "Decisions that were sent to the decision log.", func() int64 { n, _ := sink.Counts(); return n }),
 		count("chartergate_decision_log_dropped_total", "Decisions that were to be sent to the decision log and were dropped.", func() int64 { _, n := sink.Counts(); return n }),
 	)
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		sink.Run(ctx)
 	}()
-	return func() { <-done }, nil
+	return func() {
+		cancel()
+		<-done
+	}, nil
 }

@@ -194,10 +194,11 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeUsage()) }()
-	waitLog, err := logDecisions(ctx, o.decisionLog, meter, control, registry, log)
+	stopLog, err := logDecisions(o.decisionLog, meter, control, decider, registry, log)
 	if err != nil {
 		return err
 	}
+	defer stopLog()
 
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := server.NewMetrics(registry)
@@ -254,7 +255,6 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 		return err
 	}
 	served = true
-	defer waitLog()
 	return run(ctx, s, gate, meter, !o.usage.uncounted)
 }
 

@@ -64,7 +64,7 @@ func TestServeBundle(t *testing.T) {
 		t.Fatal(err)
 	}
 	server, err := startChild(t.Context(), dir, grpcAddr, httpAddr, "serve", "--data-dir", filepath.Join(dir, "data"), "--grpc-addr", grpcAddr, "--http-addr", httpAddr,
-		"--policy-bundle", file, "--policy-bundle-key", public, "--policy-bundle-interval", "1s")
+		"--policy-bundle", file, "--policy-bundle-key", public, "--policy-bundle-interval", "1s", "--decision-log", filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,11 +95,21 @@ func TestServeBundle(t *testing.T) {
 			}
 		}
 	}
+	_, _, _ = c.run("", "reserve", "--feature", "support-copilot", "--task-class", "chat", "--cohort", "all", "--input-tokens", "1200", "--max-output-tokens", "400")
+	deadline, tick := time.After(30*time.Second), time.NewTicker(50*time.Millisecond)
+	defer tick.Stop()
+	for logged := false; !logged; {
+		text, _ := os.ReadFile(filepath.Join(dir, "log"))
+		logged = strings.Contains(string(text), `"result":{"effect":"deny","reasons":["The first bundle."]}`) && strings.Contains(string(text), `"input_tokens":1200`)
+		select {
+		case <-deadline:
+			t.Fatalf("the decision log has %s", text)
+		case <-tick.C:
+		}
+	}
 	writeBundle(t, file, private, deny("The second bundle."))
 	eventually("the second bundle", "The second bundle.")
 	writeBundle(t, file, private, "package chartergate.routing\n\ndecision := input.budgt\n")
-	deadline, tick := time.After(30*time.Second), time.NewTicker(50*time.Millisecond)
-	defer tick.Stop()
 	for refused := 0.0; refused == 0; {
 		m, err := server.metrics(t.Context())
 		if err != nil {

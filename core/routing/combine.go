@@ -60,6 +60,9 @@ func Combine(catalog *charter.Catalog, plans ...*Plan) *Plan {
 	return all
 }
 
+// LeavesChoice reports whether a call is to run, and the plan names no tier and no model for it.
+func (p *Plan) LeavesChoice() bool { return p.Effect <= Downgrade && !p.names() }
+
 func (p *Plan) names() bool { return len(p.Models)+len(p.Tiers) > 0 }
 
 // lower is the lower of two limits, of which 0 is none.

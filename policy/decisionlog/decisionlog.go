@@ -110,22 +110,23 @@ func (s *Sink[D]) Add(list ...D) {
 // Counts says how many decisions were sent, and how many were dropped for want of room or because they could not be sent.
 func (s *Sink[D]) Counts() (sent, dropped int64) { return s.sent.Load(), s.dropped.Load() }
 
-// Run sends what is handed over until ctx ends, and then what waits still.
+// Run sends what is handed over until ctx ends, and then what waits still, for at most sendTimeout.
 func (s *Sink[D]) Run(ctx context.Context) {
+	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(sendTimeout, stop) })()
 	for {
 		select {
 		case d := <-s.waiting:
-			s.send(ctx, s.batch(d))
+			s.send(sending, s.batch(d))
+			continue
+		default:
+		}
+		select {
+		case d := <-s.waiting:
+			s.send(sending, s.batch(d))
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
-			defer cancel()
-			for {
-				select {
-				case d := <-s.waiting:
-					s.send(last, s.batch(d))
-					continue
-				default:
-				}
+			if len(s.waiting) == 0 {
 				return
 			}
 		}

@@ -73,6 +73,21 @@ func long() string {
 	return b.String()
 }
 
+// chained has rules that lead to one another, each through a body of 40 expressions.
+func chained() string {
+	b := strings.Builder{}
+	b.WriteString(head + "x0 := 1\n")
+	for r := 1; r < 260; r++ {
+		fmt.Fprintf(&b, "\nx%d := a39 if {\n\ta0 := x%d + 1\n", r, r-1)
+		for i := 1; i < 40; i++ {
+			fmt.Fprintf(&b, "\ta%d := a%d + 1\n", i, i-1)
+		}
+		b.WriteString("}\n")
+	}
+	b.WriteString("\ndecision := {\"effect\": \"deny\"} if x259 > 0\n")
+	return b.String()
+}
+
 // big has as many rules as fit.
 func big() map[string]string {
 	modules := map[string]string{"routing.rego": allow}

@@ -83,6 +83,7 @@ type world struct {
 	outbox  store.Outbox
 	etcd    *embedded.Server
 	control *etcd.Control
+	decider *policy.Decider
 	gate    *preflight.Service
 	stop    func()
 }
@@ -109,12 +110,11 @@ func (w *world) open() {
 	if w.control, err = etcd.OpenControl(ctx, w.etcd.Client(), log, w.clock.Now); err != nil {
 		w.t.Fatal(err)
 	}
-	decider, err := policy.NewDecider()
-	if err != nil {
+	if w.decider, err = policy.NewDecider(); err != nil {
 		w.t.Fatal(err)
 	}
 	w.gate, err = preflight.Start(ctx, preflight.Config{
-		Control: w.control, Ledger: etcd.NewLedger(etcd.LedgerConfig{KV: w.etcd.Client(), Lease: w.etcd.Client(), Watcher: w.etcd.Client(), Exclusive: true, Now: w.clock.Now}), Decider: decider,
+		Control: w.control, Ledger: etcd.NewLedger(etcd.LedgerConfig{KV: w.etcd.Client(), Lease: w.etcd.Client(), Watcher: w.etcd.Client(), Exclusive: true, Now: w.clock.Now}), Decider: w.decider,
 		Clock: w.clock, Metrics: w.metrics, Log: log, MaxTTL: 10 * time.Minute, Outbox: w.outbox,
 	})
 	if err != nil {
