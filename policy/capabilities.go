@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 
@@ -46,3 +47,12 @@ var allowed = func() map[string]bool {
 	}
 	return set
 }()
+
+// Capabilities is what a policy and its tests may call, as OPA's capabilities.json.
+func Capabilities() []byte {
+	text, err := json.MarshalIndent(testCapabilities(), "", "  ")
+	if err != nil {
+		panic(err)
+	}
+	return append(text, '\n')
+}

@@ -186,11 +186,36 @@ func foldConfig(modules map[string]*ast.Module, config map[string]any) *ast.Erro
 			}
 		}
 	}
+	if len(unread) > 0 {
+		if err := missingSection(modules, config); err != nil {
+			return err
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(unread)) {
 		return ast.NewError(ast.CompileErr, ast.NewLocation(nil, DataFile, 0, 0), "no file reads config.%s%s", name,
 			didYouMean(name, slices.Sorted(maps.Keys(shippedConfig))))
 	}
 	return nil
+}
+
+// missingSection finds a file that reads a section that the configuration does not have: a section that no file reads may
+// be meant.
+func missingSection(modules map[string]*ast.Module, config map[string]any) (missing *ast.Error) {
+	for _, name := range slices.Sorted(maps.Keys(modules)) {
+		ast.WalkRefs(modules[name], func(r ast.Ref) bool {
+			if missing != nil || len(r) <= len(configRoot) || !r.HasPrefix(configRoot) {
+				return false
+			}
+			section, ok := r[len(configRoot)].Value.(ast.String)
+			if _, known := config[string(section)]; ok && !known {
+				names := slices.Sorted(maps.Keys(config))
+				missing = ast.NewError(ast.CompileErr, r[0].Location, "undefined ref: %s: data.config has no %s, it has %s%s", r, string(section),
+					strings.Join(names, ", "), didYouMean(string(section), names))
+			}
+			return false
+		})
+	}
+	return missing
 }
 
 var shippedConfig = func() map[string]any {

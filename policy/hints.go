@@ -1,5 +1,49 @@
 package policy
 
+import (
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// hinted says of names that a file does not have which of its package and imports could be meant.
+func hinted(e *InvalidError, modules map[string]*ast.Module) *InvalidError {
+	for i := range e.Problems {
+		p := &e.Problems[i]
+		m := modules[p.File]
+		if m == nil {
+			continue
+		}
+		if name, ok := strings.CutPrefix(p.Message, "undefined function "); ok {
+			p.Message += didYouMean(name, ruleNames(m, modules, func(r *ast.Rule) bool { return len(r.Head.Args) > 0 }))
+		} else if name, ok := strings.CutSuffix(strings.TrimPrefix(p.Message, "var "), " is unsafe"); ok {
+			all := ruleNames(m, modules, func(*ast.Rule) bool { return true })
+			for _, imported := range m.Imports {
+				all = append(all, string(imported.Name()))
+			}
+			p.Message += ": it is no rule or import, and nothing gives it a value" + didYouMean(name, all)
+		}
+	}
+	return e
+}
+
+// ruleNames are those of the rules of a module's package that are wanted.
+func ruleNames(m *ast.Module, modules map[string]*ast.Module, want func(*ast.Rule) bool) (list []string) {
+	for _, other := range modules {
+		if !other.Package.Path.Equal(m.Package.Path) {
+			continue
+		}
+		for _, r := range other.Rules {
+			if want(r) {
+				list = append(list, strings.SplitN(r.Head.Ref().String(), "[", 2)[0])
+			}
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
 // didYouMean is a hint at the word that is nearest to one that is not there; empty if none is near.
 func didYouMean(word string, words []string) string {
 	best, least := "", max(2, len(word)/3)+1

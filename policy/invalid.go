@@ -76,6 +76,9 @@ func message(err *ast.Error) string {
 	if name, ok := strings.CutPrefix(text, "undefined function "); ok {
 		return text + didYouMean(name, functions())
 	}
+	if text == "var cannot be used for rule name" {
+		return text + ": a rule begins with its name, and after that comes :=, contains or if"
+	}
 	switch detail := err.Details.(type) {
 	case *ast.UnificationErrDetail:
 		return fmt.Sprintf("%s: %s never equals %s", text, kindsOf(detail.Left), kindsOf(detail.Right))

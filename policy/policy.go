@@ -111,7 +111,7 @@ func compileChecked(modules map[string]string, check bool) (*Policy, error) {
 			},
 		})
 	if compiler.Compile(parsed); compiler.Failed() {
-		return nil, invalid(compiler.Errors)
+		return nil, hinted(invalid(compiler.Errors), parsed)
 	}
 	if err := checkEntryPoint(compiler, parsed); err != nil {
 		return nil, err

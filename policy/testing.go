@@ -103,11 +103,14 @@ func Test(ctx context.Context, modules map[string]string, o TestOptions) (*TestR
 // runTests runs the tests of a policy that compiles.
 func runTests(ctx context.Context, modules map[string]string, o TestOptions) (*TestReport, error) {
 	all, tests, err := parseTests(modules)
-	if err != nil || len(tests) == 0 {
+	if err != nil || len(tests) == 0 && !o.Coverage {
 		return &TestReport{}, err
 	}
 	data, err := Data(modules)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkTests(all, tests, data); err != nil {
 		return nil, err
 	}
 	r := testRun{all, inmem.NewFromObject(data)}
@@ -126,6 +129,36 @@ func runTests(ctx context.Context, modules map[string]string, o TestOptions) (*T
 		report.Coverage = coverage(covered, modules, all)
 	}
 	return report, nil
+}
+
+// checkTests refuses tests that name what no file has: they would fail, or pass, for another reason than they seem to.
+func checkTests(all map[string]*ast.Module, tests []string, data map[string]any) error {
+	modules := copies(all)
+	var err error
+	if modules[DataFile], err = configModule(data["config"].(map[string]any)); err != nil {
+		return err
+	}
+	var written map[string]*ast.Module
+	// What does not compile the tester tells.
+	compiler := ast.NewCompiler().WithCapabilities(testCapabilities()).WithDefaultRegoVersion(ast.RegoV1).
+		WithStageAfterID(ast.StageResolveRefs, ast.CompilerStageDefinition{
+			Name: "Written", MetricName: "written",
+			Stage: func(c *ast.Compiler) *ast.Error {
+				written = copies(c.Modules)
+				return nil
+			},
+		})
+	if compiler.Compile(modules); written == nil || compiler.RuleTree == nil {
+		return nil
+	}
+	checker := newChecker(nil, nil)
+	for _, name := range tests {
+		checker.refs(written[name], compiler.RuleTree)
+	}
+	if len(checker.problems) > 0 {
+		return &InvalidError{checker.problems}
+	}
+	return nil
 }
 
 // testRun is tests with the data that they see.
@@ -151,7 +184,7 @@ func (r testRun) run(ctx context.Context, only *regexp.Regexp, covered *cover.Co
 	}
 	results, err := runner.RunTests(ctx, txn)
 	if err != nil {
-		return nil, invalid(err)
+		return nil, hinted(invalid(err), r.modules)
 	}
 	var list []TestResult
 	for r := range results {
@@ -233,13 +266,17 @@ func testResult(r *tester.Result) TestResult {
 	default:
 		t.Problem = failure(r)
 	}
+	t.Problem = clip(t.Problem, maxProblem)
 	return t
 }
 
 const notTrue = "it is not true"
 
-// maxValue bounds the text of a value in a failure.
-const maxValue = 200
+// Bounds of texts in a failure, in characters.
+const (
+	maxValue   = 200
+	maxProblem = 2000 // all of it
+)
 
 // failure tells the expression of a test that was not true, the one that it got furthest with, and what its variables
 // were.
@@ -280,7 +317,7 @@ func valuesAt(e *topdown.Event) string {
 			name = m.Name
 		}
 		if value := e.Locals.Get(v); value != nil && !name.IsGenerated() && !name.IsWildcard() {
-			values[string(name)] = clip(value.String())
+			values[string(name)] = clip(value.String(), maxValue)
 		}
 		return false
 	})
@@ -291,9 +328,9 @@ func valuesAt(e *topdown.Event) string {
 	return strings.Join(list, ", ")
 }
 
-func clip(text string) string {
-	if runes := []rune(text); len(runes) > maxValue {
-		return string(runes[:maxValue]) + "…"
+func clip(text string, most int) string {
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most]) + "…"
 	}
 	return text
 }

@@ -102,3 +102,27 @@ func TestTestsAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// What a test names and no file has is told, with what could be meant, before the test is run.
+func TestTypos(t *testing.T) {
+	routing := "package chartergate.routing\n\ndecision := {\"effect\": \"allow\", \"tiers\": data.config.own.tiers} if frugal\nelse := {\"effect\": \"allow\"}\n\nfrugal if input.request.cohort == \"interns\"\n"
+	tests := "package chartergate.routing_test\n\nimport data.chartergate.routing\n\ntest_it if decide(\"interns\").effect == \"allow\"\n\n" +
+		"decide(c) := d if d := routing.decision with input.request.cohort as c with data.config.own as {\"tiers\": []}\n"
+	for _, c := range []struct{ file, old, typo, problem string }{
+		{"routing.rego", "if frugal", "if frugl", "routing.rego:3:68: var frugl is unsafe: it is no rule or import, and nothing gives it a value: did you mean frugal?"},
+		{"routing.rego", "config.own", "config.onw", "routing.rego:3:42: undefined ref: data.config.onw.tiers: data.config has no onw, it has "},
+		{"routing.rego", "decision :=", "defualt decision :=", "routing.rego:3:1: var cannot be used for rule name: a rule begins with its name"},
+		{"routing_test.rego", "routing.decision", "routing.decison", "routing_test.rego:7:24: undefined ref: data.chartergate.routing.decison: data.chartergate.routing has no decison, it has decision, frugal: did you mean decision?"},
+		{"routing_test.rego", "import data.chartergate.routing", "import data.chartergate.rooting", "routing_test.rego:3:8: undefined ref: data.chartergate.rooting: "},
+		{"routing_test.rego", "data.config.own", "data.config.onw", "routing_test.rego:7:77: undefined ref: data.config.onw: data.config has no onw"},
+		{"routing_test.rego", "if decide(", "if decid(", "routing_test.rego:5:12: undefined function decid: did you mean decide?"},
+		{"routing_test.rego", "\"interns\").", "intern).", "routing_test.rego:5:12: var intern is unsafe: it is no rule or import"},
+	} {
+		modules := map[string]string{"routing.rego": routing, "routing_test.rego": tests, DataFile: `{"config": {"own": {"tiers": ["economy"]}}}`}
+		modules[c.file] = strings.Replace(modules[c.file], c.old, c.typo, 1)
+		_, err := Test(t.Context(), modules, TestOptions{})
+		if err == nil || !strings.HasPrefix(err.Error(), c.problem) {
+			t.Errorf("%s: %v\nwant %s", c.typo, err, c.problem)
+		}
+	}
+}

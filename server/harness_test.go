@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
 	"strings"
@@ -61,11 +62,7 @@ func (rego) Vet(ctx context.Context, modules map[string]string) (int, error) {
 	v := policy.Vet(ctx, modules)
 	switch {
 	case len(v.Problems) > 0:
-		e := &PolicyError{}
-		for _, p := range v.Problems {
-			e.Problems = append(e.Problems, PolicyProblem{p.File, p.Line, p.Column, p.Message})
-		}
-		return 0, e
+		return 0, problems(v.Problems)
 	case len(v.Failed) > 0:
 		e := &PolicyTestsError{}
 		for _, t := range v.Failed {
@@ -76,6 +73,29 @@ func (rego) Vet(ctx context.Context, modules map[string]string) (int, error) {
 		return 0, &PolicyCostError{policy.EvaluationLimit.String(), v.Costly}
 	}
 	return v.Tests, nil
+}
+
+// Test is as Vet, without lines and durations.
+func (rego) Test(ctx context.Context, modules map[string]string) (*chartergatev1.TestPolicyResponse, error) {
+	report, err := policy.Test(ctx, modules, policy.TestOptions{Coverage: true})
+	if bad, ok := errors.AsType[*policy.InvalidError](err); ok {
+		return nil, problems(bad.Problems)
+	} else if err != nil {
+		return nil, err
+	}
+	resp := &chartergatev1.TestPolicyResponse{CoveragePermille: int32(report.Coverage.Permille())}
+	for _, t := range report.Tests {
+		resp.Tests = append(resp.Tests, &chartergatev1.PolicyTest{Name: t.Name, Passed: t.Passed, Problem: t.Problem})
+	}
+	return resp, nil
+}
+
+func problems(list []policy.Problem) *PolicyError {
+	e := &PolicyError{}
+	for _, p := range list {
+		e.Problems = append(e.Problems, PolicyProblem{p.File, p.Line, p.Column, p.Message})
+	}
+	return e
 }
 
 // rig is a running server and its clients.

@@ -130,6 +130,10 @@ func (s *policyService) CreatePolicyRevision(ctx context.Context, req *charterga
 	return revisionOf(next, revision.Name())
 }
 
+func (s *policyService) TestPolicy(ctx context.Context, req *chartergatev1.TestPolicyRequest) (*chartergatev1.TestPolicyResponse, error) {
+	return s.compiler.Test(ctx, req.Modules)
+}
+
 func (s *policyService) GetPolicyRevision(_ context.Context, req *chartergatev1.GetPolicyRevisionRequest) (*chartergatev1.PolicyRevision, error) {
 	return revisionOf(s.control.Snapshot(), req.Name)
 }

@@ -18,6 +18,9 @@ type PolicyCompiler interface {
 	// Vet compiles modules, by file name, and runs their tests, of which it gives the number. What the policy does
 	// meanwhile cannot hurt the server. Errors: *PolicyError, *PolicyTestsError, *PolicyCostError.
 	Vet(ctx context.Context, modules map[string]string) (tests int, err error)
+	// Test compiles modules and runs their tests, as Vet does, and tells what became of each and what they cover. Errors:
+	// *PolicyError, *PolicyCostError.
+	Test(ctx context.Context, modules map[string]string) (*chartergatev1.TestPolicyResponse, error)
 	// Hash identifies modules by their content: 8 to 64 hexadecimal digits.
 	Hash(modules map[string]string) string
 }

@@ -39,7 +39,7 @@ func (h *house) skip(d time.Duration) { h.ahead.Add(int64(d)) }
 
 var booted = time.Now()
 
-type compiler struct{}
+type compiler struct{ server.PolicyCompiler }
 
 func (compiler) Hash(modules map[string]string) string { return policy.Hash(modules) }
 func (compiler) Vet(_ context.Context, modules map[string]string) (int, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -30,7 +31,7 @@ server decides calls that none is attached to.`,
 		},
 	}
 	cmd.AddCommand(
-		newPolicyTestCommand(), newPolicyFmtCommand(), newPolicyLintCommand(), newPolicyBenchCommand(), newPolicyEvaluateCommand(),
+		newPolicyInitCommand(), newPolicyTestCommand(), newPolicyFmtCommand(), newPolicyLintCommand(), newPolicyBenchCommand(), newPolicyEvaluateCommand(),
 		newPolicyCreateCommand(), newPolicyListCommand(), newPolicyShowCommand(), newPolicyDiffCommand(),
 		newPolicyActivateCommand(), newPolicyRollbackCommand(), newPolicyDeleteCommand(),
 		newPolicyShadowCommand(), newPolicySimulateCommand(), newPolicyExplainCommand(), newPolicyDecisionsCommand(),
@@ -44,13 +45,13 @@ const policyPrefix = "policies/"
 // policyName is the name of a policy as people write it: routing, team.TEAM, feature.FEATURE.
 func policyName(s string) (string, error) {
 	id := strings.TrimPrefix(s, policyPrefix)
-	_, team := strings.CutPrefix(id, "team.")
-	_, feature := strings.CutPrefix(id, "feature.")
-	if id != "routing" && !team && !feature || strings.Contains(id, "/") {
-		return "", usagef("%q is not a policy: write routing for the organisation's, team.TEAM or feature.FEATURE", s)
+	if !policyIDs.MatchString(id) {
+		return "", usagef("%q is not a policy: write routing for the organisation's, team.TEAM or feature.FEATURE, of lower-case letters, digits and hyphens", s)
 	}
 	return policyPrefix + id, nil
 }
+
+var policyIDs = regexp.MustCompile(`^(routing|(team|feature)\.[a-z0-9][a-z0-9-]{0,62})$`)
 
 // revisionOf finds a revision as people write it: its name, its hash or the start of it, or the name of a policy, which
 // stands for the active one. in is the policy of a hash. Of the shipped policy the modules are those of this program.

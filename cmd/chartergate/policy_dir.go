@@ -19,6 +19,11 @@ const dataFile = "data.json"
 // readPolicyDir reads the files of a policy: *.rego below a directory, tests among them, and its data.json, by path with
 // slashes. Hidden files and directories are left out.
 func readPolicyDir(dir string) (map[string]string, error) {
+	return readRego(dir, policy.MaxModules)
+}
+
+// readRego is readPolicyDir for at most so many files.
+func readRego(dir string, most int) (map[string]string, error) {
 	modules := map[string]string{}
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
@@ -39,8 +44,8 @@ func readPolicyDir(dir string) (map[string]string, error) {
 		if !strings.HasSuffix(name, ".rego") && name != dataFile {
 			return nil
 		}
-		if len(modules) == policy.MaxModules {
-			return fmt.Errorf("%s has more than %d files of Rego: a policy has at most that many", dir, policy.MaxModules)
+		if len(modules) == most {
+			return fmt.Errorf("%s has more than %d files: a policy has at most %d", dir, most, policy.MaxModules)
 		}
 		modules[name], err = readModule(path)
 		return err
@@ -69,7 +74,7 @@ func readModule(path string) (string, error) {
 // oneDir takes one argument, a directory.
 func oneDir(cmd *cobra.Command) {
 	cmd.Args = func(_ *cobra.Command, args []string) error {
-		if len(args) != 1 {
+		if len(args) != 1 || args[0] == "" {
 			return usagef("name one directory: %s", cmd.UseLine())
 		}
 		return nil

@@ -179,6 +179,9 @@ func writeTestsJSON(w io.Writer, r *policy.TestReport) error {
 	return e.Encode(out)
 }
 
+// maxFormatted bounds the files that are formatted at once: a directory can have several policies.
+const maxFormatted = 10_000
+
 func newPolicyFmtCommand() *cobra.Command {
 	var write, check bool
 	cmd := &cobra.Command{
@@ -188,7 +191,7 @@ func newPolicyFmtCommand() *cobra.Command {
 		Example: `  chartergate policy fmt ./policy --write
   chartergate policy fmt ./policy --check`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			modules, err := readPolicyDir(args[0])
+			modules, err := readRego(args[0], maxFormatted)
 			if err != nil {
 				return err
 			}

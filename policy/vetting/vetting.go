@@ -24,8 +24,8 @@ const (
 	DefaultCPU    = 10 * time.Second
 	DefaultWall   = time.Minute // more than the processor time: the child runs when nobody else wants to
 	DefaultMemory = 1 << 30     // bytes of address space beyond that of the idle process
-	maxAnswer     = 1 << 20
-	maxAtOnce     = 2 // further ones wait
+	maxAnswer     = 4 << 20     // what gRPC takes, of which the answer is less
+	maxAtOnce     = 2           // further ones wait
 )
 
 // CostlyError says that vetting a policy took more than it may.
@@ -54,9 +54,16 @@ func New(command ...string) *Vetter {
 // job is what the child is given, as JSON.
 type job struct {
 	Modules map[string]string
+	Report  bool // asks for a report of the tests, not for a verdict
 	CPU     time.Duration
 	Wall    time.Duration
 	Memory  int64
+}
+
+// tested is the child's answer to a job with Report: either is set.
+type tested struct {
+	Report   *policy.TestReport
+	Problems []policy.Problem
 }
 
 // Vet vets a policy. Errors: *CostlyError, ctx's own, and what keeps a child from running.
@@ -64,16 +71,44 @@ func (v *Vetter) Vet(ctx context.Context, modules map[string]string) (*policy.Ve
 	if bad, ok := errors.AsType[*policy.InvalidError](policy.CheckFiles(modules)); ok {
 		return &policy.Verdict{Problems: bad.Problems}, nil
 	}
+	verdict := new(policy.Verdict)
+	if err := v.child(ctx, job{Modules: modules}, verdict); err != nil {
+		return nil, err
+	}
+	if verdict.Costly != "" {
+		return nil, &CostlyError{policy.EvaluationLimit.String(), verdict.Costly}
+	}
+	return verdict, nil
+}
+
+// Test runs the tests of a policy, with their coverage. Errors: *policy.InvalidError, *CostlyError, ctx's own, and what
+// keeps a child from running.
+func (v *Vetter) Test(ctx context.Context, modules map[string]string) (*policy.TestReport, error) {
+	if err := policy.CheckFiles(modules); err != nil {
+		return nil, err
+	}
+	var answer tested
+	if err := v.child(ctx, job{Modules: modules, Report: true}, &answer); err != nil {
+		return nil, err
+	}
+	if answer.Report == nil {
+		return nil, &policy.InvalidError{Problems: answer.Problems}
+	}
+	return answer.Report, nil
+}
+
+// child has a child do a job and decodes its answer.
+func (v *Vetter) child(ctx context.Context, j job, answer any) error {
 	select {
 	case v.slots <- struct{}{}:
 		defer func() { <-v.slots }()
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
-	j := job{modules, cmp.Or(v.CPU, DefaultCPU), cmp.Or(v.Wall, DefaultWall), cmp.Or(v.Memory, DefaultMemory)}
+	j.CPU, j.Wall, j.Memory = cmp.Or(v.CPU, DefaultCPU), cmp.Or(v.Wall, DefaultWall), cmp.Or(v.Memory, DefaultMemory)
 	input, err := json.Marshal(&j)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	deadline, cancel := context.WithTimeoutCause(ctx, j.Wall+time.Second, errWall) // the child ends itself before
 	defer cancel()
@@ -89,18 +124,17 @@ func (v *Vetter) Vet(ctx context.Context, modules map[string]string) (*policy.Ve
 	}
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
-		return nil, j.why(cmd, err, log.String(), deadline.Err() != nil)
+		return j.why(cmd, err, log.kept.String(), deadline.Err() != nil)
 	}
-	verdict := new(policy.Verdict)
-	if err := json.Unmarshal(out.Bytes(), verdict); err != nil {
-		return nil, fmt.Errorf("vetting: the child's answer: %w", err)
+	if out.over {
+		return &CostlyError{size(maxAnswer), "what there is to say of the tests takes more than " + size(maxAnswer) + ": write fewer"}
 	}
-	if verdict.Costly != "" {
-		return nil, &CostlyError{policy.EvaluationLimit.String(), verdict.Costly}
+	if err := json.Unmarshal(out.kept.Bytes(), answer); err != nil {
+		return fmt.Errorf("vetting: the child's answer: %w", err)
 	}
-	return verdict, nil
+	return nil
 }
 
 var errWall = errors.New("the time for vetting is over")
@@ -141,14 +175,17 @@ func size(n int64) string {
 	return fmt.Sprintf("%d MiB", n>>20)
 }
 
-// limited keeps the first bytes that are written to it.
+// limited keeps the first bytes that are written to it. The buffer is no embedded one, whose ReadFrom would keep all.
 type limited struct {
-	bytes.Buffer
+	kept bytes.Buffer
 	most int
+	over bool // there was more
 }
 
 func (l *limited) Write(p []byte) (int, error) {
-	l.Buffer.Write(p[:min(len(p), l.most-l.Len())])
+	room := l.most - l.kept.Len()
+	l.over = l.over || len(p) > room
+	l.kept.Write(p[:min(len(p), room)])
 	return len(p), nil
 }
 
@@ -158,8 +195,8 @@ const exitWall = 75
 // maxStack is an eighth of what the server has: what it compiles was compiled here before.
 const maxStack = 128 << 20
 
-// Child is the child's part: it takes a policy from in, as JSON, and writes the verdict to out. It ends the process when
-// a limit is reached.
+// Child is the child's part: it takes a policy from in, as JSON, and writes the verdict, or the report of its tests, to
+// out. It ends the process when a limit is reached.
 func Child(in io.Reader, out io.Writer) error {
 	var j job
 	if err := json.NewDecoder(io.LimitReader(in, 32<<20)).Decode(&j); err != nil {
@@ -169,5 +206,20 @@ func Child(in io.Reader, out io.Writer) error {
 		return fmt.Errorf("vetting: %w", err)
 	}
 	time.AfterFunc(j.Wall, func() { os.Exit(exitWall) })
-	return json.NewEncoder(out).Encode(policy.Vet(context.Background(), j.Modules))
+	var answer any
+	if j.Report {
+		report, err := policy.Test(context.Background(), j.Modules, policy.TestOptions{Coverage: true})
+		bad, ok := errors.AsType[*policy.InvalidError](err)
+		switch {
+		case ok:
+			answer = tested{Problems: bad.Problems}
+		case err != nil:
+			return fmt.Errorf("vetting: %w", err)
+		default:
+			answer = tested{Report: report}
+		}
+	} else {
+		answer = policy.Vet(context.Background(), j.Modules)
+	}
+	return json.NewEncoder(out).Encode(answer)
 }

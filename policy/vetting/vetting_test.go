@@ -137,6 +137,32 @@ func TestLimits(t *testing.T) {
 		"decision := {\"effect\": \"deny\"} if {\n\tsome a in numbers.range(1, 9000)\n\tsome b in numbers.range(1, 9000)\n\ta * b < 0\n} else := {\"effect\": \"allow\"}\n"})
 }
 
+// What there is to say of tests must fit an answer.
+func TestReports(t *testing.T) {
+	b := strings.Builder{}
+	b.WriteString("package chartergate.routing_test\n")
+	const tests = 1000
+	for i := range tests {
+		fmt.Fprintf(&b, "\ntest_%d if true\n", i)
+	}
+	modules := map[string]string{"routing.rego": allow, "routing_test.rego": b.String()}
+	report, err := New(os.Args[0], "child").Test(t.Context(), modules)
+	if err != nil || len(report.Tests) != tests || len(report.Failed()) != 0 || report.Coverage.Permille() != 0 {
+		t.Fatalf("many tests: %v", err)
+	}
+	name := strings.Repeat("long/", 1000) + "routing_test.rego"
+	modules[name] = b.String()
+	delete(modules, "routing_test.rego")
+	var costly *CostlyError
+	if _, err := New(os.Args[0], "child").Test(t.Context(), modules); !errors.As(err, &costly) || costly.Limit != "4 MiB" {
+		t.Errorf("tests with a long name: %v", err)
+	}
+	var bad *policy.InvalidError
+	if _, err := New(os.Args[0], "child").Test(t.Context(), map[string]string{"routing.rego": head + "decision := input.budgt"}); !errors.As(err, &bad) || bad.Problems[0].Line != 3 {
+		t.Errorf("a typo: %v", err)
+	}
+}
+
 func TestCancelledCaller(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)

@@ -953,7 +953,7 @@ type TestPolicyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Every test, by file and line.
 	Tests []*PolicyTest `protobuf:"bytes,1,rep,name=tests,proto3" json:"tests,omitempty"`
-	// The share of the modules' expressions, tests left out, that the tests evaluate; in per mille.
+	// The share of the modules' lines with an expression, tests left out, that the tests evaluate; in per mille.
 	CoveragePermille int32 `protobuf:"varint,2,opt,name=coverage_permille,json=coveragePermille,proto3" json:"coverage_permille,omitempty"`
 	// Lines that no test evaluates, by file.
 	Uncovered     []*UncoveredLines `protobuf:"bytes,3,rep,name=uncovered,proto3" json:"uncovered,omitempty"`
@@ -1023,7 +1023,7 @@ type PolicyTest struct {
 	Line int32 `protobuf:"varint,3,opt,name=line,proto3" json:"line,omitempty"`
 	// Whether it passed.
 	Passed bool `protobuf:"varint,4,opt,name=passed,proto3" json:"passed,omitempty"`
-	// Why not.
+	// Why not; of a test that was skipped, since its name begins with `todo_`, that it was.
 	Problem string `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
 	// How long it took.
 	Duration      *durationpb.Duration `protobuf:"bytes,6,opt,name=duration,proto3" json:"duration,omitempty"`
