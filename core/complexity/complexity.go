@@ -84,17 +84,18 @@ func Of(prompt string) Features {
 	return s.f
 }
 
-const longest = 20 // letters of a word that is looked up
+const longest = 40 // bytes of a word that is looked up
 
 // scanner is the state of the one pass.
 type scanner struct {
 	f Features
 
-	word       [longest]byte
-	letters    int  // of the word
-	ascii7     bool // all of them are ASCII letters
+	word       [longest]byte // in lower case
+	size       int           // bytes of the word, more than longest if it is too long to be looked up
+	letters    int           // of the word
 	capital    bool
 	previous   term // of the word before
+	ideograph  rune // the one before, in a script without spaces between words
 	afterFirst bool // the line has a word already
 
 	lineStart     bool
@@ -152,14 +153,15 @@ func (s *scanner) seen(c byte) {
 
 func (s *scanner) letter(c byte, capital bool) {
 	if s.letters == 0 {
-		s.capital, s.ascii7 = capital, true
+		s.capital = capital
 		if s.length == 0 || s.length == 1 && s.last == '(' {
 			s.lone = c
 		}
 	}
-	if s.letters < longest {
-		s.word[s.letters] = c
+	if s.size < longest {
+		s.word[s.size] = c
 	}
+	s.size++
 	s.letters++
 }
 
@@ -198,12 +200,30 @@ func (s *scanner) sign(c byte) {
 	}
 }
 
+// wideLetter takes a letter that is not ASCII.
+func (s *scanner) wideLetter(r rune) {
+	if s.letters == 0 {
+		s.capital = false
+		if s.length == 0 {
+			s.lone = '~'
+		}
+	}
+	r = unicode.ToLower(r)
+	if n := utf8.RuneLen(r); n > 0 && s.size+n <= longest {
+		utf8.EncodeRune(s.word[s.size:], r)
+		s.size += n
+	} else {
+		s.size = longest + 1
+	}
+	s.letters++
+}
+
 // exampleLine counts a line that begins as an example does: one word and a colon.
 func (s *scanner) exampleLine() bool {
-	if s.afterFirst || s.letters == 0 || s.letters > longest {
+	if s.afterFirst || s.size == 0 || s.size > longest {
 		return false
 	}
-	if t := terms[string(s.word[:s.letters])]; t.kind == example {
+	if t := terms[string(s.word[:s.size])]; t.kind == example {
 		add(&s.f.Examples, 1)
 		return true
 	}
@@ -218,19 +238,25 @@ func (s *scanner) wide(r rune, size int) {
 		return
 	case unicode.IsLetter(r):
 		add(&s.f.Letters, 1)
-		if r < 0x250 {
+		switch {
+		case r < 0x250:
 			add(&s.f.Accents, 1)
-			s.letter('~', false)
-		} else {
+			s.wideLetter(r)
+		case r < 0x2e80:
 			add(&s.f.OtherScripts, 1)
-			s.letter('~', false)
-			if r >= 0x2e80 { // scripts that put no spaces between words: about two letters a word
-				if s.letters >= 2 {
-					s.endWord()
-				}
+			s.wideLetter(r)
+		default: // scripts that put no spaces between words: about two letters a word
+			add(&s.f.OtherScripts, 1)
+			before := s.ideograph
+			if s.letters >= 2 {
+				s.endWord()
+			}
+			s.wideLetter(r)
+			s.ideograph = r
+			if t := pairs[[2]rune{before, r}]; t.kind != plain && !s.fence {
+				s.count(t)
 			}
 		}
-		s.ascii7 = false
 	case r == '。' || r == '？' || r == '！' || r == '؟' || r == '।':
 		s.endWord()
 		if r == '？' || r == '؟' {
@@ -263,8 +289,8 @@ func (s *scanner) endWord() {
 	}
 	add(&s.f.Words, 1)
 	var t term
-	if s.ascii7 && s.letters <= longest {
-		t = terms[string(s.word[:s.letters])]
+	if s.size <= longest {
+		t = terms[string(s.word[:s.size])]
 		if !s.fence {
 			s.count(t)
 		}
@@ -276,7 +302,7 @@ func (s *scanner) endWord() {
 		s.firstOfLine, s.afterFirst = t, true
 	}
 	s.sentenceStart = false
-	s.previous, s.letters, s.capital = t, 0, false
+	s.previous, s.letters, s.size, s.capital, s.ideograph = t, 0, 0, false, 0
 }
 
 // count takes a word by what it and the one before mean.

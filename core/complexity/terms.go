@@ -28,7 +28,7 @@ var terms = map[string]term{}
 func init() {
 	for c, words := range [CueCount]string{
 		Classify:  "classify categorize categorise label sentiment category categories positive negative neutral spam toxic",
-		Extract:   "extract parse json fields field entities entity list identify find",
+		Extract:   "extract parse json fields field entities entity list identify find passage context excerpt",
 		Translate: "translate translation translated",
 		Summarize: "summarize summarise summary tldr shorten headline bullet condense",
 		Rewrite:   "rewrite rephrase paraphrase reword proofread polish grammar correct formal polite",
@@ -95,6 +95,7 @@ func init() {
 		terms[p.first] = term{kind: first, pair: pair}
 		terms[p.second] = term{kind: second, pair: pair, cue: p.cue, constrains: p.constrains}
 	}
+	addForeign()
 	for word := range strings.FieldsSeq("def class import from func function return public private protected static const let var package if " +
 		"else elif for while try except switch case struct void int select create insert update with async " +
 		"await include using namespace type interface") {

@@ -4,7 +4,7 @@
 //
 // A line that begins with = is a benchmark: its name, task classes as a gateway may call it, the published accuracies of
 // the three tiers in per cent, typical output and input tokens, and the weight of the benchmark. The lines after it are
-// prompts: {a|b} is one of these, {2-9} a number. Half of the cases have no prompt.
+// prompts: {a|b} is one of these, {2-9} a number. Half of the cases have no prompt; those of the task class - have no class.
 //
 // How hard a case is, is drawn evenly; a tier suffices where its published accuracy is above that. So the tiers of a case
 // agree as in practice, and a benchmark's share of sufficient cases is the published one.
@@ -13,6 +13,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log"
 	"math"
@@ -25,6 +26,8 @@ import (
 const casesPerWeight = 20
 
 var tiers = [3]string{"economy", "standard", "premium"}
+
+var two = flag.Bool("two", false, "leave the middle tier out")
 
 type benchmark struct {
 	name          string
@@ -45,13 +48,13 @@ type line struct {
 }
 
 func main() {
-	if len(os.Args) != 2 {
-		log.Fatal("usage: go run generate.go FILE")
+	if flag.Parse(); flag.NArg() != 1 {
+		log.Fatal("usage: go run generate.go [-two] FILE")
 	}
 	r := rand.New(rand.NewPCG(20261124, 1))
 	out := json.NewEncoder(os.Stdout)
 	out.SetEscapeHTML(false)
-	for _, b := range read(os.Args[1]) {
+	for _, b := range read(flag.Arg(0)) {
 		for i := range casesPerWeight * b.weight {
 			if err := out.Encode(b.make(r, i)); err != nil {
 				log.Fatal(err)
@@ -98,11 +101,17 @@ func (b *benchmark) make(r *rand.Rand, i int) *line {
 	hardness, size := 100*r.Float64(), math.Exp(0.4*r.NormFloat64())
 	prompt := fill(r, b.prompts[r.IntN(len(b.prompts))])
 	l.InputTokens = int64(b.input * math.Exp(0.4*r.NormFloat64()))
-	if i%2 == 0 {
+	if l.TaskClass == "-" { // then the prompt is all there is
+		l.TaskClass = ""
+	}
+	if i%2 == 0 || l.TaskClass == "" {
 		l.Prompt = prompt
 		l.InputTokens = max(l.InputTokens, int64(len(prompt)/4+8))
 	}
 	for t, tier := range tiers {
+		if *two && t == 1 {
+			continue
+		}
 		l.Sufficient[tier] = hardness < b.accuracy[t]
 		l.OutputTokens[tier] = int64(b.output * size * (1 + 0.1*float64(t)))
 	}
