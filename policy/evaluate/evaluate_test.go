@@ -81,7 +81,7 @@ func always(p routing.Plan) evaluate.Decide {
 const four = `{"id":"1","task_class":"classify","input_tokens":1000000,"output_tokens":{"economy":1000000,"standard":1000000,"premium":1000000},"sufficient":{"economy":true,"standard":true,"premium":true}}
 
 {"id":"2","task_class":"qa","input_tokens":0,"output_tokens":{"economy":1000000,"standard":1000000,"premium":2000000},"sufficient":{"economy":false,"standard":true,"premium":true}}
-{"id":"3","task_class":"agent","input_tokens":0,"output_tokens":{"premium":1000000},"sufficient":{"economy":false,"standard":false,"premium":true}}
+{"id":"3","task_class":"autonomous","input_tokens":0,"output_tokens":{"premium":1000000},"sufficient":{"economy":false,"standard":false,"premium":true}}
 {"id":"4","task_class":"unheard","input_tokens":0,"output_tokens":{"economy":0,"standard":0,"premium":0},"sufficient":{"economy":true,"standard":false,"premium":false}}`
 
 // By hand: always-cheap costs 3+2+2 and always-expensive 40+60+30; the policy takes 3 at economy, 6 at standard and 30 at
@@ -216,8 +216,8 @@ func TestNoGap(t *testing.T) {
 // The gap by hand: economy solves 1 of 3, premium all; a perfect router takes the easy one first.
 func TestGap(t *testing.T) {
 	const lines = `{"task_class":"classify","input_tokens":0,"output_tokens":{"premium":1000000},"sufficient":{"economy":true,"premium":true}}
-{"task_class":"agent","input_tokens":0,"output_tokens":{"premium":1000000},"sufficient":{"economy":false,"premium":true}}
-{"task_class":"agent","input_tokens":0,"output_tokens":{"premium":1000000},"sufficient":{"economy":false,"premium":true}}`
+{"task_class":"autonomous","input_tokens":0,"output_tokens":{"premium":1000000},"sufficient":{"economy":false,"premium":true}}
+{"task_class":"autonomous","input_tokens":0,"output_tokens":{"premium":1000000},"sufficient":{"economy":false,"premium":true}}`
 	g := must(t, shipped(t), lines).Gap
 	// From 6 (all economy) to 62 (both agents at premium) the whole gap is recovered, of 90.
 	want := func(share float64) float64 { return (6 + share*56) / 90 }
