@@ -35,7 +35,8 @@ func newPolicyEvaluateCommand() *cobra.Command {
 		Use:   "evaluate --cases FILE",
 		Short: "Score a routing policy on labelled cases: what it saves, what quality it keeps",
 		Long: `Ask a routing policy about cases of which it is known which tiers sufficed, and tell what it saves and what it keeps. A case is
-a JSON line; the prompt may be left out, the tiers are those of the catalog:
+a JSON line; the prompt may be left out, the tiers are those of the catalog, or without -f may be called small, medium and
+large or the like:
 
   {"id":"1","task_class":"chat","prompt":"Hi!","input_tokens":9,"output_tokens":{"economy":20,"premium":31},"sufficient":{"economy":true,"premium":true}}
 
@@ -89,6 +90,9 @@ func (o *policyEvaluate) run(cmd *cobra.Command) error {
 	e, err := evaluate.New(evaluate.Patient(decider.Decide), catalog, book, at)
 	if err != nil {
 		return err
+	}
+	if len(o.manifests) == 0 {
+		e.RenameTiers()
 	}
 	if err := o.read(cmd, e); err != nil {
 		return err

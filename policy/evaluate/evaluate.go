@@ -51,6 +51,7 @@ type Evaluator struct {
 	catalog *charter.Catalog // of the tiers of the cases
 	book    *pricing.Book
 	now     time.Time
+	rename  bool // tiers may have other names
 
 	charter *charter.Charter
 	tiers   []TierPrice // those of the cases, from the cheapest
@@ -167,6 +168,10 @@ func only(all *charter.Catalog, tiers []string) *charter.Catalog {
 // Add asks the policy about a case. Error: the case does not fit the catalog or those before, or the policy gives no
 // decision.
 func (e *Evaluator) Add(ctx context.Context, c *Case) error {
+	if e.tiers == nil && e.rename {
+		e.all = renamed(e.all, c)
+		e.catalog = e.all
+	}
 	tiers, err := tiersOf(c, e.all)
 	if err != nil {
 		return err

@@ -294,3 +294,30 @@ func TestRead(t *testing.T) {
 		t.Errorf("%v %v", ids, err)
 	}
 }
+
+// Tiers by other names are those of the catalog: the figures are the same.
+func TestTiersByOtherNames(t *testing.T) {
+	want := must(t, shipped(t), four)
+	run := func(lines string) (*evaluate.Result, error) {
+		c, book := catalog(t)
+		e, err := evaluate.New(shipped(t), c, book, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.RenameTiers()
+		if err := evaluate.Read("cases", strings.NewReader(lines), func(c *evaluate.Case) error { return e.Add(t.Context(), c) }); err != nil {
+			return nil, err
+		}
+		return e.Result()
+	}
+	got, err := run(strings.NewReplacer("economy", "Small", "standard", "medium", "premium", "large").Replace(four))
+	if err != nil || got.CostSaved != want.CostSaved || got.QualityKept != want.QualityKept || got.Policy.Mix["Small"] != want.Policy.Mix["economy"] || len(got.Prices) != 3 {
+		t.Errorf("%v: %+v, want %+v", err, got, want.Policy)
+	}
+	for _, names := range [][2]string{{"gold", "large"}, {"big", "large"}} {
+		_, err := run(strings.NewReplacer("economy", names[0], "standard", "medium", "premium", names[1]).Replace(four))
+		if err == nil || !strings.Contains(err.Error(), "the catalog has no tier") {
+			t.Errorf("%v: %v", names, err)
+		}
+	}
+}
