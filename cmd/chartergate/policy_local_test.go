@@ -41,6 +41,15 @@ func policyDir(t *testing.T, files map[string]string) string {
 	return dir
 }
 
+// What is no text is told of by file and line before it is sent.
+func TestPolicyUploadOfNoText(t *testing.T) {
+	dir := policyDir(t, map[string]string{"lib/routing.rego": "package chartergate.routing\n\n# caf\xe9\n"})
+	c := cli{t: t}
+	for _, args := range [][]string{{"create", dir, "-m", "x"}, {"simulate", dir}} {
+		c.fails(exitFailed, []string{"lib/routing.rego:3:6: the file is not UTF-8"}, append([]string{"policy"}, args...)...)
+	}
+}
+
 func TestPolicyTest(t *testing.T) {
 	c := cli{t: t}
 	good := policyDir(t, map[string]string{"routing.rego": localPolicy, "sub/routing_test.rego": localTests, ".hidden/x.rego": "nonsense", "notes.txt": "x"})

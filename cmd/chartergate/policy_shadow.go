@@ -96,7 +96,7 @@ func writeShadow(w io.Writer, s *pb.PolicyShadow) {
 	f.add("decides", s.GetActiveRevision())
 	f.add("shadows", s.GetShadowRevision()+" on "+share(s.GetShadowPpm())+" of calls")
 	f.add("since", timeText(s.GetStartTime()))
-	f.add("calls", fmt.Sprintf("%s by %d servers", thousands(s.GetCalls()), s.GetServers()))
+	f.add("calls", thousands(s.GetCalls())+" by "+plural(int64(s.GetServers()), "server", "servers"))
 	f.add("changed", thousands(s.GetChanged())+" ("+percent(s.GetChanged(), s.GetCalls())+")")
 	f.add("no decision", thousands(s.GetFailed()))
 	f.add("not decided", thousands(s.GetDropped())+", the server was busy")

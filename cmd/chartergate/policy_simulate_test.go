@@ -88,7 +88,7 @@ func TestSimulateWhatAServerDecided(t *testing.T) {
 
 	c.fails(exitFailed, []string{"policies/routing/revisions/0123456789abcdef"}, "policy", "simulate", "0123456789abcdef")
 	c.fails(exitUsage, []string{"no folder"}, "policy", "simulate", "./nowhere")
-	c.fails(exitFailed, []string{"has no .rego file"}, "policy", "simulate", t.TempDir())
+	c.fails(exitFailed, []string{"has no file of Rego"}, "policy", "simulate", t.TempDir())
 	c.contains(c.ok("policy", "shadow"), "No candidate shadows policies/routing")
 	c.fails(exitUsage, []string{"--percent is 200"}, "policy", "shadow", "--revision", "0123456789abcdef", "--percent", "200")
 }
