@@ -78,6 +78,10 @@ func TestSimulateWhatAServerDecided(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(other, "deny.rego"), []byte(deny), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	created := hashOf(policyRevision.FindString(c.ok("policy", "create", other, "-m", "because")))
+	c.contains(c.ok("policy", "shadow", "--revision", created[:6], "--percent", "5"), created+" decides beside policies/routing for 5% of calls")
+	c.contains(c.ok("policy", "shadow"), "0 by 1 server\n")
+	c.ok("policy", "shadow", "--stop")
 	out := c.ok("policy", "simulate", other, "--last", "1h")
 	c.contains(out, "200 would be others (100.0%)", "deny             0        200        +200", "candidate: Not today.", "No budget runs out.")
 	// The same by the trace: what it used is what was settled.
