@@ -115,3 +115,11 @@ func TestPolicyBench(t *testing.T) {
 	c.fails(exitUsage, []string{"--duration"}, "policy", "bench", dir, "--duration", "1ms")
 	c.fails(exitFailed, []string{"routing.rego:1: the header is"}, "policy", "bench", dir, "--trace", filepath.Join(dir, "routing.rego"))
 }
+
+func TestTimes(t *testing.T) {
+	for ratio, want := range map[float64]string{0.68: "0.7x", 1: "1.0x", 9.94: "9.9x", 9.96: "10x", 187.4: "187x"} {
+		if got := times(ratio); got != want {
+			t.Errorf("%v is told as %s, want %s", ratio, got, want)
+		}
+	}
+}
