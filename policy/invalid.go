@@ -74,6 +74,9 @@ func invalid(err error) *InvalidError {
 func message(err *ast.Error) string {
 	text := oneLine(err.Message)
 	if name, ok := strings.CutPrefix(text, "undefined function "); ok {
+		if slices.ContainsFunc(ast.Builtins, func(b *ast.Builtin) bool { return b.Name == name }) {
+			return text + ": policies call functions of their arguments alone, of bounded cost"
+		}
 		return text + didYouMean(name, functions())
 	}
 	if text == "var cannot be used for rule name" {

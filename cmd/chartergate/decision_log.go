@@ -61,7 +61,9 @@ func (l *decisionEvents) of(ctx context.Context, snap *charter.Snapshot, d *usag
 			}
 		}
 	}
-	event.Custom["input_charter_revision"], event.Custom["input_control_revision"] = c.Revision, snap.Epoch
+	if snap.Epoch > 0 { // a snapshot that a client put together has no revisions
+		event.Custom["input_charter_revision"], event.Custom["input_control_revision"] = c.Revision, snap.Epoch
+	}
 	names := strings.Split(revisions, routing.RevisionSeparator)
 	events := make([]decisionlog.Event, 0, len(names))
 	for i, name := range names {

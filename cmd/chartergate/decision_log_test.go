@@ -70,6 +70,9 @@ func TestDecisionLog(t *testing.T) {
 	if len(exported) != 4 {
 		t.Errorf("%d events are exported, want 4", len(exported))
 	}
+	if text := strings.Join(exported, "\n"); strings.Contains(text, `"input_control_revision":0`) || !strings.Contains(lines[0], `"input_control_revision":`) {
+		t.Errorf("the export tells of a control revision that it does not know, or the log does not tell its own: %s", text)
+	}
 	denied := 0
 	for _, line := range append(lines, exported...) {
 		var e decisionlog.Event

@@ -294,6 +294,8 @@ func getPolicies(ctx context.Context, r *request) error {
 		message, shadow, revision := p.GetMessage(), "", hashOf(p.GetActiveRevision())
 		if strings.HasPrefix(p.GetActiveRevision(), policy.BuiltinPrefix) {
 			revision, message = p.GetActiveRevision(), "ships with the server"
+		} else if !strings.HasPrefix(p.GetActiveRevision(), policyPrefix) { // of a bundle, whose files are not stored
+			revision = p.GetActiveRevision()
 		} else if r.output == "yaml" {
 			v, err := r.client.Policies.GetPolicyRevision(ctx, &pb.GetPolicyRevisionRequest{Name: p.GetActiveRevision()})
 			if err != nil {

@@ -70,6 +70,9 @@ func revisionOf(ctx context.Context, client *chartergate.Client, in, s string) (
 		if hash, ok := strings.CutPrefix(p.GetActiveRevision(), policy.BuiltinPrefix); ok {
 			return shippedRevision(hash)
 		}
+		if !strings.HasPrefix(p.GetActiveRevision(), policyPrefix) {
+			return nil, fmt.Errorf("%s decides, whose files are not stored: look into the bundle, or name a stored revision", p.GetActiveRevision())
+		}
 		return get(p.GetActiveRevision())
 	}
 	if hash, ok := strings.CutPrefix(s, policy.BuiltinPrefix); ok {
@@ -161,11 +164,11 @@ func (r *request) listRevisions(ctx context.Context, name string) error {
 
 func newPolicyShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "show POLICY|REVISION",
+		Use:   "show {POLICY | REVISION}",
 		Short: "Show a policy's active revision, or another one, with its files",
 		Example: `  chartergate policy show routing
   chartergate policy show 5f2a77c0 --policy team.support`,
-		Args: exactArgs("POLICY|REVISION"),
+		Args: exactArgs("a policy or revision"),
 	}
 	c := addClientFlags(cmd)
 	in := addPolicyFlag(cmd)

@@ -111,7 +111,7 @@ func writeMeasurement(w io.Writer, m *policy.Measurement) {
 			g.add(r.name, "-", "-", "-", "not compiled")
 			continue
 		}
-		g.add(r.name, nanosText(r.Nanos), fmt.Sprintf("%.1f", r.Allocations), fmt.Sprintf("%.0f", r.Bytes), fmt.Sprintf("%.0fx", m.Plain.Nanos/r.Nanos))
+		g.add(r.name, nanosText(r.Nanos), fmt.Sprintf("%.1f", r.Allocations), fmt.Sprintf("%.0f", r.Bytes), times(m.Plain.Nanos/r.Nanos))
 	}
 	g.write(w, "")
 	fmt.Fprintf(w, "\n%s calls; %.1f%% of them are like an earlier one to this policy; %s remembered.\n", thousands(int64(m.Inputs)), 100*m.Hits,
@@ -119,6 +119,14 @@ func writeMeasurement(w io.Writer, m *policy.Measurement) {
 	for _, s := range m.Slow {
 		fmt.Fprintf(w, "slow: %s:%d:%d: %s: %s\n", s.File, s.Line, s.Column, visible(s.Expression), s.Why)
 	}
+}
+
+// times tells how many times faster, and a tenth of it where it is few: 0.7x is slower.
+func times(ratio float64) string {
+	if ratio < 9.95 {
+		return fmt.Sprintf("%.1fx", ratio)
+	}
+	return fmt.Sprintf("%.0fx", ratio)
 }
 
 // nanosText is a time of well under a second.

@@ -62,6 +62,15 @@ func readRego(dir string, most int) (map[string]string, error) {
 	return modules, nil
 }
 
+// readUpload reads a policy that a server is to get: text within the limits of sizes.
+func readUpload(dir string) (map[string]string, error) {
+	modules, err := readPolicyDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	return modules, policy.CheckFiles(modules)
+}
+
 // readModule reads a file of a policy.
 func readModule(path string) (string, error) {
 	text, err := readLimited(nil, path, policy.MaxModuleBytes)

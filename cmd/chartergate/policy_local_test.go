@@ -41,6 +41,15 @@ func policyDir(t *testing.T, files map[string]string) string {
 	return dir
 }
 
+// What is no text is told of by file and line before it is sent.
+func TestPolicyUploadOfNoText(t *testing.T) {
+	dir := policyDir(t, map[string]string{"lib/routing.rego": "package chartergate.routing\n\n# caf\xe9\n"})
+	c := cli{t: t}
+	for _, args := range [][]string{{"create", dir, "-m", "x"}, {"simulate", dir}} {
+		c.fails(exitFailed, []string{"lib/routing.rego:3:6: the file is not UTF-8"}, append([]string{"policy"}, args...)...)
+	}
+}
+
 func TestPolicyTest(t *testing.T) {
 	c := cli{t: t}
 	good := policyDir(t, map[string]string{"routing.rego": localPolicy, "sub/routing_test.rego": localTests, ".hidden/x.rego": "nonsense", "notes.txt": "x"})
@@ -105,4 +114,12 @@ func TestPolicyBench(t *testing.T) {
 	c.contains(c.ok("policy", "bench", dir, "--duration", "20ms", "-o", "json", "--trace", filepath.Join(trace, "trace.csv")), `"inputs": 2`, `"plain_opa"`)
 	c.fails(exitUsage, []string{"--duration"}, "policy", "bench", dir, "--duration", "1ms")
 	c.fails(exitFailed, []string{"routing.rego:1: the header is"}, "policy", "bench", dir, "--trace", filepath.Join(dir, "routing.rego"))
+}
+
+func TestTimes(t *testing.T) {
+	for ratio, want := range map[float64]string{0.68: "0.7x", 1: "1.0x", 9.94: "9.9x", 9.96: "10x", 187.4: "187x"} {
+		if got := times(ratio); got != want {
+			t.Errorf("%v is told as %s, want %s", ratio, got, want)
+		}
+	}
 }

@@ -62,7 +62,7 @@ are run; it decides nothing before it is activated. The same files give the same
 		case r.wait && !activate:
 			return usagef("--wait waits for an activation: add --activate")
 		}
-		if v.Modules, err = readPolicyDir(args[0]); err != nil {
+		if v.Modules, err = readUpload(args[0]); err != nil {
 			return err
 		}
 		return r.call(cmd, func(ctx context.Context, client *chartergate.Client) error {

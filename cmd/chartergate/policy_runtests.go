@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -107,7 +106,7 @@ func writeTests(w io.Writer, r *policy.TestReport, verbose bool) {
 			skipped, result = skipped+1, "skipped"
 		}
 		if verbose || !t.Passed {
-			g.add(t.Name, fmt.Sprintf("%s:%d", t.File, t.Line), result, t.Duration.Round(time.Microsecond).String(), t.Problem)
+			g.add(t.Name, fmt.Sprintf("%s:%d", t.File, t.Line), result, fmt.Sprintf("%.1f ms", float64(t.Duration)/1e6), t.Problem)
 		}
 	}
 	g.write(w, "")

@@ -32,7 +32,7 @@ run, before the money left is looked at, and with examples. All servers are aske
 		Args: cobra.MaximumNArgs(1),
 	}
 	c := addClientFlags(cmd)
-	cmd.Flags().StringVar(&revision, "revision", "", "stored revision that shadows from now on: its hash or whole name")
+	cmd.Flags().StringVar(&revision, "revision", "", "stored revision that shadows from now on: its name, its hash or the start of it")
 	cmd.Flags().Float64Var(&percent, "percent", 1, "share of calls that it decides too, 0.0001 to 100")
 	cmd.Flags().BoolVar(&stop, "stop", false, "end the shadow")
 	cmd.Flags().BoolVar(&local, "local", false, "tell only what the server that is asked has seen")
@@ -51,7 +51,11 @@ run, before the money left is looked at, and with examples. All servers are aske
 			if revision != "" || stop {
 				req := &pb.ShadowPolicyRequest{Name: name, Etag: etag}
 				if !stop {
-					req.Revision, req.ShadowPpm = revisionName(name, revision), ppm
+					v, err := revisionOf(ctx, client, name, revision)
+					if err != nil {
+						return err
+					}
+					req.Revision, req.ShadowPpm = v.GetName(), ppm
 				}
 				p, err := client.Policies.ShadowPolicy(ctx, req)
 				if err != nil {

@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -15,7 +13,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	chartergate "github.com/chartergate/chartergate/clients/go"
-	"github.com/chartergate/chartergate/policy"
 	pb "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
 	"github.com/chartergate/chartergate/replay"
 )
@@ -99,7 +96,7 @@ func (f *simulateFlags) run(cmd *cobra.Command, candidate string) error {
 	}
 	req := &pb.SimulatePolicyRequest{Name: name, Feature: f.feature}
 	if info, err := os.Stat(candidate); err == nil && info.IsDir() {
-		if req.Modules, err = readModules(candidate); err != nil {
+		if req.Modules, err = readUpload(candidate); err != nil {
 			return err
 		}
 	} else if strings.ContainsAny(candidate, "./\\") && !strings.HasPrefix(candidate, "policies/") {
@@ -183,31 +180,6 @@ func timeFlag(name, text string, absent time.Time) (time.Time, error) {
 		return t, usagef("--%s %q is no time such as 2026-11-23T09:30:00Z", name, text)
 	}
 	return t, nil
-}
-
-// readModules reads the Rego files of a folder, and its data.json.
-func readModules(dir string) (map[string]string, error) {
-	files, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	modules := map[string]string{}
-	for _, file := range files {
-		if name := file.Name(); !file.IsDir() && (strings.HasSuffix(name, ".rego") || name == "data.json") {
-			text, err := os.ReadFile(filepath.Join(dir, name))
-			if err != nil {
-				return nil, err
-			}
-			if len(text) > policy.MaxModuleBytes {
-				return nil, fmt.Errorf("%s has %d bytes, a file of a policy at most %d", filepath.Join(dir, name), len(text), policy.MaxModuleBytes)
-			}
-			modules[name] = string(text)
-		}
-	}
-	if len(modules) == 0 {
-		return nil, fmt.Errorf("%s has no .rego file", dir)
-	}
-	return modules, nil
 }
 
 // bar is a progress bar on a terminal, and nothing otherwise.

@@ -78,6 +78,10 @@ func TestSimulateWhatAServerDecided(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(other, "deny.rego"), []byte(deny), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	created := hashOf(policyRevision.FindString(c.ok("policy", "create", other, "-m", "because")))
+	c.contains(c.ok("policy", "shadow", "--revision", created[:6], "--percent", "5"), created+" decides beside policies/routing for 5% of calls")
+	c.contains(c.ok("policy", "shadow"), "0 by 1 server\n")
+	c.ok("policy", "shadow", "--stop")
 	out := c.ok("policy", "simulate", other, "--last", "1h")
 	c.contains(out, "200 would be others (100.0%)", "deny             0        200        +200", "candidate: Not today.", "No budget runs out.")
 	// The same by the trace: what it used is what was settled.
@@ -88,7 +92,7 @@ func TestSimulateWhatAServerDecided(t *testing.T) {
 
 	c.fails(exitFailed, []string{"policies/routing/revisions/0123456789abcdef"}, "policy", "simulate", "0123456789abcdef")
 	c.fails(exitUsage, []string{"no folder"}, "policy", "simulate", "./nowhere")
-	c.fails(exitFailed, []string{"has no .rego file"}, "policy", "simulate", t.TempDir())
+	c.fails(exitFailed, []string{"has no file of Rego"}, "policy", "simulate", t.TempDir())
 	c.contains(c.ok("policy", "shadow"), "No candidate shadows policies/routing")
 	c.fails(exitUsage, []string{"--percent is 200"}, "policy", "shadow", "--revision", "0123456789abcdef", "--percent", "200")
 }

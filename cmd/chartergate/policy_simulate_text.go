@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -17,14 +16,16 @@ const (
 	shownDifferences = 15
 	shownExamples    = 5
 	shownBudgetRows  = 30
+	// sameChoice is a decision that differs in what a caller may send and write, or should cache.
+	sameChoice = "the same, with other limits or advice"
 )
 
 // writeSimulation tells what a candidate would have decided.
 func writeSimulation(w io.Writer, s *pb.PolicySimulation) {
 	elapsed := s.GetElapsed().AsDuration()
-	fmt.Fprintf(w, "%s decisions replayed in %s", thousands(s.GetDecisions()), elapsed.Round(time.Millisecond))
+	fmt.Fprintf(w, "%s decisions replayed in %.2f s", thousands(s.GetDecisions()), elapsed.Seconds())
 	if n := s.GetDecisions(); n > 0 {
-		fmt.Fprintf(w, " (%s a million)", (elapsed * 1_000_000 / time.Duration(n)).Round(10*time.Millisecond))
+		fmt.Fprintf(w, " (%.1f s a million)", elapsed.Seconds()*1e6/float64(n))
 	}
 	fmt.Fprintf(w, ": %s would be others (%s).\n", thousands(s.GetChanged()), percent(s.GetChanged(), s.GetDecisions()))
 	if s.GetFailed() > 0 {
@@ -121,7 +122,7 @@ func writeDifferences(w io.Writer, list []*pb.PolicyDifference) {
 	for _, d := range list[:min(len(list), shownDifferences)] {
 		from, to := choiceText(d.GetFromEffect(), d.GetFromTier(), d.GetFromModel()), choiceText(d.GetToEffect(), d.GetToTier(), d.GetToModel())
 		if from == to {
-			to = "the same, other limits"
+			to = sameChoice
 		}
 		for i, currency := range currencies(d.GetFromCostNanos(), d.GetToCostNanos()) {
 			calls := thousands(d.GetCalls())
@@ -139,9 +140,12 @@ func writeDifferences(w io.Writer, list []*pb.PolicyDifference) {
 	for _, d := range list[:min(len(list), shownExamples)] {
 		for _, e := range d.GetExamples()[:min(1, len(d.GetExamples()))] {
 			c := e.GetCall()
+			from, to := choiceText(d.GetFromEffect(), d.GetFromTier(), d.GetFromModel()), choiceText(d.GetToEffect(), d.GetToTier(), d.GetToModel())
+			if from == to {
+				to = sameChoice
+			}
 			fmt.Fprintf(w, "  %s %s, %s in, %s out at most: %s, would be %s\n", timeText(e.GetTime()), visible(described(c)),
-				thousands(c.GetEstimate().GetInputTokens()), thousands(c.GetEstimate().GetMaxOutputTokens()),
-				choiceText(d.GetFromEffect(), d.GetFromTier(), d.GetFromModel()), choiceText(d.GetToEffect(), d.GetToTier(), d.GetToModel()))
+				thousands(c.GetEstimate().GetInputTokens()), thousands(c.GetEstimate().GetMaxOutputTokens()), from, to)
 			for _, r := range e.GetToReasons() {
 				fmt.Fprintln(w, "    candidate: "+visible(r))
 			}

@@ -34,7 +34,11 @@ func decisionFacts(d *pb.Decision) facts {
 		if b := r.GetBudget(); b != "" && !names(text, b) {
 			text += " (" + b + ")"
 		}
-		f.add(short(r.GetCode(), "REASON_CODE_"), text)
+		label := "why" // of a kept decision the codes are not told
+		if r.GetCode() != pb.ReasonCode_REASON_CODE_UNSPECIFIED {
+			label = short(r.GetCode(), "REASON_CODE_")
+		}
+		f.add(label, text)
 	}
 	if d.GetRetryDelay() != nil {
 		f.add("try again in", wait(d.GetRetryDelay().AsDuration()))

@@ -82,7 +82,9 @@ func TestServeBundle(t *testing.T) {
 	if exit, out, errs := c.run(manifest, "apply", "-f", "-"); exit == exitOK || !strings.Contains(errs, "comes from the bundle "+file) {
 		t.Errorf("apply of a policy gives %d %s%s", exit, out, errs)
 	}
-	c.contains(c.ok("get", "policies"), "from "+file)
+	c.contains(c.ok("get", "policies"), "from "+file, "bundle/")
+	c.contains(c.ok("get", "policies", "-o", "yaml"), "active_revision: bundle/")
+	c.fails(exitFailed, []string{"bundle/", "files are not stored: look into the bundle"}, "policy", "show", "routing")
 	eventually := func(what, want string) {
 		t.Helper()
 		deadline, tick := time.After(30*time.Second), time.NewTicker(50*time.Millisecond)
