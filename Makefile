@@ -30,7 +30,7 @@ bench: build ## what a decision costs: over gRPC as a ratio to an empty call wit
 
 CASES := policy/testdata/cases
 router-eval: build ## what the shipped routing policy saves and keeps: on the cases that it was tuned on, and on those that it was not
-	@for part in train heldout; do echo "== $$part"; go run $(CASES)/generate.go $(CASES)/$$part.txt | \
+	@for part in train heldout fresh; do echo "== $$part"; go run $(CASES)/generate.go $(CASES)/$$part.txt | \
 	bin/chartergate policy evaluate --cases - --at 2026-11-23 || exit 1; done
 
 bench-policy: ## what a policy's decision costs over the Azure trace, beside plain OPA: the shipped one, one on raw token counts, one that is not compiled

@@ -17,16 +17,16 @@ var cueBases = [CueCount]struct{ base, weight int32 }{
 	Explain:       {44, 2},
 	Write:         {42, 2},
 	Compute:       {52, 1},
-	Implement:     {58, 2},
-	Debug:         {66, 2},
-	Design:        {76, 3},
-	Prove:         {88, 5},
-	Optimize:      {70, 2},
-	Reason:        {64, 2},
+	Implement:     {54, 2},
+	Debug:         {62, 2},
+	Design:        {68, 3},
+	Prove:         {84, 5},
+	Optimize:      {64, 2},
+	Reason:        {62, 2},
 	Fact:          {50, 1},
-	AdvancedMath:  {66, 2},
-	ExpertScience: {70, 2},
-	Tools:         {70, 1},
+	AdvancedMath:  {58, 2},
+	ExpertScience: {64, 2},
+	Tools:         {62, 1},
 }
 
 // Score estimates how hard a prompt is, 1 to 100, from its features, the class of its task ("" if it is not known) and
@@ -34,7 +34,7 @@ var cueBases = [CueCount]struct{ base, weight int32 }{
 // prompt's words ask for; these points come on top:
 //
 //	words of proofs                             6 each, at most 12
-//	terms of advanced mathematics               3 each, at most 9
+//	terms of advanced mathematics               2 each, at most 6
 //	terms of the sciences, medicine, law        3 each, at most 8
 //	words of reasoning, design, optimizing      3 each, at most 12
 //	constraints above three                     1 each, at most 10
@@ -54,7 +54,7 @@ func Score(f *Features, class string, inputTokens int64) int32 {
 		if !known {
 			base = nothingBase
 		}
-		return clamp(base + LengthPoints(base, inputTokens))
+		return clamp(base + LengthPoints(inputTokens))
 	}
 	asked, sure := f.asked()
 	switch {
@@ -72,21 +72,17 @@ func Score(f *Features, class string, inputTokens int64) int32 {
 	if base <= 30 && known {
 		points = min(points, 24) / 2
 	}
-	return clamp(base + points + LengthPoints(base, max(inputTokens, f.Bytes/6)))
+	return clamp(base + points + LengthPoints(max(inputTokens, f.Bytes/6)))
 }
 
-// LengthPoints are the points for the length of the input: small models lose the thread of long contexts first, and a long
-// prompt for code, mathematics or reasoning (60 and above) is another task than the short ones that are measured.
-func LengthPoints(base int32, inputTokens int64) int32 {
+// LengthPoints are the points for the length of the input: small models lose the thread of long contexts first. They are
+// few, since a long call is also the dearest to serve well.
+func LengthPoints(inputTokens int64) int32 {
 	switch {
 	case inputTokens > 32_000:
-		return 14
-	case inputTokens > 1_000 && base >= 60:
-		return 12
+		return 10
 	case inputTokens > 8_000:
-		return 8
-	case inputTokens > 2_000:
-		return 3
+		return 5
 	}
 	return 0
 }
@@ -108,7 +104,7 @@ func (f *Features) asked() (base int32, sure bool) {
 func (f *Features) points() (p int32) {
 	c := &f.Cues
 	p += min(6*min(c[Prove], 9), 12)
-	p += min(3*min(c[AdvancedMath], 9), 9)
+	p += min(2*min(c[AdvancedMath], 9), 6)
 	p += min(3*min(c[ExpertScience], 9), 8)
 	p += min(3*(min(c[Reason], 9)+min(c[Design], 9)+min(c[Optimize], 9)), 12)
 	p += min(max(f.Constraints-3, 0), 10)

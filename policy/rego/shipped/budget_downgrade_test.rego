@@ -3,7 +3,7 @@ package chartergate.shipped.budget_downgrade_test
 import data.chartergate.shipped.budget_downgrade
 
 call := {
-	"request": {"task_class": "plan", "complexity": 0, "model": "", "tier": ""},
+	"request": {"task_class": "prove", "complexity": 0, "model": "", "tier": ""},
 	"charter": {"stage": "production", "permitted_tiers": ["economy", "standard", "premium"]},
 	"budgets": [{"id": "acme", "over_alert": true, "exhausted": false}],
 	"catalog": {"tiers": ["economy", "standard", "premium"]},
