@@ -11,7 +11,7 @@ import (
 
 const evaluationCases = `{"id":"1","task_class":"classify","input_tokens":900,"output_tokens":{"economy":5,"standard":5,"premium":5},"sufficient":{"economy":true,"standard":true,"premium":true}}
 {"id":"2","task_class":"code","prompt":"Write a function that adds two numbers.","input_tokens":40,"output_tokens":{"economy":200,"premium":300},"sufficient":{"economy":false,"standard":true,"premium":true}}
-{"id":"3","task_class":"agent","input_tokens":4000,"output_tokens":{"economy":700,"premium":900},"sufficient":{"economy":false,"standard":false,"premium":true}}
+{"id":"3","task_class":"proof","input_tokens":4000,"output_tokens":{"economy":700,"premium":900},"sufficient":{"economy":false,"standard":false,"premium":true}}
 `
 
 func TestPolicyEvaluate(t *testing.T) {

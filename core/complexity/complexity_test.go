@@ -33,6 +33,9 @@ func TestFeatures(t *testing.T) {
 		{"Chinese", "请把这段话翻译成英文。好吗？", func(f complexity.Features) bool {
 			return f.OtherScripts == 12 && f.Letters == 12 && f.Sentences == 2 && f.Words == 6 && f.Questions == 1
 		}},
+		{"cues of other languages", "Übersetze das. Résume ce texte. Докажи. 请把这段话翻译成英文，并证明它。", func(f complexity.Features) bool {
+			return f.Cues[complexity.Translate] == 3 && f.Cues[complexity.Summarize] == 1 && f.Cues[complexity.Prove] == 2
+		}},
 		{"French", "Où est l’élève?", func(f complexity.Features) bool { return f.Accents == 3 && f.OtherScripts == 0 && f.Words == 3 }},
 		{"not UTF-8", "a\xff\xfeb", func(f complexity.Features) bool { return f.Words == 2 && f.Letters == 2 && f.Bytes == 4 }},
 	} {
@@ -97,8 +100,8 @@ func TestHarderPromptsScoreHigher(t *testing.T) {
 
 func TestClass(t *testing.T) {
 	for class, want := range map[string]int32{
-		"classify": 10, "Classification": 10, "question-answering": 54, "Code Generation": 58, "GSM8K": 52, "customer_support_chat": 40,
-		"code-review": 62, "json extraction": 16, "legal_agent": 64, "medical classification": 10, "": 0, "zzz": 0, strings.Repeat("x", 1000): 0,
+		"classify": 10, "Classification": 10, "question-answering": 60, "Code Generation": 58, "GSM8K": 56, "customer_support_chat": 40,
+		"code-review": 62, "json extraction": 16, "legal_agent": 60, "legal-summarization": 22, "classify agents": 58, "": 0, "zzz": 0, strings.Repeat("x", 1000): 0,
 	} {
 		if base, known := complexity.Class(class); base != want || known != (want > 0) {
 			t.Errorf("%q: %d, %v, want %d", class, base, known, want)

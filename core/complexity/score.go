@@ -34,7 +34,7 @@ var cueBases = [CueCount]struct{ base, weight int32 }{
 // prompt's words ask for; these points come on top:
 //
 //	words of proofs                             6 each, at most 12
-//	terms of advanced mathematics               3 each, at most 9
+//	terms of advanced mathematics               2 each, at most 6
 //	terms of the sciences, medicine, law        3 each, at most 8
 //	words of reasoning, design, optimizing      3 each, at most 12
 //	constraints above three                     1 each, at most 10
@@ -104,7 +104,7 @@ func (f *Features) asked() (base int32, sure bool) {
 func (f *Features) points() (p int32) {
 	c := &f.Cues
 	p += min(6*min(c[Prove], 9), 12)
-	p += min(3*min(c[AdvancedMath], 9), 9)
+	p += min(2*min(c[AdvancedMath], 9), 6)
 	p += min(3*min(c[ExpertScience], 9), 8)
 	p += min(3*(min(c[Reason], 9)+min(c[Design], 9)+min(c[Optimize], 9)), 12)
 	p += min(max(f.Constraints-3, 0), 10)

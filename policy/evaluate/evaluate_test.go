@@ -81,7 +81,7 @@ func always(p routing.Plan) evaluate.Decide {
 const four = `{"id":"1","task_class":"classify","input_tokens":1000000,"output_tokens":{"economy":1000000,"standard":1000000,"premium":1000000},"sufficient":{"economy":true,"standard":true,"premium":true}}
 
 {"id":"2","task_class":"qa","input_tokens":0,"output_tokens":{"economy":1000000,"standard":1000000,"premium":2000000},"sufficient":{"economy":false,"standard":true,"premium":true}}
-{"id":"3","task_class":"autonomous","input_tokens":0,"output_tokens":{"premium":1000000},"sufficient":{"economy":false,"standard":false,"premium":true}}
+{"id":"3","task_class":"proof","input_tokens":0,"output_tokens":{"premium":1000000},"sufficient":{"economy":false,"standard":false,"premium":true}}
 {"id":"4","task_class":"unheard","input_tokens":0,"output_tokens":{"economy":0,"standard":0,"premium":0},"sufficient":{"economy":true,"standard":false,"premium":false}}`
 
 // By hand: always-cheap costs 3+2+2 and always-expensive 40+60+30; the policy takes 3 at economy, 6 at standard and 30 at

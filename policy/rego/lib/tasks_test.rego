@@ -18,10 +18,14 @@ test_a_class_of_several_words_is_as_hard_as_the_hardest if {
 
 test_an_unknown_class_has_no_complexity if not complexity("haiku", 10)
 
-test_the_last_word_decides_where_it_is_an_easy_task if complexity("medical-classification", 10) == complexity("classify", 10)
+test_an_easy_last_word_decides if {
+	complexity("legal-summarization", 10) == complexity("summarize", 10)
+	complexity("summarize-code", 10) == complexity("code", 10)
+}
 
 test_length_adds if {
 	complexity("classify", 8000) == 10
 	complexity("classify", 8001) == 15
 	complexity("classify", 32001) == 20
+	complexity("code", 8001) == complexity("code", 10) + 5
 }
