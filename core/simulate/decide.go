@@ -153,7 +153,7 @@ func choose(side int, path []*purse, candidates []routing.Candidate) (chosen *ro
 // serve writes the choice and what the call costs on it: output stops where the decision has it stop.
 func (s *Simulation) serve(q *query, a *Answer, plan *routing.Plan, c *routing.Candidate) (err error) {
 	a.Effect, a.Tier, a.Model = c.Effect, c.Model.Tier, c.Model.ID
-	a.MaxOutputTokens, a.TrimContextToTokens, a.Cost = c.MaxOutput, plan.TrimContextToTokens, c.Cost
+	a.MaxOutputTokens, a.TrimContextToTokens, a.PromptCache, a.Cost = c.MaxOutput, plan.TrimContextToTokens, plan.PromptCache, c.Cost
 	if q.Used != nil {
 		used := *q.Used
 		used.OutputTokens = min(used.OutputTokens, c.MaxOutput)

@@ -39,6 +39,7 @@ type Answer struct {
 	Tier, Model         string
 	MaxOutputTokens     int64
 	TrimContextToTokens int64
+	PromptCache         routing.PromptCache
 	Cost                money.Nanos // of what was used; 0 of a call that did not run
 	Reasons             []string
 	Exhausted           string // id of the budget that had run out for it; empty: none
@@ -51,7 +52,7 @@ func (a *Answer) Ran() bool { return a.Effect == routing.Allow || a.Effect == ro
 // differs says whether a caller would notice.
 func (a *Answer) differs(b *Answer) bool {
 	return a.Effect != b.Effect || a.Tier != b.Tier || a.Model != b.Model ||
-		a.MaxOutputTokens != b.MaxOutputTokens || a.TrimContextToTokens != b.TrimContextToTokens
+		a.MaxOutputTokens != b.MaxOutputTokens || a.TrimContextToTokens != b.TrimContextToTokens || a.PromptCache != b.PromptCache
 }
 
 // Config is what a simulation works with. Active may be nil if every call says what was decided.

@@ -129,6 +129,7 @@ type answer struct {
 	Currency            string   `json:"currency,omitempty"`
 	MaxOutputTokens     int64    `json:"max_output_tokens,omitempty"`
 	TrimContextToTokens int64    `json:"trim_context_to_tokens,omitempty"`
+	PromptCache         int32    `json:"prompt_cache,omitempty"` // as routing.PromptCache has it
 	RetryMilliseconds   int64    `json:"retry_milliseconds,omitempty"`
 	Reasons             []reason `json:"reasons,omitempty"`
 }
@@ -147,7 +148,8 @@ func (m *Meter) decision(in *routing.Input, d *preflight.Decision) usage.Decisio
 			c.ServiceTier, c.Region, c.LatencyTarget.Milliseconds(), c.Residency, askedEstimate(c.Estimate),
 		},
 		Answer: answer{
-			d.Effect.String(), d.Tier, d.Model, int64(d.Cost), d.Currency, d.MaxOutputTokens, d.TrimContextToTokens, d.RetryDelay.Milliseconds(), nil,
+			d.Effect.String(), d.Tier, d.Model, int64(d.Cost), d.Currency, d.MaxOutputTokens, d.TrimContextToTokens, int32(d.PromptCache),
+			d.RetryDelay.Milliseconds(), nil,
 		},
 		Epoch: in.Epoch, CharterRevision: d.CharterRevision, PriceRevision: d.PriceRevision, PolicyRevision: d.PolicyRevision,
 	}
@@ -182,7 +184,7 @@ func Kept(d *usage.Decision) (call *simulate.Call, policies string, err error) {
 		},
 		Decided: &simulate.Answer{
 			Effect: effectOf(a.Effect), Tier: a.Tier, Model: a.Model, MaxOutputTokens: a.MaxOutputTokens, TrimContextToTokens: a.TrimContextToTokens,
-			Cost: money.Nanos(a.CostNanos),
+			PromptCache: routing.PromptCache(a.PromptCache), Cost: money.Nanos(a.CostNanos),
 		},
 	}
 	for _, b := range all.Budgets {

@@ -123,7 +123,7 @@ func TestSimulationDecidesAsTheGate(t *testing.T) {
 
 // decided is an answer of the gate as the simulation takes it.
 func decided(d *preflight.Decision) *simulate.Answer {
-	a := &simulate.Answer{Effect: d.Effect, Tier: d.Tier, Model: d.Model, MaxOutputTokens: d.MaxOutputTokens, TrimContextToTokens: d.TrimContextToTokens, Cost: d.Cost}
+	a := &simulate.Answer{Effect: d.Effect, Tier: d.Tier, Model: d.Model, MaxOutputTokens: d.MaxOutputTokens, TrimContextToTokens: d.TrimContextToTokens, PromptCache: d.PromptCache, Cost: d.Cost}
 	for _, r := range d.Reasons {
 		a.Reasons = append(a.Reasons, r.Message)
 		switch r.Code {

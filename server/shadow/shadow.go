@@ -273,7 +273,7 @@ type outcome struct {
 }
 
 func (o *outcome) same(other *outcome) bool {
-	return o.choice == other.choice && o.maxOutput == other.maxOutput && o.plan.MaxInputTokens == other.plan.MaxInputTokens &&
+	return o.choice == other.choice && o.maxOutput == other.maxOutput &&
 		o.plan.TrimContextToTokens == other.plan.TrimContextToTokens && o.plan.PromptCache == other.plan.PromptCache
 }
 
