@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -70,6 +71,9 @@ are run; it decides nothing before it is activated. The same files give the same
 			if err != nil {
 				return err
 			}
+			if err := noteUnattached(ctx, cmd, client, parent); err != nil {
+				return err
+			}
 			if activate && !r.dryRun {
 				return r.activate(ctx, cmd, client, created.GetName())
 			}
@@ -110,6 +114,25 @@ no call is decided by a mixture.`,
 		})
 	}
 	return cmd
+}
+
+// noteUnattached tells of a policy of a team that no charter has: the name may be mistyped.
+func noteUnattached(ctx context.Context, cmd *cobra.Command, client *chartergate.Client, name string) error {
+	team, ok := strings.CutPrefix(bareID(name), "team.")
+	for req := (&pb.ListChartersRequest{PageSize: pageSize}); ok; {
+		page, err := client.Charters.ListCharters(ctx, req)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(page.GetCharters(), func(c *pb.Charter) bool { return c.GetTeam() == team }) {
+			return nil
+		}
+		if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
+			fmt.Fprintf(cmd.ErrOrStderr(), "note: no charter is of team %s: the policy decides nothing until one is\n", team)
+			return nil
+		}
+	}
+	return nil
 }
 
 func (r *rollout) activate(ctx context.Context, cmd *cobra.Command, client *chartergate.Client, revision string) error {

@@ -79,14 +79,6 @@ run, before the money left is looked at, and with examples. All servers are aske
 	return cmd
 }
 
-// revisionName is the resource name of a revision of a policy.
-func revisionName(policy, revision string) string {
-	if strings.Contains(revision, "/") {
-		return revision
-	}
-	return policy + "/revisions/" + revision
-}
-
 func share(ppm int32) string {
 	return strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%.4f", float64(ppm)/10_000), "0"), ".") + "%"
 }

@@ -102,7 +102,7 @@ func (f *simulateFlags) run(cmd *cobra.Command, candidate string) error {
 	} else if strings.ContainsAny(candidate, "./\\") && !strings.HasPrefix(candidate, "policies/") {
 		return usagef("%s is no folder: give a folder of Rego files, or a stored revision", candidate)
 	} else {
-		req.Revision = revisionName(req.Name, candidate)
+		req.Revision = candidate
 	}
 	from, err := timeFlag("from", f.from, time.Now().Add(-f.last))
 	if err != nil {
@@ -128,6 +128,9 @@ func (f *simulateFlags) run(cmd *cobra.Command, candidate string) error {
 		}
 		return f.call(cmd, func(ctx context.Context, client *chartergate.Client) error {
 			cmd.SetContext(ctx)
+			if err := nameRevision(ctx, client, req); err != nil {
+				return err
+			}
 			r, err := f.simulateTrace(cmd, client, req, from)
 			if err != nil {
 				return err
@@ -140,12 +143,25 @@ func (f *simulateFlags) run(cmd *cobra.Command, candidate string) error {
 	}
 	req.StartTime, req.EndTime = timestamppb.New(from), timestamppb.New(to)
 	return f.call(cmd, func(ctx context.Context, client *chartergate.Client) error {
+		if err := nameRevision(ctx, client, req); err != nil {
+			return err
+		}
 		r, err := simulateKept(ctx, cmd, client, req)
 		if err != nil {
 			return err
 		}
 		return print(r)
 	})
+}
+
+// nameRevision puts the name of a stored revision in the place of the start of its hash.
+func nameRevision(ctx context.Context, client *chartergate.Client, req *pb.SimulatePolicyRequest) error {
+	if req.Revision == "" {
+		return nil
+	}
+	v, err := revisionOf(ctx, client, req.Name, req.Revision)
+	req.Revision = v.GetName()
+	return err
 }
 
 // simulateKept has the server replay what it kept.

@@ -90,7 +90,10 @@ func TestSimulateWhatAServerDecided(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 
-	c.fails(exitFailed, []string{"policies/routing/revisions/0123456789abcdef"}, "policy", "simulate", "0123456789abcdef")
+	if r := simulated(t, c, created[:6], "--last", "1h"); r.GetChanged() != 200 {
+		t.Errorf("by the start of its hash: %v", r)
+	}
+	c.fails(exitFailed, []string{"routing has no revision 0123456789abcdef"}, "policy", "simulate", "0123456789abcdef")
 	c.fails(exitUsage, []string{"no folder"}, "policy", "simulate", "./nowhere")
 	c.fails(exitFailed, []string{"has no file of Rego"}, "policy", "simulate", t.TempDir())
 	c.contains(c.ok("policy", "shadow"), "No candidate shadows policies/routing")

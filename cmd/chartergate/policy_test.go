@@ -101,7 +101,10 @@ func TestPolicyActivatesOnAllServers(t *testing.T) {
 	c := cli{t, []string{"--server", servers[0].grpcAddr}}
 	var first string
 	for _, tier := range []string{"economy", "standard"} {
-		out := c.ok("policy", "create", aPolicy(t, tier), "--policy", "team.t", "-m", "because", "--activate", "--wait")
+		exit, out, errs := c.run("", "policy", "create", aPolicy(t, tier), "--policy", "team.t", "-m", "because", "--activate", "--wait")
+		if exit != exitOK || errs != "note: no charter is of team t: the policy decides nothing until one is\n" {
+			t.Fatalf("exit %d: %s%s", exit, out, errs)
+		}
 		c.contains(out, "3 servers decide by it after ")
 		t.Log(out)
 		first = cmp.Or(first, policyRevision.FindString(out))
