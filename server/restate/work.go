@@ -150,7 +150,8 @@ func (w *work) readAll(ctx context.Context) error {
 	if err := w.Journal(ctx, func(b store.OutboxBatch) error { return w.take(&b, &w.InEtcd) }); err != nil {
 		return err
 	}
-	for b, err := range w.Restater.Archives.Batches() {
+	archives := *w.Restater.Archives // a reader counts as it reads, and several restatements may run
+	for b, err := range archives.Batches() {
 		if err == nil {
 			err = ctx.Err()
 		}
@@ -161,7 +162,7 @@ func (w *work) readAll(ctx context.Context) error {
 			return err
 		}
 	}
-	w.Result.Archives = w.Restater.Archives.Len()
+	w.Result.Archives = archives.Len()
 	return w.miss(rows, coverage)
 }
 
