@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -37,15 +38,28 @@ func (l *decisionEvents) of(ctx context.Context, snap *charter.Snapshot, d *usag
 		return nil, err
 	}
 	var kept struct {
-		Answer          any   `json:"answer"`
-		Epoch           int64 `json:"epoch"`
-		CharterRevision int64 `json:"charter_revision"`
+		Answer          map[string]any `json:"answer"`
+		Epoch           int64          `json:"epoch"`
+		CharterRevision int64          `json:"charter_revision"`
 	}
-	if err := json.Unmarshal(d.Data, &kept); err != nil {
+	numbers := json.NewDecoder(bytes.NewReader(d.Data))
+	numbers.UseNumber() // money stays exact
+	if err := numbers.Decode(&kept); err != nil {
 		return nil, err
 	}
+	if n, ok := kept.Answer["prompt_cache"].(json.Number); ok {
+		i, err := n.Int64()
+		if err != nil {
+			return nil, fmt.Errorf("decision %s: prompt_cache: %w", d.ID, err)
+		}
+		kept.Answer["prompt_cache"] = routing.PromptCache(i).String()
+	}
+	var mapped any // a nil map would be told as null
+	if kept.Answer != nil {
+		mapped = kept.Answer
+	}
 	event := decisionlog.Event{
-		Labels: l.labels, DecisionID: d.ID, Path: decisionlog.Path, MappedResult: kept.Answer, Timestamp: d.Time,
+		Labels: l.labels, DecisionID: d.ID, Path: decisionlog.Path, MappedResult: mapped, Timestamp: d.Time,
 		Custom: map[string]any{"charter_revision": kept.CharterRevision, "control_revision": kept.Epoch},
 	}
 	c := snap.Charter(call.Call.Feature)

@@ -73,7 +73,7 @@ func TestDecisionLog(t *testing.T) {
 	if text := strings.Join(exported, "\n"); strings.Contains(text, `"input_control_revision":0`) || !strings.Contains(lines[0], `"input_control_revision":`) {
 		t.Errorf("the export tells of a control revision that it does not know, or the log does not tell its own: %s", text)
 	}
-	denied := 0
+	denied, cached := 0, 0
 	for _, line := range append(lines, exported...) {
 		var e decisionlog.Event
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
@@ -89,6 +89,12 @@ func TestDecisionLog(t *testing.T) {
 			t.Errorf("the event is %s", line)
 			continue
 		}
+		if says, answered := e.Result.(map[string]any)["prompt_cache"], e.MappedResult.(map[string]any)["prompt_cache"]; says != nil && answered != nil && says != answered {
+			t.Errorf("the policy's prompt cache is %v, the answer's %v", says, answered)
+		}
+		if e.MappedResult.(map[string]any)["prompt_cache"] == "5m" {
+			cached++
+		}
 		plain := plainDecision(t, modules, e.Input)
 		if !reflect.DeepEqual(plain, e.Result) {
 			t.Errorf("plain OPA says %v of the input, the event %v", plain, e.Result)
@@ -96,6 +102,9 @@ func TestDecisionLog(t *testing.T) {
 		if plain.(map[string]any)["effect"] == "deny" {
 			denied++
 		}
+	}
+	if cached == 0 {
+		t.Error("no answer has the advice on prompt caches")
 	}
 	if denied != 2 {
 		t.Errorf("%d events are denials, want that of 1,600 tokens, sent and exported", denied)

@@ -87,7 +87,7 @@ func countText(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
-	return strconv.Itoa(n) + " " + many
+	return thousands(int64(n)) + " " + many
 }
 
 func percentText(permille int) string {

@@ -93,6 +93,7 @@ func TestSimulateWhatAServerDecided(t *testing.T) {
 	if r := simulated(t, c, created[:6], "--last", "1h"); r.GetChanged() != 200 {
 		t.Errorf("by the start of its hash: %v", r)
 	}
+	c.contains(c.ok("policy", "simulate", other, "--from", "2020-01-01T00:00:00Z", "--to", "2020-01-02T00:00:00Z"), "0 decisions replayed", "Nothing was there to replay: ")
 	c.fails(exitFailed, []string{"routing has no revision 0123456789abcdef"}, "policy", "simulate", "0123456789abcdef")
 	c.fails(exitUsage, []string{"no folder"}, "policy", "simulate", "./nowhere")
 	c.fails(exitFailed, []string{"has no file of Rego"}, "policy", "simulate", t.TempDir())

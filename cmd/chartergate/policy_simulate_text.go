@@ -35,6 +35,9 @@ func writeSimulation(w io.Writer, s *pb.PolicySimulation) {
 		fmt.Fprintf(w, "%s were not replayed; the first: %s\n", thousands(s.GetSkipped()), visible(s.GetFirstSkip()))
 	}
 	if s.GetDecisions() == 0 {
+		if s.GetSkipped() == 0 {
+			fmt.Fprintln(w, "Nothing was there to replay: --last, or --from and --to, say the time; `serve --sample-decisions`, how many allowed calls are kept.")
+		}
 		return
 	}
 	effects := newGrid("EFFECT", ">DECIDED", ">CANDIDATE", ">DIFFERENCE")

@@ -146,6 +146,20 @@ const (
 	Cache1h
 )
 
+// String is the word that policies have for it; empty where none is given.
+func (c PromptCache) String() string {
+	switch c {
+	case CacheOff:
+		return "off"
+	case Cache5m:
+		return "5m"
+	case Cache1h:
+		return "1h"
+	default:
+		return ""
+	}
+}
+
 // Plan is a policy's answer, before money: which tiers or models to try, in what order. It is shared between calls and
 // must not be changed.
 type Plan struct {
