@@ -406,6 +406,8 @@ func (s *saboteur) choose(v *victim, name string, storm bool) *armed {
 	switch {
 	case !wanted:
 		return nil
+	case rare && s.fired[name][crash] < s.crashes(name) && total+s.crashes(name)-s.fired[name][crash] >= s.hits:
+		return nil // what is left is for crashes: it is not reached often
 	case rare:
 		return &armed{effect: stall, most: 1}
 	case slices.Contains(loses, name) && s.random.IntN(6) == 0:
