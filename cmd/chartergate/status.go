@@ -97,7 +97,7 @@ func printStatus(w io.Writer, st *pb.GetStatusResponse, now time.Time) {
 	f.add("quarantine", fmt.Sprintf("what a lost server had not settled is out of reach for %s (longest hold %s)", toSecond(st.GetQuarantine().AsDuration()), toSecond(st.GetMaxHold().AsDuration())))
 	f.write(w)
 	printSection(w, "Servers", replicaGrid(st))
-	printSection(w, "Money of the root budgets, as this server knows it", moneyGrid(st.GetMoney()))
+	printSection(w, "Money of the root budgets that this server has open", moneyGrid(st.GetMoney()))
 }
 
 func stateText(st *pb.GetStatusResponse) string {

@@ -86,7 +86,7 @@ func (s *Service) addUp(st *Standing) {
 		part := all[min(st.Accounts, len(all)):min(st.Accounts+addUpAtOnce, len(all))]
 		for i, a := range part {
 			states = append(states, a.State())
-			isRoot[i] = a.ID.Overflow == "" && a.Terms().Root == a.ID.Budget
+			isRoot[i] = ofRoot(a)
 		}
 		s.mu.Unlock()
 		for i := range states {
@@ -98,6 +98,9 @@ func (s *Service) addUp(st *Standing) {
 		st.Roots = append(st.Roots, *roots[id])
 	}
 }
+
+// ofRoot says that an account is of a root budget itself, not of an overflow allowance.
+func ofRoot(a *ledger.Account) bool { return a.ID.Overflow == "" && a.Terms().Root == a.ID.Budget }
 
 func (st *Standing) take(a *ledger.State, isRoot bool, snap *charter.Snapshot, roots map[string]*RootMoney, now int64) {
 	st.Accounts++
@@ -171,12 +174,15 @@ func (s *Service) Here() *Cluster {
 	return &Cluster{Standing: s.Standing(), MaxTTL: s.MaxTTL, Quarantine: ledger.Quarantine(s.MaxTTL)}
 }
 
-// Cluster tells how all replicas stand. Without an answer from etcd it tells what this one knows, and the problem.
+// Cluster tells how all replicas stand, and what they have of the root budgets now. Without an answer from etcd it tells what this one knows, and the problem.
 func (s *Service) Cluster(ctx context.Context) *Cluster {
-	c := s.Here()
 	ctx, cancel := context.WithTimeout(ctx, censusTime)
 	defer cancel()
 	census, err := s.Ledger.Census(ctx, shownClosed)
+	if err == nil {
+		err = s.refreshRoots(ctx)
+	}
+	c := s.Here()
 	if err != nil {
 		c.Problem = err
 		census = s.lastCensus()
@@ -214,6 +220,25 @@ func (s *Service) Cluster(ctx context.Context) *Cluster {
 		return cmp.Or(cmp.Compare(group(&a), group(&b)), a.Start.Compare(b.Start), b.Closed.Compare(a.Closed))
 	})
 	return c
+}
+
+// refreshRoots reads again what other owners have of the accounts of root budgets, where this one's view is old.
+func (s *Service) refreshRoots(ctx context.Context) error {
+	now := s.Clock.Now()
+	var ids []ledger.AccountID
+	s.mu.Lock()
+	for _, a := range s.ledger.Accounts() {
+		if ofRoot(a) && (a.Unread() || a.OldView(now)) {
+			ids = append(ids, a.ID)
+		}
+	}
+	s.mu.Unlock()
+	for part := range slices.Chunk(ids, openAtOnce) {
+		if err := s.refresh(ctx, part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // replica says what has become of a member; false for one that was closed long ago.
