@@ -9,7 +9,6 @@ import (
 	"github.com/chartergate/chartergate/core/simulate"
 	"github.com/chartergate/chartergate/proto/convert"
 	chartergatev1 "github.com/chartergate/chartergate/proto/gen/go/chartergate/v1"
-	"github.com/chartergate/chartergate/server/preflight"
 	"github.com/chartergate/chartergate/server/shadow"
 )
 
@@ -29,7 +28,7 @@ func (s *policyService) GetPolicyShadow(ctx context.Context, req *chartergatev1.
 	if req.Local {
 		return all, nil
 	}
-	for _, addr := range s.lab.others(ctx) {
+	for _, addr := range s.lab.Gate.Peers(ctx) {
 		client, err := s.lab.Peers.client(addr)
 		if err != nil {
 			continue
@@ -47,18 +46,6 @@ func (s *policyService) GetPolicyShadow(ctx context.Context, req *chartergatev1.
 	slices.SortStableFunc(all.Differences, func(a, b *chartergatev1.PolicyDifference) int { return cmp.Compare(b.Calls, a.Calls) })
 	all.Differences = all.Differences[:min(len(all.Differences), simulate.MaxDifferences)]
 	return all, nil
-}
-
-// others are the addresses of the other servers that live.
-func (l *PolicyLab) others(ctx context.Context) []string {
-	var list []string
-	c := l.Gate.Cluster(ctx)
-	for i := range c.Replicas {
-		if r := &c.Replicas[i]; r.State == preflight.ReplicaLive && r.ID != c.Owner && r.Addr != "" {
-			list = append(list, r.Addr)
-		}
-	}
-	return list
 }
 
 func fillShadow(p *chartergatev1.PolicyShadow, r *shadow.Report) {

@@ -3,6 +3,7 @@ package preflight
 import (
 	"cmp"
 	"context"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -70,39 +71,53 @@ func (s *Service) Standing() *Standing {
 	return st
 }
 
-// addUpAtOnce bounds how long Standing keeps calls waiting.
-const addUpAtOnce = 500
+// openAccount is an open account as it stood.
+type openAccount struct {
+	ledger.State
+	root bool // of a root budget itself, not of an overflow allowance
+	old  bool // others may have settled, or been granted, something since this owner read their grants
+}
 
-// addUp sums over the open accounts, a part at a time: others come and go meanwhile.
+// lookedAtOnce bounds how long a look at all accounts keeps calls waiting.
+const lookedAtOnce = 500
+
+// eachOpen gives the open accounts, a part at a time: others come and go meanwhile.
+func (s *Service) eachOpen() iter.Seq[*openAccount] {
+	return func(yield func(*openAccount) bool) {
+		part := make([]openAccount, 0, lookedAtOnce)
+		for from := 0; ; from += lookedAtOnce {
+			part = part[:0]
+			s.mu.Lock()
+			now, all := s.Clock.Now(), s.ledger.Accounts()
+			for _, a := range all[min(from, len(all)):min(from+lookedAtOnce, len(all))] {
+				part = append(part, openAccount{a.State(), a.ID.Overflow == "" && a.Terms().Root == a.ID.Budget, a.Unread() || a.OldView(now)})
+			}
+			s.mu.Unlock()
+			for i := range part {
+				if !yield(&part[i]) {
+					return
+				}
+			}
+			if len(part) < lookedAtOnce {
+				return
+			}
+		}
+	}
+}
+
+// addUp sums over the open accounts.
 func (s *Service) addUp(st *Standing) {
 	snap, now := s.Control.Snapshot(), s.Clock.Now().Unix()
 	roots := map[string]*RootMoney{}
-	states := make([]ledger.State, 0, addUpAtOnce)
-	for more := true; more; {
-		states = states[:0]
-		var isRoot [addUpAtOnce]bool
-		s.mu.Lock()
-		all := s.ledger.Accounts()
-		part := all[min(st.Accounts, len(all)):min(st.Accounts+addUpAtOnce, len(all))]
-		for i, a := range part {
-			states = append(states, a.State())
-			isRoot[i] = ofRoot(a)
-		}
-		s.mu.Unlock()
-		for i := range states {
-			st.take(&states[i], isRoot[i], snap, roots, now)
-		}
-		more = len(part) == addUpAtOnce
+	for a := range s.eachOpen() {
+		st.take(a, snap, roots, now)
 	}
 	for _, id := range slices.Sorted(maps.Keys(roots)) {
 		st.Roots = append(st.Roots, *roots[id])
 	}
 }
 
-// ofRoot says that an account is of a root budget itself, not of an overflow allowance.
-func ofRoot(a *ledger.Account) bool { return a.ID.Overflow == "" && a.Terms().Root == a.ID.Budget }
-
-func (st *Standing) take(a *ledger.State, isRoot bool, snap *charter.Snapshot, roots map[string]*RootMoney, now int64) {
+func (st *Standing) take(a *openAccount, snap *charter.Snapshot, roots map[string]*RootMoney, now int64) {
 	st.Accounts++
 	st.Pending += a.Pending
 	if a.Tight {
@@ -112,7 +127,7 @@ func (st *Standing) take(a *ledger.State, isRoot bool, snap *charter.Snapshot, r
 		st.Draining++
 	}
 	b := snap.Budget(a.ID.Budget)
-	if b == nil || !isRoot {
+	if b == nil || !a.root {
 		return
 	}
 	sum := roots[b.ID]
@@ -134,7 +149,7 @@ type Cluster struct {
 	*Standing
 	MaxTTL, Quarantine time.Duration
 	Current            bool      // Revision is the newest that etcd has
-	Problem            error     // why etcd gave no answer: then Replicas are those of the last heartbeat
+	Problem            error     // why etcd gave no answer: then Replicas, or the money, are what was known before
 	Replicas           []Replica // those that live, in the order of their start, then those that are gone, then closed ones
 	Uncollected        int64     // batches of all journals in etcd
 }
@@ -167,6 +182,8 @@ const (
 	// shownClosed is how many closed replicas Cluster gives at most, and shownFor for how long.
 	shownClosed = 20
 	shownFor    = time.Hour
+	// refreshedRoots bounds what one Cluster reads: a root budget may have many thousands of keys.
+	refreshedRoots = 2000
 )
 
 // Here tells how this replica stands, without the others.
@@ -174,18 +191,18 @@ func (s *Service) Here() *Cluster {
 	return &Cluster{Standing: s.Standing(), MaxTTL: s.MaxTTL, Quarantine: ledger.Quarantine(s.MaxTTL)}
 }
 
-// Cluster tells how all replicas stand, and what they have of the root budgets now. Without an answer from etcd it tells what this one knows, and the problem.
+// Cluster tells how all replicas stand, and what they have of the root budgets now. Without an answer from etcd it tells
+// what this one knows, and the problem.
 func (s *Service) Cluster(ctx context.Context) *Cluster {
 	ctx, cancel := context.WithTimeout(ctx, censusTime)
 	defer cancel()
-	census, err := s.Ledger.Census(ctx, shownClosed)
+	census, err := s.census(ctx)
 	if err == nil {
 		err = s.refreshRoots(ctx)
 	}
 	c := s.Here()
 	if err != nil {
 		c.Problem = err
-		census = s.lastCensus()
 	} else {
 		c.Revision = s.Control.Snapshot().Epoch // it may have learned of a change meanwhile
 		c.Current, c.Uncollected = c.Revision >= census.Epoch, census.Batches
@@ -222,23 +239,16 @@ func (s *Service) Cluster(ctx context.Context) *Cluster {
 	return c
 }
 
-// refreshRoots reads again what other owners have of the accounts of root budgets, where this one's view is old.
+// refreshRoots reads again what other owners have of the accounts of root budgets, of refreshedRoots at most, where this
+// one's view is old.
 func (s *Service) refreshRoots(ctx context.Context) error {
-	now := s.Clock.Now()
 	var ids []ledger.AccountID
-	s.mu.Lock()
-	for _, a := range s.ledger.Accounts() {
-		if ofRoot(a) && (a.Unread() || a.OldView(now)) {
+	for a := range s.eachOpen() {
+		if a.root && a.old && len(ids) < refreshedRoots {
 			ids = append(ids, a.ID)
 		}
 	}
-	s.mu.Unlock()
-	for part := range slices.Chunk(ids, openAtOnce) {
-		if err := s.refresh(ctx, part); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.refresh(ctx, ids)
 }
 
 // replica says what has become of a member; false for one that was closed long ago.
@@ -271,6 +281,29 @@ func (s *Service) replica(m *store.Member) (Replica, bool) {
 }
 
 // lastCensus is what the last heartbeat and this replica's memory say.
+// Peers are the addresses of the other replicas that live.
+func (s *Service) Peers(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, censusTime)
+	defer cancel()
+	census, _ := s.census(ctx)
+	var addrs []string
+	for i := range census.Members {
+		if m := &census.Members[i]; m.Live && m.ID != s.Owner() && m.Addr != "" {
+			addrs = append(addrs, m.Addr)
+		}
+	}
+	return addrs
+}
+
+// census is the store's or, with an error, the last one.
+func (s *Service) census(ctx context.Context) (store.Census, error) {
+	census, err := s.Ledger.Census(ctx, shownClosed)
+	if err != nil {
+		return s.lastCensus(), err
+	}
+	return census, nil
+}
+
 func (s *Service) lastCensus() store.Census {
 	s.mu.Lock()
 	defer s.mu.Unlock()

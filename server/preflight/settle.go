@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/chartergate/chartergate/core/ledger"
@@ -269,12 +270,19 @@ func (s *Service) openPath(ctx context.Context, ids []ledger.AccountID) error {
 	}
 }
 
-// refresh reads again what other owners have of accounts.
+// refresh reads again what other owners have of accounts, openAtOnce at a time.
 func (s *Service) refresh(ctx context.Context, ids []ledger.AccountID) error {
-	opened, err := s.Ledger.Open(ctx, ids)
-	if err != nil {
-		return &UnavailableError{err.Error()}
+	for part := range slices.Chunk(ids, openAtOnce) {
+		opened, err := s.Ledger.Open(ctx, part)
+		if err != nil {
+			return &UnavailableError{err.Error()}
+		}
+		s.reload(opened)
 	}
+	return nil
+}
+
+func (s *Service) reload(opened []ledger.Opened) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.Clock.Now()
@@ -284,7 +292,6 @@ func (s *Service) refresh(ctx context.Context, ids []ledger.AccountID) error {
 			s.alerts = append(s.alerts, a.Due(now)...)
 		}
 	}
-	return nil
 }
 
 // Use is usage that had no hold.

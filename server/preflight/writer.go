@@ -115,11 +115,7 @@ func (s *Service) Watch(ctx context.Context) {
 			ids = append(ids, a.ID)
 		}
 		s.mu.Unlock()
-		for part := range slices.Chunk(ids, openAtOnce) {
-			if err := s.refresh(ctx, part); err != nil {
-				break
-			}
-		}
+		_ = s.refresh(ctx, ids) // best effort: every write is compared with what etcd has
 		s.pause(ctx, retryAfter)
 	}
 }
@@ -172,11 +168,7 @@ func (s *Service) housekeep(ctx context.Context, last *housekept) {
 	if freed+charged > 0 {
 		s.Log.Info("holds expired unsettled", "released", freed, "charged", charged)
 	}
-	for part := range slices.Chunk(alarming, openAtOnce) {
-		if err := s.refresh(ctx, part); err != nil {
-			break
-		}
-	}
+	_ = s.refresh(ctx, alarming) // those that are missed are alarming still
 	s.takeOverGone(ctx)
 	if err := s.reclaim(ctx, now); err != nil && ctx.Err() == nil {
 		s.Log.Warn("the grants of a server that is gone could not be reclaimed yet", "error", err)
