@@ -420,7 +420,7 @@ func (s *saboteur) choose(v *victim, name string, storm bool) *armed {
 
 // scarce says that failpoints have to fire yet which others must die for.
 func (s *saboteur) scarce() bool {
-	return slices.ContainsFunc(slices.Concat(takeovers, late), func(name string) bool { return s.total(name) < s.hits })
+	return slices.ContainsFunc(slices.Concat(takeovers, late), s.lacks)
 }
 
 func (s *saboteur) report(t *testing.T) {
